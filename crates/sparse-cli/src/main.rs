@@ -1,0 +1,2 @@
+//! The `sparse` program.
+fn main() {}

@@ -1,0 +1,17 @@
+//! Quantised block layouts and the kernels that read them.
+//!
+//! - [`layout`]: the ggml block formats as `#[repr(C)]` structs, with scalar decoding. That decoding is the
+//!   specification of every kernel here.
+//! - [`Q8`]: activations quantised to int8 in blocks of 32, what the integer kernels multiply weights with.
+//! - [`Kernels`]: one table of functions per CPU [`Level`]; [`Kernels::get`] picks the best level once.
+//!
+//! No allocation, no threads, no I/O: every function takes slices.
+#![cfg_attr(not(feature = "std"), no_std)]
+
+pub mod layout;
+mod matmut;
+mod q8;
+
+pub use layout::BlockFormat;
+pub use matmut::MatMut;
+pub use q8::{Q8, Q8Mut};
