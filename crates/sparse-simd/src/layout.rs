@@ -1,4 +1,68 @@
 //! The ggml block formats: sizes, bit layouts and scalar decoding.
+//!
+//! [`BlockFormat`] says how long a block is; the `Block*` structs say where its bits are. All of them are plain
+//! old data of alignment 1, so any byte slice of the right length can be viewed as blocks, at any address
+//! (`bytemuck::cast_slice`). What a block means is written down once, in `unpack.rs`: integer codes, integer
+//! sub-scales and minima, and one or two half-precision factors. [`BlockFormat::decode`] and the scalar kernels
+//! both read blocks through it.
+
+mod blocks;
+mod unpack;
+
+pub use blocks::{
+    BlockIq4Nl, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
+    BlockQ8_0, Half, IQ4_NL_VALUES,
+};
+pub(crate) use unpack::{Block, Scales};
+
+use half::{bf16, f16};
+use thiserror::Error;
+
+/// Lengths that do not fit together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ShapeError {
+    /// A byte length that is no whole number of blocks.
+    #[error("{bytes} bytes are no whole number of {} blocks of {} bytes", .format.name(), .format.block_bytes())]
+    Bytes {
+        /// The format asked for.
+        format: BlockFormat,
+        /// The length found.
+        bytes: usize,
+    },
+    /// A row length that is zero, no whole number of blocks, or too large to address.
+    #[error("rows of {cols} values cannot be {}: expected a positive multiple of {}", .format.name(), .format.block_len())]
+    Cols {
+        /// The format asked for.
+        format: BlockFormat,
+        /// The row length found.
+        cols: usize,
+    },
+    /// A byte length that is no whole number of rows.
+    #[error("{bytes} bytes are no whole number of {} rows of {cols} values ({row_bytes} bytes)", .format.name())]
+    Rows {
+        /// The format asked for.
+        format: BlockFormat,
+        /// Values per row.
+        cols: usize,
+        /// Bytes per row.
+        row_bytes: usize,
+        /// The length found.
+        bytes: usize,
+    },
+    /// An output whose length is not that of the decoded input.
+    #[error("{bytes} bytes of {} hold {expected} values, but there is room for {found}", .format.name())]
+    Values {
+        /// The format asked for.
+        format: BlockFormat,
+        /// Bytes of input.
+        bytes: usize,
+        /// Values they hold.
+        expected: usize,
+        /// Length of the output.
+        found: usize,
+    },
+}
 
 /// How the numbers of one weight row are stored.
 ///
@@ -116,4 +180,52 @@ impl BlockFormat {
         }
         (cols / self.block_len()).checked_mul(self.block_bytes())
     }
+
+    /// Decodes (dequantises) the blocks of `bytes` into `out`.
+    ///
+    /// `bytes` may have any alignment. NaN and infinite scales decode to NaN and infinite values.
+    ///
+    /// # Errors
+    /// If `bytes` is no whole number of blocks, or `out` is not exactly as long as what they hold.
+    pub fn decode(self, bytes: &[u8], out: &mut [f32]) -> Result<(), ShapeError> {
+        if !bytes.len().is_multiple_of(self.block_bytes()) {
+            return Err(ShapeError::Bytes { format: self, bytes: bytes.len() });
+        }
+        let expected = (bytes.len() / self.block_bytes()).saturating_mul(self.block_len());
+        if out.len() != expected {
+            return Err(ShapeError::Values { format: self, bytes: bytes.len(), expected, found: out.len() });
+        }
+        match self {
+            Self::F32 => decode_values(bytes, out, f32::from_le_bytes),
+            Self::F16 => decode_values(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
+            Self::Bf16 => decode_values(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+            Self::Q4_0 => decode_blocks::<BlockQ4_0>(bytes, out),
+            Self::Q4_1 => decode_blocks::<BlockQ4_1>(bytes, out),
+            Self::Q5_0 => decode_blocks::<BlockQ5_0>(bytes, out),
+            Self::Q5_1 => decode_blocks::<BlockQ5_1>(bytes, out),
+            Self::Q8_0 => decode_blocks::<BlockQ8_0>(bytes, out),
+            Self::Q2K => decode_blocks::<BlockQ2K>(bytes, out),
+            Self::Q3K => decode_blocks::<BlockQ3K>(bytes, out),
+            Self::Q4K => decode_blocks::<BlockQ4K>(bytes, out),
+            Self::Q5K => decode_blocks::<BlockQ5K>(bytes, out),
+            Self::Q6K => decode_blocks::<BlockQ6K>(bytes, out),
+            Self::Iq4Nl => decode_blocks::<BlockIq4Nl>(bytes, out),
+        }
+        Ok(())
+    }
 }
+
+fn decode_values<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
+    for (y, b) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *y = value(*b);
+    }
+}
+
+fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
+    for (values, block) in out.chunks_exact_mut(B::LEN).zip(bytemuck::cast_slice::<u8, B>(bytes)) {
+        block.decode(values);
+    }
+}
+
+#[cfg(test)]
+mod tests;
