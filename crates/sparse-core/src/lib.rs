@@ -1,1 +1,35 @@
-//! Work in progress.
+//! Weight matrices over quantised bytes, and the threads that multiply with them.
+//!
+//! - [`Matrix`]: one weight tensor, still in its block format, in memory that it owns or shares with a file map.
+//! - [`Activations`]: a batch of input vectors, in f32 and in int8, shared by all matrices that read it.
+//! - [`Pool`]: long-lived worker threads for the short parallel sections of decode.
+//! - [`Compute`]: the kernels and the pool that a computation runs on.
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+mod activations;
+mod matrix;
+mod pool;
+
+pub use activations::Activations;
+pub use matrix::{Matrix, ShapeError, Storage};
+pub use pool::Pool;
+
+use sparse_simd::Kernels;
+
+/// What a computation runs on: the kernels of one CPU level and a pool of threads.
+#[derive(Debug)]
+pub struct Compute {
+    /// The kernels, chosen once for this CPU.
+    pub kernels: &'static Kernels,
+    /// The threads.
+    pub pool: Pool,
+}
+
+impl Compute {
+    /// The best kernels of this CPU on `threads` threads (the calling thread included; 0 counts as 1).
+    pub fn new(threads: usize) -> Self {
+        Self { kernels: Kernels::get(), pool: Pool::new(threads) }
+    }
+}

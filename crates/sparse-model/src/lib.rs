@@ -1,1 +1,41 @@
-//! Work in progress.
+//! Whole transformers on quantised weights: the llama family, dense.
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use std::sync::Arc;
+//! use sparse_model::{GenerateOptions, Model, Session, generate};
+//!
+//! # fn main() -> Result<(), sparse_model::Error> {
+//! let model = Arc::new(Model::open("model.gguf", 2)?);
+//! let mut session = Session::new(&model, 2048)?;
+//! let prompt = model.tokenizer().encode("Once upon a time", Default::default())?;
+//! generate(&mut session, &prompt, &GenerateOptions::default(), |piece| {
+//!     print!("{piece}");
+//!     ControlFlow::Continue(())
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod chat;
+pub mod tokenizer;
+
+mod config;
+mod error;
+mod generate;
+mod kv_cache;
+mod llama;
+mod model;
+mod perplexity;
+mod rope;
+mod sampler;
+mod weights;
+
+pub use config::LlamaConfig;
+pub use error::Error;
+pub use generate::{GenerateOptions, Generation, Stop, generate};
+pub use llama::Session;
+pub use model::Model;
+pub use perplexity::{Perplexity, perplexity};
+pub use rope::{RopeConfig, RopeScaling};
+pub use sampler::{Sampler, SamplerConfig};

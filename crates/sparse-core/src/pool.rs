@@ -1,0 +1,198 @@
+//! A pool of long-lived threads for short parallel sections.
+//!
+//! One token of a small model has some 150 parallel sections of a few microseconds each. Workers therefore wait
+//! for the next section by a short spin, then by yielding, and park only when none comes. Chunks are claimed one
+//! by one from a shared counter, and the caller waits for claimed chunks, never for workers: a worker that the
+//! system has taken off its core simply claims nothing.
+
+use core::ops::Range;
+
+use sparse_simd::MatMut;
+
+#[cfg(feature = "parallel")]
+mod workers;
+#[cfg(feature = "parallel")]
+use workers::Workers;
+
+/// Chunks per thread: enough to balance uneven cores, few enough to keep claims cheap.
+const CHUNKS_PER_THREAD: usize = 4;
+
+/// Threads that share the work of one computation; the calling thread is one of them.
+#[derive(Debug)]
+pub struct Pool {
+    #[cfg(feature = "parallel")]
+    workers: Option<Workers>,
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller included. With one thread, or without the `parallel` feature,
+    /// everything runs on the calling thread.
+    pub fn new(threads: usize) -> Self {
+        #[cfg(not(feature = "parallel"))]
+        let _ = threads;
+        Self {
+            #[cfg(feature = "parallel")]
+            workers: (threads > 1).then(|| Workers::spawn(threads - 1)),
+        }
+    }
+
+    /// Number of threads, the caller included.
+    pub fn threads(&self) -> usize {
+        #[cfg(feature = "parallel")]
+        if let Some(workers) = &self.workers {
+            return workers.count() + 1;
+        }
+        1
+    }
+
+    /// Calls `f(chunk, worker)` once for every chunk in `0..chunks`, on all threads, and returns when all calls
+    /// have. `worker` is below [`threads`](Self::threads), and no two calls with the same worker overlap.
+    ///
+    /// When another thread is using the pool at this moment, everything runs on the calling thread, as worker 0.
+    ///
+    /// # Panics
+    /// If a call of `f` panics.
+    fn run(&self, chunks: usize, f: &(dyn Fn(usize, usize) + Sync)) {
+        #[cfg(feature = "parallel")]
+        if let Some(workers) = &self.workers
+            && chunks > 1
+            && workers.run(chunks, f)
+        {
+            return;
+        }
+        for chunk in 0..chunks {
+            f(chunk, 0);
+        }
+    }
+
+    /// Splits the columns of `out` into windows whose widths are multiples of `grain` (but for the last) and
+    /// calls `f(columns, window)` for each, on all threads.
+    pub fn for_columns(&self, out: MatMut<'_>, grain: usize, f: impl Fn(Range<usize>, MatMut<'_>) + Sync) {
+        // Zero-sized, so this allocates nothing.
+        let mut no_scratch = [(); MAX_THREADS];
+        self.for_columns_with(&mut no_scratch, out, grain, |(), columns, window| f(columns, window));
+    }
+
+    /// Like [`for_columns`](Self::for_columns), lending each call one element of `scratch`, which no other call
+    /// uses at the same time.
+    ///
+    /// # Panics
+    /// If `scratch` has fewer elements than the pool has threads.
+    pub fn for_columns_with<S: Send>(
+        &self,
+        scratch: &mut [S],
+        out: MatMut<'_>,
+        grain: usize,
+        f: impl Fn(&mut S, Range<usize>, MatMut<'_>) + Sync,
+    ) {
+        assert!(scratch.len() >= self.threads(), "scratch for {} threads", scratch.len());
+        let cols = out.cols();
+        let grains = cols.div_ceil(grain);
+        let chunks = if self.threads() == 1 { 1 } else { grains.min(self.threads() * CHUNKS_PER_THREAD) };
+        let scratch = Shared(scratch.as_mut_ptr());
+        let out = Shared(&raw const out);
+        self.run(chunks, &|chunk, worker| {
+            let start = (chunk * grains / chunks) * grain;
+            let end = (((chunk + 1) * grains / chunks) * grain).min(cols);
+            // SAFETY: chunks are distinct, so their column ranges are disjoint, and `out` is not used directly
+            // while `run` lasts; `worker` is below the length of `scratch` and no two calls share it.
+            let (scratch, window) =
+                unsafe { (&mut *scratch.get().add(worker), (*out.get()).columns_shared(start..end)) };
+            f(scratch, start..end, window);
+        });
+    }
+}
+
+/// Most threads a pool has.
+const MAX_THREADS: usize = 256;
+
+/// A pointer that may cross threads; who dereferences it says why that is sound.
+struct Shared<P>(P);
+// SAFETY: only the pointer crosses; see the dereferences.
+unsafe impl<P> Sync for Shared<P> {}
+impl<P: Copy> Shared<P> {
+    // A method, so that closures capture the wrapper and not the pointer in it.
+    fn get(&self) -> P {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{vec, vec::Vec};
+
+    #[test]
+    fn every_column_is_visited_once() {
+        for threads in [1, 2, 4] {
+            let pool = Pool::new(threads);
+            for (tokens, cols, grain) in [(1, 1, 32), (1, 100, 32), (3, 64, 64), (2, 1000, 7), (1, 33, 1)] {
+                let mut out = vec![0.0; tokens * cols];
+                for _ in 0..50 {
+                    pool.for_columns(MatMut::new(&mut out, cols), grain, |range, mut window| {
+                        for t in 0..tokens {
+                            for (v, c) in window.row(t).iter_mut().zip(range.clone()) {
+                                *v += (c + t) as f32;
+                            }
+                        }
+                    });
+                }
+                let expected: Vec<f32> =
+                    (0..tokens).flat_map(|t| (0..cols).map(move |c| 50.0 * (c + t) as f32)).collect();
+                assert_eq!(out, expected, "{threads} threads, {tokens} x {cols}, grain {grain}");
+            }
+        }
+    }
+
+    #[cfg(feature = "parallel")]
+    #[test]
+    fn scratch_is_never_shared() {
+        let pool = Pool::new(4);
+        let mut scratch = vec![0usize; 4];
+        let mut out = vec![0.0; 4096];
+        for _ in 0..200 {
+            pool.for_columns_with(&mut scratch, MatMut::new(&mut out, 4096), 16, |count, range, _| {
+                let before = *count;
+                std::hint::spin_loop();
+                *count = before + range.len();
+            });
+        }
+        assert_eq!(scratch.iter().sum::<usize>(), 200 * 4096);
+    }
+
+    #[cfg(feature = "parallel")]
+    #[test]
+    fn a_panic_in_a_chunk_reaches_the_caller_and_leaves_the_pool_usable() {
+        let pool = Pool::new(3);
+        let mut out = vec![0.0; 1000];
+        for bad in [0, 500, 999] {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                pool.for_columns(MatMut::new(&mut out, 1000), 10, |range, _| {
+                    assert!(!range.contains(&bad), "chunk of {bad}");
+                });
+            }));
+            assert!(result.is_err());
+        }
+        pool.for_columns(MatMut::new(&mut out, 1000), 10, |_, mut w| w.row(0).fill(2.0));
+        assert!(out.iter().all(|v| *v == 2.0));
+    }
+
+    #[cfg(feature = "parallel")]
+    #[test]
+    fn a_pool_in_use_runs_a_second_caller_on_its_own_thread() {
+        let pool = Pool::new(2);
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    let mut out = vec![0.0; 512];
+                    for _ in 0..200 {
+                        pool.for_columns(MatMut::new(&mut out, 512), 8, |_, mut w| {
+                            w.row(0).iter_mut().for_each(|v| *v += 1.0);
+                        });
+                    }
+                    assert!(out.iter().all(|v| *v == 200.0));
+                });
+            }
+        });
+    }
+}

@@ -1,0 +1,329 @@
+//! The forward pass of the llama architecture, from token ids to logits.
+//!
+//! Read [`Session::forward`], then `layer`, `attention` and `feed_forward`: this is the whole computation.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use half::f16;
+use sparse_core::{Activations, Compute};
+use sparse_simd::{BlockFormat, Kernels, MatMut, Rows};
+
+use crate::kv_cache::KvCache;
+use crate::weights::{Layer, Linear};
+use crate::{Error, Model};
+
+/// Tokens computed at a time: enough to read each weight once for many tokens, few enough for small buffers.
+const MAX_BATCH: usize = 256;
+/// Tokens whose logits are computed at a time when all are asked for.
+const MAX_LOGITS: usize = 16;
+
+/// One sequence of tokens in the making: its KV cache and the buffers that computing needs.
+///
+/// All memory is allocated here; [`forward`](Self::forward) allocates nothing.
+#[derive(Debug)]
+pub struct Session {
+    model: Arc<Model>,
+    cache: KvCache,
+    position: usize,
+    /// The residual stream, `[tokens x embedding]`.
+    residual: Vec<f32>,
+    /// Normalised residual: input of attention, FFN and head.
+    normed: Activations,
+    query: Vec<f32>,
+    key: Vec<f32>,
+    value: Vec<f32>,
+    /// Output of the attention heads.
+    attended: Activations,
+    up: Vec<f32>,
+    /// Gate, then neuron values: input of the down projection.
+    hidden: Activations,
+    /// Output of attention or FFN, to be added to the residual.
+    delta: Vec<f32>,
+    /// Cosine and sine per token and rotary pair.
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    /// Attention scores, one buffer per thread.
+    scores: Vec<Vec<f32>>,
+    logits: Vec<f32>,
+}
+
+impl Session {
+    /// A session with room for `context` tokens.
+    ///
+    /// # Errors
+    /// If `context` is zero or longer than the model was trained for.
+    pub fn new(model: &Arc<Model>, context: usize) -> Result<Self, Error> {
+        let c = model.config();
+        if context == 0 || context > c.context {
+            return Err(Error::ContextFull { needed: context, context: c.context });
+        }
+        let batch = MAX_BATCH.min(context);
+        let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        let group = c.heads / c.kv_heads;
+        Ok(Self {
+            cache: KvCache::new(c.layers, c.kv_heads, context, c.head_dim),
+            position: 0,
+            residual: vec![0.0; batch * c.embedding],
+            normed: Activations::with_capacity(batch, c.embedding),
+            query: vec![0.0; batch * q_width],
+            key: vec![0.0; batch * kv_width],
+            value: vec![0.0; batch * kv_width],
+            attended: Activations::with_capacity(batch, q_width),
+            up: vec![0.0; batch * c.feed_forward],
+            hidden: Activations::with_capacity(batch, c.feed_forward),
+            delta: vec![0.0; batch * c.embedding],
+            cos: vec![0.0; batch * c.rope.dims / 2],
+            sin: vec![0.0; batch * c.rope.dims / 2],
+            scores: vec![vec![0.0; group * context]; model.compute().pool.threads()],
+            logits: vec![0.0; MAX_LOGITS.min(batch) * model.vocab_len()],
+            model: Arc::clone(model),
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Tokens computed so far; the position of the next one.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Tokens that fit, in all.
+    pub fn context(&self) -> usize {
+        self.cache.context()
+    }
+
+    /// Forgets all tokens from `position` on.
+    pub fn truncate(&mut self, position: usize) {
+        self.position = self.position.min(position);
+    }
+
+    /// Appends `tokens` to the sequence and returns the logits after the last of them (one per vocabulary
+    /// entry). Several tokens at once are much faster than one by one.
+    ///
+    /// # Errors
+    /// If `tokens` is empty, holds an id outside the vocabulary, or does not fit the context; then nothing is
+    /// appended. Also if the logits are not finite, which damaged weights lead to.
+    pub fn forward(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
+        self.check(tokens)?;
+        for batch in tokens.chunks(MAX_BATCH) {
+            self.transform(batch);
+        }
+        let last = (tokens.len() - 1) % MAX_BATCH;
+        self.head(last..last + 1);
+        let logits = &self.logits[..self.model.vocab_len()];
+        finite(logits, self.position - 1)?;
+        Ok(logits)
+    }
+
+    /// Like [`forward`](Self::forward), calling `each(index, logits)` for every token of `tokens`.
+    pub fn forward_each(&mut self, tokens: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<(), Error> {
+        self.check(tokens)?;
+        let vocab = self.model.vocab_len();
+        for (b, batch) in tokens.chunks(MAX_BATCH).enumerate() {
+            self.transform(batch);
+            for start in (0..batch.len()).step_by(MAX_LOGITS) {
+                let part = start..(start + MAX_LOGITS).min(batch.len());
+                self.head(part.clone());
+                for (logits, t) in self.logits.chunks(vocab).zip(part) {
+                    finite(logits, self.position - batch.len() + t)?;
+                    each(b * MAX_BATCH + t, logits);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<(), Error> {
+        let vocab = self.model.vocab_len();
+        if tokens.is_empty() {
+            return Err(Error::NoTokens);
+        }
+        if let Some(&id) = tokens.iter().find(|id| **id as usize >= vocab) {
+            return Err(Error::TokenId { id, vocab });
+        }
+        let needed = self.position + tokens.len();
+        if needed > self.context() {
+            return Err(Error::ContextFull { needed, context: self.context() });
+        }
+        Ok(())
+    }
+
+    /// Runs a batch through all layers; the result is in `residual`.
+    fn transform(&mut self, tokens: &[u32]) {
+        let model = Arc::clone(&self.model);
+        let n = tokens.len();
+        let width = model.config().embedding;
+        for (x, &id) in self.residual.chunks_mut(width).zip(tokens) {
+            model.weights().embedding.decode_row(id as usize, x);
+        }
+        self.prepare_rope(&model, n);
+        self.attended.resize(n);
+        self.hidden.resize(n);
+        for (i, layer) in model.weights().layers.iter().enumerate() {
+            self.layer(&model, i, layer, n);
+        }
+        self.position += n;
+    }
+
+    fn layer(&mut self, model: &Model, i: usize, layer: &Layer, n: usize) {
+        self.norm(model, &layer.attention_norm, 0..n);
+        self.attention(model, i, layer, n);
+        self.add_delta(model, n);
+        self.norm(model, &layer.ffn_norm, 0..n);
+        self.feed_forward(model, layer, n);
+        self.add_delta(model, n);
+    }
+
+    /// `normed = rms_norm(residual) * weight` for the tokens in `range`.
+    fn norm(&mut self, model: &Model, weight: &[f32], range: Range<usize>) {
+        let c = model.config();
+        let k = model.compute().kernels;
+        self.normed.resize(range.len());
+        let x = &self.residual[range.start * c.embedding..range.end * c.embedding];
+        for (x, out) in x.chunks(c.embedding).zip(self.normed.x_mut().chunks_mut(c.embedding)) {
+            k.rms_norm(x, weight, c.rms_epsilon, out);
+        }
+        self.normed.quantise(k);
+    }
+
+    /// `delta = attention(normed)`, and the batch's keys and values into the cache.
+    fn attention(&mut self, model: &Model, i: usize, layer: &Layer, n: usize) {
+        let c = model.config();
+        let compute = model.compute();
+        let k = compute.kernels;
+        let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        linear(compute, &layer.query, &self.normed, &mut self.query[..n * q_width]);
+        linear(compute, &layer.key, &self.normed, &mut self.key[..n * kv_width]);
+        linear(compute, &layer.value, &self.normed, &mut self.value[..n * kv_width]);
+
+        let pairs = c.rope.dims / 2;
+        for t in 0..n {
+            let (cos, sin) = (&self.cos[t * pairs..][..pairs], &self.sin[t * pairs..][..pairs]);
+            let queries = self.query[t * q_width..][..q_width].chunks_mut(c.head_dim);
+            let keys = self.key[t * kv_width..][..kv_width].chunks_mut(c.head_dim);
+            for head in queries.chain(keys) {
+                k.rope(&mut head[..c.rope.dims], cos, sin);
+            }
+            for q in &mut self.query[t * q_width..][..q_width] {
+                *q *= c.attention_scale;
+            }
+            for head in 0..c.kv_heads {
+                let at = t * kv_width + head * c.head_dim;
+                let (key, value) = self.cache.entry(i, head, self.position + t);
+                k.to_f16(&self.key[at..][..c.head_dim], key);
+                k.to_f16(&self.value[at..][..c.head_dim], value);
+            }
+        }
+
+        // Heads that share keys and values are computed together, so that those are read once.
+        let group = c.heads / c.kv_heads;
+        let group_width = group * c.head_dim;
+        let (cache, query, position) = (&self.cache, &self.query, self.position);
+        let out = MatMut::new(self.attended.x_mut(), q_width);
+        compute.pool.for_columns_with(&mut self.scores, out, group_width, |scores, columns, mut out| {
+            for head in columns.start / group_width..columns.end / group_width {
+                let at = head * group_width;
+                for t in 0..n {
+                    let seen = position + t + 1;
+                    attend(
+                        k,
+                        c.head_dim,
+                        cache.keys(i, head, seen),
+                        cache.values(i, head, seen),
+                        &query[t * q_width + at..][..group_width],
+                        scores,
+                        &mut out.row(t)[at - columns.start..][..group_width],
+                    );
+                }
+            }
+        });
+        self.attended.quantise(k);
+        linear(compute, &layer.attention_output, &self.attended, &mut self.delta[..n * c.embedding]);
+    }
+
+    /// `delta = down(silu(gate(normed)) * up(normed))`.
+    fn feed_forward(&mut self, model: &Model, layer: &Layer, n: usize) {
+        let c = model.config();
+        let compute = model.compute();
+        let up = &mut self.up[..n * c.feed_forward];
+        linear(compute, &layer.gate, &self.normed, self.hidden.x_mut());
+        linear(compute, &layer.up, &self.normed, up);
+        compute.kernels.silu_mul(self.hidden.x_mut(), up);
+        self.hidden.quantise(compute.kernels);
+        linear(compute, &layer.down, &self.hidden, &mut self.delta[..n * c.embedding]);
+    }
+
+    fn add_delta(&mut self, model: &Model, n: usize) {
+        let values = n * model.config().embedding;
+        model.compute().kernels.add(&mut self.residual[..values], &self.delta[..values]);
+    }
+
+    /// Logits of the tokens in `range` of the last batch.
+    fn head(&mut self, range: Range<usize>) {
+        let model = Arc::clone(&self.model);
+        let values = range.len() * model.vocab_len();
+        self.norm(&model, &model.weights().output_norm, range);
+        model.weights().head().matmul(model.compute(), &self.normed, &mut self.logits[..values]);
+    }
+
+    /// Cosines and sines of the next `n` positions.
+    fn prepare_rope(&mut self, model: &Model, n: usize) {
+        let frequencies = &model.weights().rope_frequencies;
+        let magnitude = model.config().rope.magnitude;
+        let pairs = frequencies.len();
+        for t in 0..n {
+            for (i, frequency) in frequencies.iter().enumerate() {
+                let (sin, cos) = ((self.position + t) as f32 * frequency).sin_cos();
+                self.cos[t * pairs + i] = cos * magnitude;
+                self.sin[t * pairs + i] = sin * magnitude;
+            }
+        }
+    }
+}
+
+/// `out = x W^T + b` for every token.
+fn linear(compute: &Compute, linear: &Linear, x: &Activations, out: &mut [f32]) {
+    linear.weight.matmul(compute, x, out);
+    if let Some(bias) = &linear.bias {
+        for y in out.chunks_mut(bias.len()) {
+            compute.kernels.add(y, bias);
+        }
+    }
+}
+
+/// Softmax attention of one token: `query` and `out` are `[heads x head_dim]`, the query already scaled; all
+/// heads share the same `keys` and `values`, `[seen x head_dim]`.
+fn attend(
+    k: &Kernels,
+    head_dim: usize,
+    keys: &[f16],
+    values: &[f16],
+    query: &[f32],
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    let (seen, heads) = (keys.len() / head_dim, query.len() / head_dim);
+    let scores = &mut scores[..heads * seen];
+    let rows = Rows::new(BlockFormat::F16, head_dim, bytemuck::cast_slice(keys)).expect("whole rows");
+    k.matmul_f32(rows, query, &mut MatMut::new(scores, seen));
+    for (scores, out) in scores.chunks_mut(seen).zip(out.chunks_mut(head_dim)) {
+        k.softmax(scores);
+        out.fill(0.0);
+        for (weight, value) in scores.iter().zip(values.chunks(head_dim)) {
+            k.axpy_f16(*weight, value, out);
+        }
+    }
+}
+
+/// NaN or infinity among the logits is an error. Looks at all of them, so that the loop vectorises.
+fn finite(logits: &[f32], position: usize) -> Result<(), Error> {
+    const EXPONENT: u32 = 0x7f80_0000;
+    match logits.iter().fold(false, |bad, l| bad | (l.to_bits() & EXPONENT == EXPONENT)) {
+        false => Ok(()),
+        true => Err(Error::NotFinite { position }),
+    }
+}

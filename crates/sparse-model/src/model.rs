@@ -1,0 +1,106 @@
+//! A model file, opened.
+
+use std::path::Path;
+
+use sparse_core::Compute;
+use sparse_gguf::Gguf;
+
+use crate::chat::ChatTemplate;
+use crate::tokenizer::Tokenizer;
+use crate::weights::Weights;
+use crate::{Error, LlamaConfig};
+
+/// A language model: weights still in their file's block formats, tokenizer, chat template.
+///
+/// Share it between sessions in an `Arc`. Weights stay in the memory-mapped file; nothing large is copied.
+#[derive(Debug)]
+pub struct Model {
+    config: LlamaConfig,
+    weights: Weights,
+    tokenizer: Tokenizer,
+    chat_template: Option<ChatTemplate>,
+    name: Option<String>,
+    compute: Compute,
+}
+
+impl Model {
+    /// Opens the GGUF file at `path`, to be computed on `threads` threads.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged, or holds a model that this crate does not run.
+    pub fn open(path: impl AsRef<Path>, threads: usize) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let in_file = |source| Error::File { path: path.to_owned(), source: Box::new(source) };
+        let gguf = Gguf::open(path).map_err(|e| in_file(e.into()))?;
+        Self::from_gguf(&gguf, threads).map_err(in_file)
+    }
+
+    /// Like [`open`](Self::open), from a parsed file.
+    pub fn from_gguf(gguf: &Gguf, threads: usize) -> Result<Self, Error> {
+        let meta = gguf.metadata();
+        let config = LlamaConfig::from_metadata(meta)?;
+        let tokenizer = Tokenizer::from_metadata(meta)?;
+        let weights = Weights::load(gguf, &config, tokenizer.vocab_len())?;
+        let chat_template = meta.opt_string("tokenizer.chat_template")?.map(ChatTemplate::new).transpose()?;
+        Ok(Self {
+            config,
+            weights,
+            tokenizer,
+            chat_template,
+            name: meta.opt_string("general.name")?.map(str::to_owned),
+            compute: Compute::new(threads),
+        })
+    }
+
+    /// Shape and constants.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// The name that the file gives the model.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The chat template of the file.
+    ///
+    /// # Errors
+    /// If the file has none.
+    pub fn chat_template(&self) -> Result<&ChatTemplate, Error> {
+        self.chat_template.as_ref().ok_or_else(|| {
+            Error::metadata(
+                "tokenizer.chat_template",
+                "is absent: this model has no chat format, use a plain prompt",
+            )
+        })
+    }
+
+    /// Entries in the vocabulary: the length of the logits.
+    pub fn vocab_len(&self) -> usize {
+        self.weights.head().rows()
+    }
+
+    /// Kernels and threads.
+    pub fn compute(&self) -> &Compute {
+        &self.compute
+    }
+
+    /// Weight bytes that decoding one token reads, the whole head included, KV cache not.
+    pub fn bytes_per_token(&self) -> usize {
+        let w = &self.weights;
+        let layers = w.layers.iter().flat_map(|l| {
+            [&l.query, &l.key, &l.value, &l.attention_output, &l.gate, &l.up, &l.down]
+                .map(|l| l.weight.bytes())
+        });
+        layers.sum::<usize>() + w.head().bytes()
+    }
+
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+}

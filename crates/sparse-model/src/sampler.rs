@@ -1,0 +1,232 @@
+//! Choosing the next token from logits.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+/// How to choose tokens. The filters apply in the order of the fields, as in llama.cpp.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplerConfig {
+    /// Divides positive logits, and multiplies negative ones, of tokens among the last `penalty_window`; 1 is off
+    /// (CTRL, arXiv 1909.05858).
+    pub repetition_penalty: f32,
+    /// Tokens that the repetition penalty looks back.
+    pub penalty_window: usize,
+    /// Keep the `top_k` most probable tokens; 0 is off.
+    pub top_k: usize,
+    /// Keep the smallest set of most probable tokens whose probabilities reach `top_p`; 1 is off (arXiv 1904.09751).
+    pub top_p: f32,
+    /// Keep tokens with at least `min_p` times the probability of the best; 0 is off (arXiv 2407.01082).
+    pub min_p: f32,
+    /// Divides the logits; 0 always takes the most probable token.
+    pub temperature: f32,
+    /// Seed of the random choices: same seed, same text.
+    pub seed: u64,
+}
+
+impl SamplerConfig {
+    /// Always the most probable token; the lowest id among equals.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, ..Self::default() }
+    }
+}
+
+impl Default for SamplerConfig {
+    fn default() -> Self {
+        Self {
+            repetition_penalty: 1.0,
+            penalty_window: 64,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            temperature: 0.8,
+            seed: 0,
+        }
+    }
+}
+
+/// A token that may be chosen.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    id: u32,
+    logit: f32,
+}
+
+/// Chooses tokens by a [`SamplerConfig`].
+#[derive(Debug)]
+pub struct Sampler {
+    config: SamplerConfig,
+    rng: ChaCha8Rng,
+    candidates: Vec<Candidate>,
+    weights: Vec<f32>,
+}
+
+impl Sampler {
+    /// A sampler at the start of its random sequence.
+    pub fn new(config: SamplerConfig) -> Self {
+        let rng = ChaCha8Rng::seed_from_u64(config.seed);
+        Self { config, rng, candidates: Vec::new(), weights: Vec::new() }
+    }
+
+    /// The next token after `history` (prompt included), whose logits are finite and not empty.
+    pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> u32 {
+        let c = &self.config;
+        let recent = &history[history.len().saturating_sub(c.penalty_window)..];
+        let penalty = c.repetition_penalty;
+        let penalised = |id: u32, logit: f32| match penalty != 1.0 && recent.contains(&id) {
+            true if logit > 0.0 => logit / penalty,
+            true => logit * penalty,
+            false => logit,
+        };
+        let all = (0u32..).zip(logits).map(|(id, &logit)| Candidate { id, logit });
+        self.candidates.clear();
+        if penalty == 1.0 {
+            self.candidates.extend(all);
+        } else {
+            self.candidates.extend(all.map(|c| Candidate { logit: penalised(c.id, c.logit), ..c }));
+        }
+        if c.temperature <= 0.0 {
+            return self.candidates.iter().fold(Candidate { id: 0, logit: f32::NEG_INFINITY }, better).id;
+        }
+        self.keep_top_k();
+        self.keep_probable();
+        self.draw()
+    }
+
+    /// Leaves the `top_k` best candidates, best first.
+    fn keep_top_k(&mut self) {
+        let k = self.config.top_k;
+        if k > 0 && k < self.candidates.len() {
+            self.candidates.select_nth_unstable_by(k - 1, by_logit);
+            self.candidates.truncate(k);
+        }
+        self.candidates.sort_unstable_by(by_logit);
+    }
+
+    /// Applies top-p, then min-p, to candidates in order.
+    fn keep_probable(&mut self) {
+        let SamplerConfig { top_p, min_p, .. } = self.config;
+        if top_p < 1.0 {
+            self.exponentials(1.0);
+            let enough = top_p * self.weights.iter().sum::<f32>();
+            let mut mass = 0.0;
+            let below = self.weights.iter().take_while(|w| {
+                mass += **w;
+                mass < enough
+            });
+            let keep = (below.count() + 1).min(self.candidates.len());
+            self.candidates.truncate(keep);
+        }
+        if min_p > 0.0 {
+            let least = self.candidates[0].logit + min_p.min(1.0).ln();
+            self.candidates.retain(|c| c.logit >= least);
+        }
+    }
+
+    fn draw(&mut self) -> u32 {
+        self.exponentials(self.config.temperature);
+        let total: f32 = self.weights.iter().sum();
+        // 24 random bits: every f32 in [0, 1) with that resolution.
+        let uniform = (self.rng.next_u32() >> 8) as f32 / (1 << 24) as f32;
+        let mut left = uniform * total;
+        for (candidate, weight) in self.candidates.iter().zip(&self.weights) {
+            if left < *weight {
+                return candidate.id;
+            }
+            left -= weight;
+        }
+        // Rounding can leave a remainder: it belongs to the best candidate.
+        self.candidates[0].id
+    }
+
+    /// `weights = exp((logit - best logit) / temperature)`; candidates are in order.
+    fn exponentials(&mut self, temperature: f32) {
+        let best = self.candidates[0].logit;
+        self.weights.clear();
+        self.weights.extend(self.candidates.iter().map(|c| ((c.logit - best) / temperature).exp()));
+    }
+}
+
+/// Highest logit first, then lowest id.
+fn by_logit(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+    b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
+}
+
+fn better(best: Candidate, c: &Candidate) -> Candidate {
+    if c.logit > best.logit { *c } else { best }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOGITS: [f32; 6] = [1.0, 3.0, 2.0, 3.0, -1.0, 0.0];
+
+    fn open() -> SamplerConfig {
+        SamplerConfig { top_k: 0, top_p: 1.0, min_p: 0.0, temperature: 1.0, ..SamplerConfig::default() }
+    }
+
+    fn counts(config: SamplerConfig, draws: usize) -> [usize; 6] {
+        let mut sampler = Sampler::new(config);
+        let mut counts = [0; 6];
+        for _ in 0..draws {
+            counts[sampler.sample(&LOGITS, &[]) as usize] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn greedy_takes_the_lowest_id_among_the_best() {
+        assert_eq!(Sampler::new(SamplerConfig::greedy()).sample(&LOGITS, &[]), 1);
+        assert_eq!(Sampler::new(SamplerConfig::greedy()).sample(&[-4.0, -2.0], &[]), 1);
+    }
+
+    #[test]
+    fn draws_follow_the_softmax() {
+        let n = 20_000;
+        let total: f32 = LOGITS.iter().map(|l| l.exp()).sum();
+        for (count, logit) in counts(open(), n).into_iter().zip(LOGITS) {
+            let p = logit.exp() / total;
+            let sigma = (n as f32 * p * (1.0 - p)).sqrt();
+            assert!((count as f32 - n as f32 * p).abs() < 5.0 * sigma, "{count} draws at p = {p}");
+        }
+    }
+
+    #[test]
+    fn filters_leave_the_right_tokens() {
+        // Probabilities: .060 .441 .162 .441*; two best .798 together with ties counted, then .162 ...
+        let cases: [(&str, SamplerConfig, &[usize]); 6] = [
+            ("top-k 1", SamplerConfig { top_k: 1, ..open() }, &[1]),
+            ("top-k 3", SamplerConfig { top_k: 3, ..open() }, &[1, 2, 3]),
+            ("top-p .7", SamplerConfig { top_p: 0.7, ..open() }, &[1, 3]),
+            ("top-p 0", SamplerConfig { top_p: 0.0, ..open() }, &[1]),
+            ("min-p .3", SamplerConfig { min_p: 0.3, ..open() }, &[1, 2, 3]),
+            ("cold", SamplerConfig { temperature: 0.01, ..open() }, &[1, 3]),
+        ];
+        for (name, config, expected) in cases {
+            let drawn = counts(config, 2_000);
+            let seen: Vec<usize> = (0..6).filter(|i| drawn[*i] > 0).collect();
+            assert_eq!(seen, expected, "{name}: {drawn:?}");
+        }
+    }
+
+    #[test]
+    fn the_penalty_looks_back_over_its_window_only() {
+        let config = SamplerConfig { repetition_penalty: 4.0, penalty_window: 2, ..SamplerConfig::greedy() };
+        let mut sampler = Sampler::new(config);
+        assert_eq!(sampler.sample(&LOGITS, &[1]), 3);
+        assert_eq!(sampler.sample(&LOGITS, &[1, 3]), 2);
+        assert_eq!(sampler.sample(&LOGITS, &[1, 0, 5]), 1);
+        // A negative logit gets worse, not better.
+        assert_eq!(sampler.sample(&[-1.0, -2.0], &[0]), 1);
+    }
+
+    #[test]
+    fn the_seed_decides_the_sequence() {
+        let run = |seed| {
+            let mut sampler = Sampler::new(SamplerConfig { seed, ..open() });
+            (0..50).map(|_| sampler.sample(&LOGITS, &[])).collect::<Vec<_>>()
+        };
+        assert_eq!(run(7), run(7));
+        assert_ne!(run(7), run(8));
+    }
+}
