@@ -1,0 +1,89 @@
+//! What a file says about its tensors, and views of their data.
+
+use std::ops::Range;
+
+use sparse_simd::BlockFormat;
+
+use crate::{Error, GgmlType};
+
+/// Name, shape and place of a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// The tensor's name, unique in the file.
+    pub name: String,
+    /// Dimensions in ggml's order: `dims[0]` is the length of a contiguous row. A tensor without dimensions is
+    /// a single value.
+    pub dims: Vec<usize>,
+    /// How the values are stored.
+    pub ty: GgmlType,
+    pub(crate) range: Range<usize>,
+}
+
+impl TensorInfo {
+    /// The bytes of the tensor in the file. For a type whose size is not known
+    /// ([`GgmlType::block`] gives `None`) they run to the next tensor or the end of the file.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// Values per row.
+    pub fn cols(&self) -> usize {
+        self.dims.first().copied().unwrap_or(1)
+    }
+
+    /// The number of rows: the product of all dimensions but the first.
+    pub fn rows(&self) -> usize {
+        self.dims.iter().skip(1).product()
+    }
+
+    /// The number of values.
+    pub fn elements(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// The block format of the data.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedType`] when this crate does not decode the tensor's type.
+    pub fn format(&self) -> Result<BlockFormat, Error> {
+        self.ty.format().ok_or_else(|| Error::UnsupportedType { tensor: self.name.clone(), ty: self.ty })
+    }
+}
+
+/// A tensor and its bytes, borrowed from the file.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorView<'a> {
+    /// Name, shape and type.
+    pub info: &'a TensorInfo,
+    /// The tensor's blocks, row after row.
+    pub data: &'a [u8],
+}
+
+impl TensorView<'_> {
+    /// The tensor's values as f32, row after row.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedType`] when this crate does not decode the tensor's type.
+    pub fn dequantise(&self) -> Result<Vec<f32>, Error> {
+        // Refuse the type before allocating for its values.
+        self.info.format()?;
+        let mut values = vec![0.0; self.info.elements()];
+        self.dequantise_into(&mut values)?;
+        Ok(values)
+    }
+
+    /// Like [`dequantise`](Self::dequantise), into `out`.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedType`] when this crate does not decode the tensor's type, [`Error::WrongLength`] when
+    /// `out` is not as long as the tensor has values.
+    pub fn dequantise_into(&self, out: &mut [f32]) -> Result<(), Error> {
+        let format = self.info.format()?;
+        let found = out.len();
+        format.decode(self.data, out).map_err(|_| Error::WrongLength {
+            what: format!("the output for tensor `{}`", self.info.name),
+            expected: self.info.elements(),
+            found,
+        })
+    }
+}
