@@ -8,10 +8,19 @@
 //! No allocation, no threads, no I/O: every function takes slices.
 #![cfg_attr(not(feature = "std"), no_std)]
 
+mod kernels;
 pub mod layout;
+mod level;
 mod matmut;
 mod q8;
+mod rows;
+mod scalar;
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+mod x86;
 
-pub use layout::BlockFormat;
+pub use kernels::Kernels;
+pub use layout::{BlockFormat, ShapeError};
+pub use level::{Level, LevelError};
 pub use matmut::MatMut;
 pub use q8::{Q8, Q8Mut};
+pub use rows::Rows;

@@ -1,7 +1,7 @@
 //! Activations in int8: what every quantised weight format is multiplied with.
 
 /// Values per activation block.
-pub const BLOCK: usize = 32;
+pub(crate) const BLOCK: usize = 32;
 
 /// `tokens` rows of `cols` activations quantised to int8, each row in blocks of 32.
 ///
@@ -30,6 +30,30 @@ pub struct Q8Mut<'a> {
     pub d: &'a mut [f32],
     /// Sums of 16 codes, `[tokens x cols / 16]`.
     pub sums: &'a mut [i16],
+}
+
+/// Panics when the parts of a [`Q8`] or [`Q8Mut`] do not fit together.
+#[track_caller]
+pub(crate) fn check(cols: usize, q: usize, d: usize, sums: usize) {
+    assert!(cols > 0 && cols.is_multiple_of(BLOCK), "Q8: {cols} columns are no positive multiple of {BLOCK}");
+    assert!(q.is_multiple_of(cols), "Q8: {q} codes are no whole number of rows of {cols}");
+    assert!(d == q / BLOCK, "Q8: {q} codes need {} scales, found {d}", q / BLOCK);
+    assert!(sums == q / 16, "Q8: {q} codes need {} sums, found {sums}", q / 16);
+}
+
+/// The scale of a block of activations whose largest magnitude is `max`, and what to multiply with to get codes.
+///
+/// With NaN or infinity inside the scale is NaN and the codes are zero, so that NaN is the result of every
+/// product. Below 2^-119 the inverse would overflow, so the whole block becomes zero.
+pub(crate) fn scale(max: f32) -> (f32, f32) {
+    const TINY: f32 = f32::from_bits((127 - 119) << 23);
+    if !max.is_finite() {
+        (f32::NAN, 0.0)
+    } else if max < TINY {
+        (0.0, 0.0)
+    } else {
+        (max / 127.0, 127.0 / max)
+    }
 }
 
 impl<'a> Q8<'a> {

@@ -4,10 +4,11 @@ use super::*;
 fn every_format_decodes_at_any_address() {
     for format in BlockFormat::ALL {
         let bytes: Vec<u8> = (0..format.block_bytes() * 3 + 1).map(|i| (i * 37 + i / 7) as u8).collect();
+        let copy = bytes[1..].to_vec();
         let mut moved = vec![0.0; format.block_len() * 3];
         let mut plain = moved.clone();
         format.decode(&bytes[1..], &mut moved).unwrap();
-        format.decode(&bytes[1..].to_vec(), &mut plain).unwrap();
+        format.decode(&copy, &mut plain).unwrap();
         let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&moved), bits(&plain), "{}", format.name());
     }

@@ -1,0 +1,337 @@
+//! One table of functions per CPU level, and the checked methods that call them.
+
+use crate::{BlockFormat, Level, LevelError, MatMut, Q8, Q8Mut, Rows, q8, scalar};
+use half::f16;
+
+/// A product of quantised weights with int8 activations.
+///
+/// # Safety
+/// - The CPU has the instructions of the table's level.
+/// - `w` has the format that the field is named after, `w.cols() == x.cols`, the parts of `x` fit together, and
+///   `out` is `[x.tokens() x w.rows()]`.
+pub(crate) type MatmulQ8 = unsafe fn(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>);
+
+/// A product of float weights with f32 activations `[tokens x w.cols()]`.
+///
+/// # Safety
+/// - The CPU has the instructions of the table's level.
+/// - `w` has the format that the field is named after, `x` is `[out.tokens() x w.cols()]`, and
+///   `out.cols() == w.rows()`.
+pub(crate) type MatmulF32 = unsafe fn(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>);
+
+/// The kernels of one CPU level.
+///
+/// All methods are safe: they check shapes and panic with both lengths when these do not fit, which is a
+/// mistake in the calling program, never in a file. NaN and infinity in weights or activations propagate to the
+/// results that depend on them.
+///
+/// Every level computes the integer parts of a product exactly; floats are added in an order of its own. The
+/// results of two levels therefore differ by at most `1e-5` times the product of absolute values
+/// (`sum |w_i| |x_i|`, offsets and minima counted as terms of their own); the crate's tests hold them to that.
+///
+/// A new level is a new table: an instance of this struct in a module of its own, and a line in
+/// [`at`](Self::at).
+pub struct Kernels {
+    pub(crate) level: Level,
+    /// # Safety
+    /// The CPU has the level; `x` is as long as `out.q`, and the parts of `out` fit together.
+    pub(crate) quantise: unsafe fn(x: &[f32], out: &mut Q8Mut<'_>),
+    pub(crate) matmul_f32: MatmulF32,
+    pub(crate) matmul_f16: MatmulF32,
+    pub(crate) matmul_bf16: MatmulF32,
+    pub(crate) matmul_q4_0: MatmulQ8,
+    pub(crate) matmul_q4_1: MatmulQ8,
+    pub(crate) matmul_q5_0: MatmulQ8,
+    pub(crate) matmul_q5_1: MatmulQ8,
+    pub(crate) matmul_q8_0: MatmulQ8,
+    pub(crate) matmul_q2_k: MatmulQ8,
+    pub(crate) matmul_q3_k: MatmulQ8,
+    pub(crate) matmul_q4_k: MatmulQ8,
+    pub(crate) matmul_q5_k: MatmulQ8,
+    pub(crate) matmul_q6_k: MatmulQ8,
+    pub(crate) matmul_iq4_nl: MatmulQ8,
+    // The functions below ask of their caller that the CPU has the level and that all slices are equally long
+    // (`rope`: `cos` and `sin` half as long as `x`).
+    pub(crate) dot_f32: unsafe fn(a: &[f32], b: &[f32]) -> f32,
+    pub(crate) dot_f16: unsafe fn(x: &[f32], w: &[f16]) -> f32,
+    pub(crate) axpy_f32: unsafe fn(a: f32, x: &[f32], y: &mut [f32]),
+    pub(crate) axpy_f16: unsafe fn(a: f32, w: &[f16], y: &mut [f32]),
+    pub(crate) to_f16: unsafe fn(x: &[f32], out: &mut [f16]),
+    pub(crate) rms_norm: unsafe fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
+    pub(crate) softmax: unsafe fn(x: &mut [f32]),
+    pub(crate) silu_mul: unsafe fn(gate: &mut [f32], up: &[f32]),
+    pub(crate) add: unsafe fn(y: &mut [f32], x: &[f32]),
+    pub(crate) rope: unsafe fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
+}
+
+impl core::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Kernels").field("level", &self.level).finish_non_exhaustive()
+    }
+}
+
+impl Kernels {
+    /// The kernels to use: those of the level that the environment variable `SPARSE_SIMD` names, or else of the
+    /// highest level that this CPU has. Both are looked up once, at the first call in the process.
+    ///
+    /// A wrong `SPARSE_SIMD` is not an error here, because a library deep inside a program cannot report it:
+    /// the highest level is used. Programs report it by calling [`try_get`](Self::try_get) when they start.
+    pub fn get() -> &'static Kernels {
+        Self::try_get().unwrap_or_else(|_| Self::best())
+    }
+
+    /// Like [`get`](Self::get), but a wrong `SPARSE_SIMD` is an error.
+    ///
+    /// # Errors
+    /// If `SPARSE_SIMD` names no level, or one that this CPU or this build lacks.
+    #[cfg(feature = "std")]
+    pub fn try_get() -> Result<&'static Kernels, LevelError> {
+        static CHOICE: std::sync::OnceLock<Result<&'static Kernels, LevelError>> = std::sync::OnceLock::new();
+        CHOICE.get_or_init(|| Self::choose(std::env::var_os("SPARSE_SIMD").as_deref())).clone()
+    }
+
+    /// Like [`get`](Self::get). Without the feature `std` there is no environment to be wrong.
+    ///
+    /// # Errors
+    /// Never.
+    #[cfg(not(feature = "std"))]
+    pub fn try_get() -> Result<&'static Kernels, LevelError> {
+        Ok(Self::best())
+    }
+
+    /// The kernels that a value of `SPARSE_SIMD` asks for; an empty one counts as none.
+    #[cfg(feature = "std")]
+    fn choose(word: Option<&std::ffi::OsStr>) -> Result<&'static Kernels, LevelError> {
+        match word {
+            Some(word) if !word.is_empty() => {
+                let level = word.to_string_lossy().parse()?;
+                Self::at(level).ok_or(LevelError::Unavailable { level })
+            }
+            _ => Ok(Self::best()),
+        }
+    }
+
+    fn best() -> &'static Kernels {
+        Self::at(Level::detect()).unwrap_or(&scalar::KERNELS)
+    }
+
+    /// The kernels of `level`, or `None` when this CPU or this build lacks it.
+    pub fn at(level: Level) -> Option<&'static Kernels> {
+        match level {
+            Level::Scalar => Some(&scalar::KERNELS),
+            #[cfg(all(target_arch = "x86_64", feature = "std"))]
+            level => crate::x86::kernels(level),
+            #[cfg(not(all(target_arch = "x86_64", feature = "std")))]
+            _ => None,
+        }
+    }
+
+    /// The level of these kernels.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Quantises the activations `x`, `[tokens x out.cols]`. Identical at every level.
+    ///
+    /// A block of 32 with NaN or infinity in it gets codes of zero and a scale of NaN, so that every product
+    /// with it is NaN. A block whose values are all below 2^-119 in magnitude becomes zero.
+    ///
+    /// # Panics
+    /// If `x` and the parts of `out` do not fit together.
+    pub fn quantise(&self, x: &[f32], out: &mut Q8Mut<'_>) {
+        q8::check(out.cols, out.q.len(), out.d.len(), out.sums.len());
+        same_len("quantise", "x", x.len(), "out.q", out.q.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.quantise)(x, out) }
+    }
+
+    /// Products of quantised weights with int8 activations: `out[t][r]` = row `r` of `w` times token `t` of `x`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, or `w` is not quantised (see [`matmul_f32`](Self::matmul_f32)).
+    pub fn matmul_q8(&self, w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+        q8::check(x.cols, x.q.len(), x.d.len(), x.sums.len());
+        same_len("matmul_q8", "w.cols", w.cols(), "x.cols", x.cols);
+        same_len("matmul_q8", "w.rows", w.rows(), "out.cols", out.cols());
+        same_len("matmul_q8", "x.tokens", x.tokens(), "out.tokens", out.tokens());
+        let kernel = match w.format() {
+            BlockFormat::Q4_0 => self.matmul_q4_0,
+            BlockFormat::Q4_1 => self.matmul_q4_1,
+            BlockFormat::Q5_0 => self.matmul_q5_0,
+            BlockFormat::Q5_1 => self.matmul_q5_1,
+            BlockFormat::Q8_0 => self.matmul_q8_0,
+            BlockFormat::Q2K => self.matmul_q2_k,
+            BlockFormat::Q3K => self.matmul_q3_k,
+            BlockFormat::Q4K => self.matmul_q4_k,
+            BlockFormat::Q5K => self.matmul_q5_k,
+            BlockFormat::Q6K => self.matmul_q6_k,
+            BlockFormat::Iq4Nl => self.matmul_iq4_nl,
+            format @ (BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16) => {
+                panic!("matmul_q8: {} weights are multiplied by matmul_f32", format.name())
+            }
+        };
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { kernel(w, x, out) }
+    }
+
+    /// Products of float weights with activations `x`, `[tokens x w.cols()]`: `out[t][r]` = row `r` of `w` times
+    /// token `t` of `x`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, or `w` is quantised (see [`matmul_q8`](Self::matmul_q8)).
+    pub fn matmul_f32(&self, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
+        same_len("matmul_f32", "x", x.len(), "out.tokens * w.cols", out.tokens() * w.cols());
+        same_len("matmul_f32", "w.rows", w.rows(), "out.cols", out.cols());
+        let kernel = match w.format() {
+            BlockFormat::F32 => self.matmul_f32,
+            BlockFormat::F16 => self.matmul_f16,
+            BlockFormat::Bf16 => self.matmul_bf16,
+            format => panic!("matmul_f32: {} weights are multiplied by matmul_q8", format.name()),
+        };
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { kernel(w, x, out) }
+    }
+
+    /// The dot product of `a` and `b`.
+    ///
+    /// # Panics
+    /// If their lengths differ.
+    pub fn dot_f32(&self, a: &[f32], b: &[f32]) -> f32 {
+        same_len("dot_f32", "a", a.len(), "b", b.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.dot_f32)(a, b) }
+    }
+
+    /// The dot product of `x` and `w`.
+    ///
+    /// # Panics
+    /// If their lengths differ.
+    pub fn dot_f16(&self, x: &[f32], w: &[f16]) -> f32 {
+        same_len("dot_f16", "x", x.len(), "w", w.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.dot_f16)(x, w) }
+    }
+
+    /// `y += a * x`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn axpy_f32(&self, a: f32, x: &[f32], y: &mut [f32]) {
+        same_len("axpy_f32", "x", x.len(), "y", y.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.axpy_f32)(a, x, y) }
+    }
+
+    /// `y += a * w`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn axpy_f16(&self, a: f32, w: &[f16], y: &mut [f32]) {
+        same_len("axpy_f16", "w", w.len(), "y", y.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.axpy_f16)(a, w, y) }
+    }
+
+    /// Converts to half precision, rounding to nearest, ties to even. Identical at every level, but for the
+    /// payloads of NaN.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn to_f16(&self, x: &[f32], out: &mut [f16]) {
+        same_len("to_f16", "x", x.len(), "out", out.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.to_f16)(x, out) }
+    }
+
+    /// Root-mean-square norm of one row: `out[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps)`
+    /// (Zhang and Sennrich 2019, arXiv 1910.07467).
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        same_len("rms_norm", "x", x.len(), "weight", weight.len());
+        same_len("rms_norm", "x", x.len(), "out", out.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.rms_norm)(x, weight, eps, out) }
+    }
+
+    /// `x[i] = exp(x[i] - max) / sum exp(x[j] - max)`.
+    ///
+    /// -inf gives zero beside a finite value. A slice that holds NaN or +inf, or nothing but -inf, becomes all
+    /// NaN; an empty one stays empty.
+    pub fn softmax(&self, x: &mut [f32]) {
+        // SAFETY: a table is only handed out on CPUs of its level.
+        unsafe { (self.softmax)(x) }
+    }
+
+    /// `gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i]`: the gated activation of SwiGLU (Shazeer 2020,
+    /// arXiv 2002.05202). A gate of -inf gives NaN.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        same_len("silu_mul", "gate", gate.len(), "up", up.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.silu_mul)(gate, up) }
+    }
+
+    /// `y += x`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn add(&self, y: &mut [f32], x: &[f32]) {
+        same_len("add", "y", y.len(), "x", x.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.add)(y, x) }
+    }
+
+    /// Rotates each pair `(x[2i], x[2i + 1])` by the angle whose cosine and sine are `cos[i]` and `sin[i]`: the
+    /// rotary position embedding of one head (Su et al. 2021, arXiv 2104.09864), adjacent pairs.
+    ///
+    /// # Panics
+    /// If `cos` and `sin` are not half as long as `x`.
+    pub fn rope(&self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        same_len("rope", "x", x.len(), "2 * cos", 2 * cos.len());
+        same_len("rope", "cos", cos.len(), "sin", sin.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.rope)(x, cos, sin) }
+    }
+}
+
+/// Panics when two lengths that the kernels rely on differ.
+#[track_caller]
+fn same_len(kernel: &str, a: &str, a_len: usize, b: &str, b_len: usize) {
+    assert!(a_len == b_len, "{kernel}: {a} is {a_len} but {b} is {b_len}");
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn a_forced_level_is_used_or_refused() {
+        let best = Level::detect();
+        assert_eq!(Kernels::choose(None).unwrap().level(), best);
+        assert_eq!(Kernels::choose(Some(OsStr::new(""))).unwrap().level(), best);
+        for level in Level::ALL {
+            let choice = Kernels::choose(Some(OsStr::new(level.name())));
+            match Kernels::at(level) {
+                Some(_) => assert_eq!(choice.unwrap().level(), level),
+                None => assert_eq!(choice.unwrap_err(), LevelError::Unavailable { level }),
+            }
+        }
+        let unknown = Kernels::choose(Some(OsStr::new("AVX3"))).unwrap_err();
+        assert_eq!(
+            unknown.to_string(),
+            "unknown SIMD level \"AVX3\": expected scalar, sse4.1, avx2 or avx512"
+        );
+    }
+
+    #[test]
+    fn levels_are_ordered_and_scalar_is_everywhere() {
+        assert!(Level::available().is_sorted());
+        assert_eq!(Level::available().next(), Some(Level::Scalar));
+        assert_eq!(Level::available().last(), Some(Level::detect()));
+    }
+}

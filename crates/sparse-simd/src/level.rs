@@ -1,0 +1,84 @@
+//! Which vector instructions the kernels may use.
+
+use crate::Kernels;
+use core::fmt;
+use thiserror::Error;
+
+/// A set of vector instructions, from the least to the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Level {
+    /// Plain Rust, on every target: the specification of the others.
+    Scalar,
+    /// SSE4.1. Has no kernels yet, so it is never available.
+    Sse41,
+    /// AVX2 with FMA and F16C: x86 since Haswell and Zen.
+    Avx2,
+    /// AVX-512 F, BW, VL, DQ, VNNI and VBMI: Ice Lake, Zen 4 and later. CPUs with an earlier AVX-512, such as
+    /// Skylake-X and Cascade Lake, use [`Avx2`](Self::Avx2).
+    Avx512,
+}
+
+impl Level {
+    /// Every level, from the least to the most.
+    pub const ALL: [Level; 4] = [Self::Scalar, Self::Sse41, Self::Avx2, Self::Avx512];
+
+    /// The highest level that this CPU and this build have. `SPARSE_SIMD` has no influence here.
+    pub fn detect() -> Self {
+        Self::available().max().unwrap_or(Self::Scalar)
+    }
+
+    /// The levels that this CPU and this build have, from the least to the most.
+    pub fn available() -> impl Iterator<Item = Level> + Clone {
+        Self::ALL.into_iter().filter(|&level| Kernels::at(level).is_some())
+    }
+
+    /// The level's name, as `SPARSE_SIMD` takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Sse41 => "sse4.1",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(feature = "std")]
+impl core::str::FromStr for Level {
+    type Err = LevelError;
+
+    /// Reads a level's [`name`](Level::name).
+    fn from_str(word: &str) -> Result<Self, LevelError> {
+        let named = Self::ALL.into_iter().find(|level| level.name() == word);
+        named.ok_or_else(|| LevelError::Unknown { word: word.into() })
+    }
+}
+
+/// A level that was asked for, by `SPARSE_SIMD` or by name, and cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LevelError {
+    /// A word that names no level.
+    #[cfg(feature = "std")]
+    #[error("unknown SIMD level {word:?}: expected scalar, sse4.1, avx2 or avx512")]
+    Unknown {
+        /// The word.
+        word: std::string::String,
+    },
+    /// A level that this CPU or this build lacks.
+    #[error(
+        "SIMD level {level} is not available: the highest that this CPU and this build have is {}",
+        Level::detect()
+    )]
+    Unavailable {
+        /// The level.
+        level: Level,
+    },
+}

@@ -1,0 +1,64 @@
+//! int8 activations and their products with quantised weights.
+
+use crate::layout::{Block, Scales};
+use crate::{MatMut, Q8, Q8Mut, Rows, q8};
+
+/// Adding and subtracting this rounds to the nearest integer, ties to even, below 2^22.
+const ROUND: f32 = 12_582_912.0;
+
+pub(super) fn quantise(x: &[f32], out: &mut Q8Mut<'_>) {
+    let parts =
+        out.q.as_chunks_mut::<32>().0.iter_mut().zip(out.d.iter_mut()).zip(out.sums.as_chunks_mut::<2>().0);
+    for (x, ((q, d), sums)) in x.as_chunks::<32>().0.iter().zip(parts) {
+        // Compared as integers, NaN is above infinity and infinity above the rest.
+        let max = f32::from_bits(x.iter().map(|x| x.to_bits() & 0x7FFF_FFFF).max().unwrap_or(0));
+        let inverse;
+        (*d, inverse) = q8::scale(max);
+        for (q, x) in q.iter_mut().zip(x) {
+            *q = if inverse == 0.0 { 0 } else { (x * inverse + ROUND - ROUND) as i8 };
+        }
+        for (sum, q) in sums.iter_mut().zip(q.as_chunks::<16>().0) {
+            *sum = q.iter().map(|&q| i16::from(q)).sum();
+        }
+    }
+}
+
+/// `out[t][r]` = sum over the groups of 32 columns of `dx * (d * codes + m * minima)`, where `dx` is the
+/// activations' scale and `codes` and `minima` are integers, see [`group`].
+pub(super) fn matmul<B: Block>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+    for r in 0..w.rows() {
+        for t in 0..x.tokens() {
+            out.row(t)[r] = 0.0;
+        }
+        for (b, block) in bytemuck::cast_slice::<u8, B>(w.row(r)).iter().enumerate() {
+            let scales = block.scales();
+            let mut codes = [0; 256];
+            block.codes(&mut codes[..B::LEN]);
+            for t in 0..x.tokens() {
+                let x = x.row(t);
+                let sum = &mut out.row(t)[r];
+                for g in 0..B::LEN / 32 {
+                    let xg = b * (B::LEN / 32) + g;
+                    let q = &x.q[xg * 32..][..32];
+                    let (isum, mins) = group(&scales, g, &codes[g * 32..][..32], q, &x.sums[xg * 2..][..2]);
+                    // Without minima their factor is zero, which must not turn a scale of infinity into NaN.
+                    let offset = if B::HAS_MIN { scales.m * mins as f32 } else { 0.0 };
+                    *sum += x.d[xg] * (scales.d * isum as f32 + offset);
+                }
+            }
+        }
+    }
+}
+
+/// The two integers of group `g` of a block: sum of sub-scale times code times activation, and sum of minimum
+/// times activation. The first is below 2^24, so it is exact as f32 too.
+fn group(scales: &Scales, g: usize, codes: &[i8], x: &[i8], sums: &[i16]) -> (i32, i32) {
+    let (mut isum, mut mins) = (0, 0);
+    for half in 0..2 {
+        let products = codes[half * 16..][..16].iter().zip(&x[half * 16..][..16]);
+        let dot: i32 = products.map(|(&c, &x)| i32::from(c) * i32::from(x)).sum();
+        isum += i32::from(scales.sub[g * 2 + half]) * dot;
+        mins += i32::from(scales.min[g * 2 + half]) * i32::from(sums[half]);
+    }
+    (isum, mins)
+}
