@@ -1,0 +1,46 @@
+"""Strings on which tokenizers tend to differ."""
+
+CASES = [
+    "",
+    " ",
+    "a",
+    "Hello, world!",
+    "  two leading spaces",
+    "trailing spaces   ",
+    "a" + " " * 37 + "b",
+    "\t\ttabs\tand  spaces \t mixed",
+    "\n",
+    "\n\n\nthree lines\n \n  \r\n\r\nwindows",
+    "it's we'll I'm they'd you've he'S DON'T o'clock",
+    "1 12 123 1234 12345 123456 1234567890",
+    "3.14159 1,000,000 0x7f 1e-9 10:45 2026-11-09",
+    "½ ² ③ Ⅳ ٣٤ ๕",
+    "naïve café Ünïcödé ß ẞ œ ﬁ",
+    "e\u0301 a\u0308 n\u0303 o\u0302\u0323",
+    "Z\u0351\u036b\u0343a\u0363\u0321l\u0302g\u0325o",
+    "你好，世界。漢字かなカナ한국어",
+    "Привет мир, Γειά σου, שלום, مرحبا, नमस्ते, ไทย",
+    "👍🏽 👩‍👩‍👧‍👦 🇫🇷 ❤️ 🫠",
+    "\u200b\u200d\ufeff\u00a0\u2003\u3000|",
+    "a\u0000b\u0001\u007f",
+    "\ud7ff\ue000\uffff\U0010ffff",
+    "CamelCase snake_case kebab-case SCREAMING_CASE",
+    "for (int i = 0; i < n; ++i) { x[i] *= 2.0f; } // done",
+    "!!!???...---___***\"\"\"'''```",
+    "https://example.org/a/b?c=d&e=%20#f",
+    "$\\sum_{i=1}^{n} x_i^2 \\leq \\epsilon$",
+    "<|im_start|>user\nnot a control token here<|im_end|>",
+    "< |im_start|> <|endoftext|> <|im_end",
+    "wordwordwordwordwordwordwordwordwordwordwordword",
+    "The quick brown fox jumps over the lazy dog. " * 3,
+]
+
+# Tokenized with control tokens recognised.
+SPECIAL_CASES = [
+    "<|im_start|>user\nWhat is a fjord?<|im_end|>\n<|im_start|>assistant\n",
+    "<|endoftext|><|endoftext|>",
+    "a <|im_end|> b",
+    " <|im_start|> ",
+    "<|im_start|<|im_start|>>",
+    "<repo_name>x<file_sep>y",
+]
