@@ -185,4 +185,77 @@ pub enum Error {
         /// The length given.
         found: usize,
     },
+    /// Values that are no whole number of blocks.
+    #[error("{found} values are no whole number of {format} blocks of {block_len}")]
+    PartialBlock {
+        /// The format's name.
+        format: &'static str,
+        /// Values per block.
+        block_len: usize,
+        /// The number of values given.
+        found: usize,
+    },
+    /// A format that this crate decodes and does not encode.
+    #[error("there is no quantiser to {format}")]
+    NoQuantiser {
+        /// The format's name.
+        format: &'static str,
+    },
+    /// A value to quantise that is NaN or infinite.
+    #[error("value {index} is {value}, which cannot be quantised")]
+    NotFinite {
+        /// Which value.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A value to quantise, or the scale of its block, that overflows the format's floats.
+    #[error("the block at value {index} is too large in magnitude for {format}")]
+    TooLargeToQuantise {
+        /// The first value of the block.
+        index: usize,
+        /// The format's name.
+        format: &'static str,
+    },
+    /// More than four dimensions.
+    #[error("tensor `{tensor}` has {found} dimensions, expected at most 4")]
+    TooManyDims {
+        /// The tensor.
+        tensor: String,
+        /// The number of dimensions given.
+        found: usize,
+    },
+    /// Data for a tensor whose turn it is not.
+    #[error("data for tensor `{tensor}` given, expected {}",
+        match due { Some(due) => format!("data for tensor `{due}`"), None => "no more".to_owned() })]
+    UnexpectedTensor {
+        /// The tensor given.
+        tensor: String,
+        /// The tensor expected, if any is left.
+        due: Option<String>,
+    },
+    /// A file to be finished without all data of a tensor.
+    #[error("tensor `{tensor}` is incomplete: {found} of {expected} bytes were written")]
+    IncompleteTensor {
+        /// The tensor.
+        tensor: String,
+        /// The tensor's bytes.
+        expected: usize,
+        /// The bytes written.
+        found: usize,
+    },
+    /// The destination of a new file refused bytes.
+    #[error("cannot write {what}: {source}")]
+    Write {
+        /// The file, the tensor or the part of the file.
+        what: String,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn too_large(tensor: &str, dims: impl IntoIterator<Item = u64>) -> Self {
+        Self::TooLarge { tensor: tensor.to_owned(), dims: dims.into_iter().collect() }
+    }
 }

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use crate::cursor::Cursor;
+use crate::tensor::byte_len;
 use crate::value::read_type;
 use crate::{Error, GgmlType, Metadata, TensorInfo, Value};
 
@@ -12,7 +13,7 @@ use crate::{Error, GgmlType, Metadata, TensorInfo, Value};
 pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
 
 /// ggml's limit on the dimensions of a tensor.
-const MAX_DIMS: u32 = 4;
+pub(crate) const MAX_DIMS: u32 = 4;
 
 /// Bytes of the shortest key-value pair: a key of one letter and a value of one byte.
 const MIN_PAIR_BYTES: usize = 8 + 1 + 4 + 1;
@@ -50,8 +51,11 @@ impl Header {
             entries.push(entry);
         }
         // Without tensors nothing has to be padded.
-        let data_start = c.pos().next_multiple_of(alignment).min(bytes.len());
-        let data_start = if entries.is_empty() { c.pos() } else { data_start };
+        if !entries.is_empty() {
+            let padding = c.pos().wrapping_neg() % alignment;
+            c.take(padding as u64, format_args!("padding before the tensor data"))?;
+        }
+        let data_start = c.pos();
         let tensors = place(entries, data_start, bytes.len(), alignment)?;
         Ok(Self { version, metadata, tensors, by_name, data_start })
     }
@@ -118,29 +122,11 @@ impl Entry {
         let ty = GgmlType::from_id(c.u32(format_args!("type of tensor `{name}`"))?);
         let offset = c.u64(format_args!("data offset of tensor `{name}`"))?;
 
-        let sized = sizes(&dims, ty);
-        let (dims, len) = sized.ok_or_else(|| Error::TooLarge { tensor: name.to_owned(), dims })?;
-        let cols = dims.first().copied().unwrap_or(1);
-        if let Some((block_len, _)) = ty.block()
-            && !cols.is_multiple_of(block_len)
-        {
-            return Err(Error::RaggedRow { tensor: name.to_owned(), cols, block_len, ty });
-        }
+        let in_memory = dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<Vec<_>>>();
+        let dims = in_memory.ok_or_else(|| Error::too_large(name, dims))?;
+        let len = byte_len(name, &dims, ty)?;
         Ok(Self { name: name.to_owned(), dims, ty, offset, len })
     }
-}
-
-/// The dimensions as `usize` and the bytes of a tensor, or `None` when they overflow. A zero among the
-/// dimensions does not excuse the others: their product has to fit without it.
-fn sizes(dims: &[u64], ty: GgmlType) -> Option<(Vec<usize>, Option<usize>)> {
-    let dims = dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<Vec<_>>>()?;
-    dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))?;
-    let elements = dims.iter().product::<usize>();
-    let len = match ty.block() {
-        Some((block_len, block_bytes)) => Some((elements / block_len).checked_mul(block_bytes)?),
-        None => None,
-    };
-    Some((dims, len))
 }
 
 /// Gives every tensor its range in the file: aligned, inside the file, apart from all others.

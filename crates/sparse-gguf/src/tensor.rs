@@ -50,6 +50,23 @@ impl TensorInfo {
     }
 }
 
+/// The bytes that a tensor takes, or `None` when the size of its type is not known.
+///
+/// # Errors
+/// When the sizes overflow or the rows are no whole number of blocks. A zero among the dimensions does not excuse
+/// the others: their product has to fit without it.
+pub(crate) fn byte_len(name: &str, dims: &[usize], ty: GgmlType) -> Result<Option<usize>, Error> {
+    let too_large = || Error::too_large(name, dims.iter().map(|&d| d as u64));
+    dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1))).ok_or_else(too_large)?;
+    let Some((block_len, block_bytes)) = ty.block() else { return Ok(None) };
+    let cols = dims.first().copied().unwrap_or(1);
+    if !cols.is_multiple_of(block_len) {
+        return Err(Error::RaggedRow { tensor: name.to_owned(), cols, block_len, ty });
+    }
+    let elements = dims.iter().product::<usize>();
+    (elements / block_len).checked_mul(block_bytes).ok_or_else(too_large).map(Some)
+}
+
 /// A tensor and its bytes, borrowed from the file.
 #[derive(Clone, Copy, Debug)]
 pub struct TensorView<'a> {
