@@ -1,4 +1,4 @@
-//! GGUF files: memory-mapped reading without copies, typed metadata, writing, quantising and dequantising.
+#![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
 mod cursor;
