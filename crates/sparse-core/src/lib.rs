@@ -13,7 +13,7 @@ mod matrix;
 mod pool;
 
 pub use activations::Activations;
-pub use matrix::{Matrix, ShapeError, Storage};
+pub use matrix::{Matrix, Storage};
 pub use pool::Pool;
 
 use sparse_simd::Kernels;

@@ -7,6 +7,7 @@ use core::fmt;
 #[cfg(feature = "std")]
 use core::ops::Range;
 
+use sparse_simd::layout::ShapeError;
 use sparse_simd::{BlockFormat, MatMut, Rows};
 
 use crate::{Activations, Compute};
@@ -51,54 +52,22 @@ impl fmt::Debug for Storage {
     }
 }
 
-/// A shape that does not fit the bytes or the format.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ShapeError {
-    /// Rows are no whole number of blocks.
-    #[error("rows of {cols} values are no whole number of {} blocks ({} values each)", format.name(), format.block_len())]
-    Blocks {
-        /// The block format.
-        format: BlockFormat,
-        /// Values per row.
-        cols: usize,
-    },
-    /// The bytes are more or fewer than the shape needs.
-    #[error("{rows} x {cols} values in {} do not fit {found} bytes", format.name())]
-    Bytes {
-        /// The block format.
-        format: BlockFormat,
-        /// Rows.
-        rows: usize,
-        /// Values per row.
-        cols: usize,
-        /// Bytes at hand.
-        found: usize,
-    },
-}
-
 /// A weight matrix `[rows x cols]`; row `r` holds the weights of output `r`, contiguous, in blocks of `format`.
 #[derive(Debug)]
 pub struct Matrix {
     format: BlockFormat,
-    rows: usize,
     cols: usize,
     storage: Storage,
 }
 
 impl Matrix {
-    /// A matrix over `storage`.
+    /// A matrix over `storage`, which holds whole rows of `cols` values.
     ///
     /// # Errors
-    /// If `cols` is no multiple of the format's block length, or the number of bytes is not what the shape needs.
-    pub fn new(format: BlockFormat, rows: usize, cols: usize, storage: Storage) -> Result<Self, ShapeError> {
-        let row_bytes =
-            format.row_bytes(cols).filter(|_| cols > 0).ok_or(ShapeError::Blocks { format, cols })?;
-        let found = storage.bytes().len();
-        if row_bytes.checked_mul(rows) != Some(found) {
-            return Err(ShapeError::Bytes { format, rows, cols, found });
-        }
-        Ok(Self { format, rows, cols, storage })
+    /// If `cols` is zero or no multiple of the format's block length, or the bytes are no whole number of rows.
+    pub fn new(format: BlockFormat, cols: usize, storage: Storage) -> Result<Self, ShapeError> {
+        Rows::new(format, cols, storage.bytes())?;
+        Ok(Self { format, cols, storage })
     }
 
     /// The block format.
@@ -108,7 +77,7 @@ impl Matrix {
 
     /// Number of rows: outputs.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.as_rows().rows()
     }
 
     /// Values per row: inputs.
@@ -130,9 +99,8 @@ impl Matrix {
     /// # Panics
     /// If `r` is out of range or `out` has another length than `cols`.
     pub fn decode_row(&self, r: usize, out: &mut [f32]) {
-        assert!(r < self.rows && out.len() == self.cols);
-        let row = self.as_rows().slice(r..r + 1);
-        self.format.decode(row.data(), out).expect("one whole row");
+        assert_eq!(out.len(), self.cols, "row length");
+        self.format.decode(self.as_rows().row(r), out).expect("one whole row");
     }
 
     /// `out[t][r] = dot(row r, x[t])` for every token of the batch; `out` is `[tokens x rows]`.
@@ -145,7 +113,7 @@ impl Matrix {
     pub fn matmul(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
         assert_eq!(x.cols(), self.cols, "input width");
         let rows = self.as_rows();
-        compute.pool.for_columns(MatMut::new(out, self.rows), GRAIN_ROWS, |range, mut out| {
+        compute.pool.for_columns(MatMut::new(out, rows.rows()), GRAIN_ROWS, |range, mut out| {
             let w = rows.slice(range);
             if self.format.is_quantised() {
                 compute.kernels.matmul_q8(w, x.q8(), &mut out);
@@ -164,16 +132,11 @@ mod tests {
     #[test]
     fn shapes_are_checked() {
         let bytes = |n| Storage::Owned(vec![0; n]);
-        assert!(Matrix::new(BlockFormat::Q8_0, 3, 64, bytes(3 * 68)).is_ok());
-        assert_eq!(
-            Matrix::new(BlockFormat::Q8_0, 3, 48, bytes(3 * 51)).unwrap_err(),
-            ShapeError::Blocks { format: BlockFormat::Q8_0, cols: 48 }
-        );
-        assert_eq!(
-            Matrix::new(BlockFormat::F32, 3, 4, bytes(47)).unwrap_err().to_string(),
-            "3 x 4 values in F32 do not fit 47 bytes"
-        );
-        assert!(Matrix::new(BlockFormat::F32, usize::MAX, 4, bytes(0)).is_err());
+        let rows = |format, cols, n| Matrix::new(format, cols, bytes(n)).map(|m| m.rows()).ok();
+        assert_eq!(rows(BlockFormat::Q8_0, 64, 3 * 68), Some(3));
+        assert_eq!(rows(BlockFormat::Q8_0, 48, 3 * 51), None);
+        assert_eq!(rows(BlockFormat::F32, 4, 47), None);
+        assert_eq!(rows(BlockFormat::F32, 0, 0), None);
     }
 
     #[test]
@@ -181,7 +144,7 @@ mod tests {
         let (rows, cols, tokens) = (203, 96, 5);
         let weights: Vec<u8> =
             (0..rows * cols).flat_map(|i| (((i * 7919) % 251) as f32 / 125.0 - 1.0).to_le_bytes()).collect();
-        let w = Matrix::new(BlockFormat::F32, rows, cols, Storage::Owned(weights)).unwrap();
+        let w = Matrix::new(BlockFormat::F32, cols, Storage::Owned(weights)).unwrap();
         let mut x = Activations::with_capacity(tokens, cols);
         x.resize(tokens);
         x.x_mut().iter_mut().enumerate().for_each(|(i, v)| *v = ((i * 31) % 17) as f32 - 8.0);

@@ -110,7 +110,7 @@ impl<'a> Source<'a> {
         expect_shape(name, &tensor.info.dims, &[cols, rows])?;
         self.used.borrow_mut().insert(name.to_owned());
         let storage = Storage::Shared { owner: self.gguf.bytes(), range: tensor.info.range() };
-        Matrix::new(tensor.info.format()?, rows, cols, storage)
+        Matrix::new(tensor.info.format()?, cols, storage)
             .map_err(|e| Error::Tensor { name: name.to_owned(), problem: e.to_string() })
     }
 
