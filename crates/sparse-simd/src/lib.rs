@@ -24,3 +24,6 @@ pub use level::{Level, LevelError};
 pub use matmut::MatMut;
 pub use q8::{Q8, Q8Mut};
 pub use rows::Rows;
+
+#[cfg(all(test, feature = "std"))]
+mod tests;

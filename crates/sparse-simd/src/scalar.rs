@@ -3,6 +3,8 @@
 mod float;
 mod quantised;
 
+pub(crate) use float::rope;
+
 use crate::layout::*;
 use crate::{Kernels, Level};
 

@@ -1,0 +1,24 @@
+//! Every kernel at every level that this machine has, against plain arithmetic in f64 or the scalar level.
+
+mod data;
+mod matmul;
+mod quantise;
+mod rows;
+
+use crate::{Kernels, Level};
+
+/// The kernels of every available level.
+fn levels() -> impl Iterator<Item = &'static Kernels> {
+    Level::available().filter_map(Kernels::at)
+}
+
+/// Fails with every case that went wrong.
+#[track_caller]
+fn none(failures: Vec<String>) {
+    assert!(
+        failures.is_empty(),
+        "{} cases failed:\n{}",
+        failures.len(),
+        failures[..failures.len().min(40)].join("\n")
+    );
+}

@@ -1,0 +1,275 @@
+//! Kernels on rows of floats: each length up to a few vectors, at every address, against f64.
+
+use super::data::Rng;
+use super::{levels, none};
+use crate::Kernels;
+use half::f16;
+
+/// Lengths from nothing to a few vectors of any level, and some that a model has.
+fn lengths() -> impl Iterator<Item = usize> {
+    (0..=70).chain([96, 100, 127, 128, 255, 576, 1536])
+}
+
+/// Compares each value with what f64 gives: `expected` returns it, and how far off a value may be.
+fn compare(failures: &mut Vec<String>, what: &str, found: &[f32], expected: impl Fn(usize) -> (f64, f64)) {
+    for (i, &found) in found.iter().enumerate() {
+        let (value, slack) = expected(i);
+        let equal = f64::from(found) == value || (found.is_nan() && value.is_nan());
+        if !equal && !((f64::from(found) - value).abs() <= slack) {
+            failures.push(format!("{what} [{i}]: {found}, expected {value}"));
+        }
+    }
+}
+
+/// Runs `case` for every level, length and alignment; the slices it gets lie at that offset in their buffers.
+fn each(mut case: impl FnMut(&'static Kernels, String, usize, usize, &mut Rng)) {
+    for kernels in levels() {
+        for n in lengths() {
+            for offset in [0, 1, 3] {
+                let mut rng = Rng((n * 4 + offset) as u64);
+                case(kernels, format!("{} n={n} offset={offset}", kernels.level()), n, offset, &mut rng);
+            }
+        }
+    }
+}
+
+fn wide(x: f32) -> f64 {
+    f64::from(x)
+}
+
+fn sum_and_size(terms: impl Iterator<Item = f64>) -> (f64, f64) {
+    terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
+}
+
+#[test]
+fn dot_products() {
+    let mut failures = Vec::new();
+    each(|kernels, what, n, offset, rng| {
+        let (a, b) = (rng.floats(n + offset), rng.floats(n + offset));
+        let w: Vec<f16> = b.iter().map(|&b| f16::from_f32(b)).collect();
+        let (a, b, w) = (&a[offset..], &b[offset..], &w[offset..]);
+        let (sum, size) = sum_and_size(a.iter().zip(b).map(|(a, b)| wide(*a) * wide(*b)));
+        compare(&mut failures, &format!("dot_f32 {what}"), &[kernels.dot_f32(a, b)], |_| (sum, 1e-6 * size));
+        let (sum, size) = sum_and_size(a.iter().zip(w).map(|(a, w)| wide(*a) * w.to_f64()));
+        compare(&mut failures, &format!("dot_f16 {what}"), &[kernels.dot_f16(a, w)], |_| (sum, 1e-6 * size));
+    });
+    none(failures);
+}
+
+#[test]
+fn sums_of_rows() {
+    let mut failures = Vec::new();
+    each(|kernels, what, n, offset, rng| {
+        let (x, y0, a) = (rng.floats(n + offset), rng.floats(n + offset), rng.float());
+        let w: Vec<f16> = x.iter().map(|&x| f16::from_f32(x)).collect();
+        let slack = 2e-7;
+
+        let mut y = y0.clone();
+        kernels.axpy_f32(a, &x[offset..], &mut y[offset..]);
+        compare(&mut failures, &format!("axpy_f32 {what}"), &y[offset..], |i| {
+            (wide(y0[offset + i]) + wide(a) * wide(x[offset + i]), slack)
+        });
+
+        let mut y = y0.clone();
+        kernels.axpy_f16(a, &w[offset..], &mut y[offset..]);
+        compare(&mut failures, &format!("axpy_f16 {what}"), &y[offset..], |i| {
+            (wide(y0[offset + i]) + wide(a) * w[offset + i].to_f64(), slack)
+        });
+
+        let mut y = y0.clone();
+        kernels.add(&mut y[offset..], &x[offset..]);
+        compare(&mut failures, &format!("add {what}"), &y[offset..], |i| {
+            (wide(y0[offset + i] + x[offset + i]), 0.0)
+        });
+        assert_eq!(y[..offset], y0[..offset], "written before the slice: {what}");
+    });
+    none(failures);
+}
+
+#[test]
+fn half_precision_is_rounded_to_nearest_even() {
+    let special = [
+        0.0,
+        -0.0,
+        1.0,
+        65504.0,
+        65519.9,
+        65520.0,
+        -1e6,
+        6e-8,
+        2.9e-8,
+        3.1e-8,
+        6.1e-5,
+        1e-40,
+        2049.0,
+        2051.0,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+    ];
+    let mut failures = Vec::new();
+    each(|kernels, what, n, offset, rng| {
+        let mut x = rng.floats(n + offset);
+        for (x, special) in x.iter_mut().rev().zip(special) {
+            *x = special;
+        }
+        let x = &x[offset..];
+        let mut out = vec![f16::ONE; n];
+        kernels.to_f16(x, &mut out);
+        for (x, y) in x.iter().zip(out) {
+            if y.to_bits() != f16::from_f32(*x).to_bits() {
+                failures.push(format!("{what}: {x} became {y}"));
+            }
+        }
+    });
+    for kernels in levels() {
+        let mut out = [f16::ONE; 9];
+        kernels.to_f16(&[f32::NAN; 9], &mut out);
+        assert!(out.iter().all(|x| x.is_nan()), "{}", kernels.level());
+    }
+    none(failures);
+}
+
+#[test]
+fn rms_norm() {
+    let mut failures = Vec::new();
+    each(|kernels, what, n, offset, rng| {
+        let (x, w) = (rng.floats(n + offset), rng.floats(n + offset));
+        let (x, w) = (&x[offset..], &w[offset..]);
+        let mut out = vec![9.0; n + offset];
+        kernels.rms_norm(x, w, 1e-5, &mut out[offset..]);
+        let mean = x.iter().map(|x| wide(*x) * wide(*x)).sum::<f64>() / n as f64;
+        compare(&mut failures, &format!("rms_norm {what}"), &out[offset..], |i| {
+            let y = wide(x[i]) * wide(w[i]) / (mean + wide(1e-5)).sqrt();
+            (y, 1e-6 * y.abs())
+        });
+    });
+    for kernels in levels() {
+        let mut out = [0.0; 20];
+        kernels.rms_norm(&[0.0; 20], &[1.0; 20], 1e-6, &mut out);
+        assert_eq!(out, [0.0; 20]);
+        let mut x = [1.0; 20];
+        x[18] = f32::NAN;
+        kernels.rms_norm(&x, &[1.0; 20], 1e-6, &mut out);
+        assert!(out.iter().all(|y| y.is_nan()), "{}", kernels.level());
+    }
+    none(failures);
+}
+
+#[test]
+fn softmax() {
+    let mut failures = Vec::new();
+    for scale in [1.0, 20.0, 500.0, 1e38] {
+        each(|kernels, what, n, offset, rng| {
+            let mut x: Vec<f32> = rng.floats(n + offset).iter().map(|x| x * scale).collect();
+            if n > 4 {
+                x[offset + n / 2] = f32::NEG_INFINITY;
+            }
+            let given = x[offset..].to_vec();
+            kernels.softmax(&mut x[offset..]);
+            let max = given.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            // The difference is taken in f32, as the formula says.
+            let e = |x: f32| wide(x - max).exp();
+            let total: f64 = given.iter().map(|&x| e(x)).sum();
+            compare(&mut failures, &format!("softmax {what} scale={scale}"), &x[offset..], |i| {
+                let y = e(given[i]) / total;
+                (y, 2e-6 * y + 1e-37)
+            });
+        });
+    }
+    for kernels in levels() {
+        for n in [1, 2, 9, 33] {
+            let mut nowhere = vec![f32::NEG_INFINITY; n];
+            kernels.softmax(&mut nowhere);
+            assert!(nowhere.iter().all(|x| x.is_nan()), "{} only -inf", kernels.level());
+            for bad in [f32::NAN, f32::INFINITY] {
+                for at in 0..n {
+                    let mut x = vec![0.5; n];
+                    x[at] = bad;
+                    kernels.softmax(&mut x);
+                    assert!(x.iter().all(|x| x.is_nan()), "{} {bad} at {at} of {n}: {x:?}", kernels.level());
+                }
+            }
+        }
+    }
+    none(failures);
+}
+
+#[test]
+fn silu_mul() {
+    let special = [
+        0.0,
+        -0.0,
+        20.0,
+        -20.0,
+        86.0,
+        -86.0,
+        -88.0,
+        -89.0,
+        -103.0,
+        -105.0,
+        1e30,
+        -1e30,
+        f32::MAX,
+        f32::MIN,
+        1e-40,
+        f32::INFINITY,
+        f32::NAN,
+    ];
+    let mut failures = Vec::new();
+    each(|kernels, what, n, offset, rng| {
+        let mut gate: Vec<f32> = rng.floats(n + offset).iter().map(|x| x * 30.0).collect();
+        for (x, special) in gate.iter_mut().rev().zip(special) {
+            *x = special;
+        }
+        let up: Vec<f32> = rng.floats(n + offset).iter().map(|x| x + 1.5).collect();
+        let given = gate.clone();
+        kernels.silu_mul(&mut gate[offset..], &up[offset..]);
+        compare(&mut failures, &format!("silu_mul {what}"), &gate[offset..], |i| {
+            let (g, u) = (wide(given[offset + i]), wide(up[offset + i]));
+            let y = g / (1.0 + (-g).exp()) * u;
+            if y.abs() > f64::from(f32::MAX) { (f64::INFINITY, 0.0) } else { (y, 1e-6 * y.abs() + 1e-36) }
+        });
+    });
+    for kernels in levels() {
+        let mut gate = [f32::NEG_INFINITY; 9];
+        kernels.silu_mul(&mut gate, &[1.0; 9]);
+        assert!(gate.iter().all(|g| g.is_nan()), "{}: {gate:?}", kernels.level());
+    }
+    none(failures);
+}
+
+/// A fine sweep over where the exponential is neither zero nor infinite.
+#[test]
+fn exponential_is_accurate_everywhere() {
+    let mut failures = Vec::new();
+    let gates: Vec<f32> = (-87_000..87_000).step_by(7).map(|i| i as f32 * 1e-3).collect();
+    for kernels in levels() {
+        let mut y = gates.clone();
+        kernels.silu_mul(&mut y, &vec![1.0; gates.len()]);
+        compare(&mut failures, kernels.level().name(), &y, |i| {
+            let g = wide(gates[i]);
+            let y = g / (1.0 + (-g).exp());
+            (y, 5e-7 * y.abs())
+        });
+    }
+    none(failures);
+}
+
+#[test]
+fn rope() {
+    let mut failures = Vec::new();
+    each(|kernels, what, n, offset, rng| {
+        let angles: Vec<f32> = rng.floats(n + offset).iter().map(|x| x * 7.0).collect();
+        let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
+        let (cos, sin) = (&cos[offset..], &sin[offset..]);
+        let mut x = rng.floats(2 * n + offset);
+        let given = x[offset..].to_vec();
+        kernels.rope(&mut x[offset..], cos, sin);
+        compare(&mut failures, &format!("rope {what}"), &x[offset..], |i| {
+            let (c, s) = (wide(cos[i / 2]), wide(sin[i / 2]));
+            let (even, odd) = (wide(given[i / 2 * 2]), wide(given[i / 2 * 2 + 1]));
+            (if i % 2 == 0 { even * c - odd * s } else { even * s + odd * c }, 3e-7)
+        });
+    });
+    none(failures);
+}

@@ -1,0 +1,149 @@
+//! The K formats: one block of 256 is a step.
+
+use super::load::{bytes16, bytes32, half};
+use super::quantised::{Factors, Step};
+use crate::layout::*;
+use core::arch::x86_64::*;
+
+impl Step for BlockQ2K {
+    const SUB_SCALES: bool = true;
+    const MINS: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(&self, g: usize) -> __m256i {
+        two_bits(&self.qs, g)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn factors(&self) -> Factors {
+        let both = _mm256_cvtepu8_epi16(bytes16(&self.scales));
+        let sub = _mm256_and_si256(both, _mm256_set1_epi16(15));
+        factors(half(self.d), sub, -half(self.dmin), _mm256_srli_epi16::<4>(both))
+    }
+}
+
+impl Step for BlockQ3K {
+    const SUB_SCALES: bool = true;
+    const CENTRE: i8 = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(&self, g: usize) -> __m256i {
+        _mm256_or_si256(two_bits(&self.qs, g), masked(bytes32(&self.hmask), g as i32 - 2, 4))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn factors(&self) -> Factors {
+        let [a, b, high] = words(self.scales);
+        let fold = |low: u32, high: u32| low & 0x0F0F_0F0F | (high & 0x0303_0303) << 4;
+        let sub = [fold(a, high), fold(b, high >> 2), fold(a >> 4, high >> 4), fold(b >> 4, high >> 6)];
+        let sub = _mm256_cvtepi8_epi16(bytes16(&bytemuck::cast::<[u32; 4], [u8; 16]>(sub)));
+        let sub = _mm256_sub_epi16(sub, _mm256_set1_epi16(32));
+        factors(half(self.d), sub, 0.0, sub)
+    }
+}
+
+impl Step for BlockQ4K {
+    const SUB_SCALES: bool = true;
+    const MINS: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(&self, g: usize) -> __m256i {
+        k_nibbles(&self.qs, g)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn factors(&self) -> Factors {
+        k_factors(self.d, self.dmin, self.scales)
+    }
+}
+
+impl Step for BlockQ5K {
+    const SUB_SCALES: bool = true;
+    const MINS: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(&self, g: usize) -> __m256i {
+        _mm256_or_si256(k_nibbles(&self.qs, g), masked(bytes32(&self.qh), g as i32 - 4, 16))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn factors(&self) -> Factors {
+        k_factors(self.d, self.dmin, self.scales)
+    }
+}
+
+impl Step for BlockQ6K {
+    const SUB_SCALES: bool = true;
+    const CENTRE: i8 = 32;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(&self, g: usize) -> __m256i {
+        let (half, j) = (g / 4, g % 4);
+        let low = bytes32(&self.ql.as_chunks().0[half * 2 + j % 2]);
+        let high = bytes32(&self.qh.as_chunks().0[half]);
+        _mm256_or_si256(masked(low, (j / 2 * 4) as i32, 15), masked(high, 2 * j as i32 - 4, 48))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn factors(&self) -> Factors {
+        let sub = _mm256_cvtepi8_epi16(bytes16(&self.scales));
+        factors(half(self.d), sub, 0.0, sub)
+    }
+}
+
+/// Each byte shifted right, or left for negative `by`, and masked; the mask must hide what crosses bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn masked(x: __m256i, by: i32, mask: i8) -> __m256i {
+    let shifted = if by < 0 {
+        _mm256_sll_epi16(x, _mm_cvtsi32_si128(-by))
+    } else {
+        _mm256_srl_epi16(x, _mm_cvtsi32_si128(by))
+    };
+    _mm256_and_si256(shifted, _mm256_set1_epi8(mask))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn two_bits(qs: &[u8; 64], g: usize) -> __m256i {
+    masked(bytes32(&qs.as_chunks().0[g / 4]), (g % 4 * 2) as i32, 3)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn k_nibbles(qs: &[u8; 128], g: usize) -> __m256i {
+    masked(bytes32(&qs.as_chunks().0[g / 2]), (g % 2 * 4) as i32, 15)
+}
+
+fn words(bytes: [u8; 12]) -> [u32; 3] {
+    bytemuck::cast::<[u8; 12], [[u8; 4]; 3]>(bytes).map(u32::from_le_bytes)
+}
+
+/// The factors of Q4_K and Q5_K: 6-bit scales and minima for each group, here twice per group.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn k_factors(d: Half, dmin: Half, scales: [u8; 12]) -> Factors {
+    let [a, b, c] = words(scales);
+    let fold = |low: u32, high: u32| i64::from(low & 0x0F0F_0F0F | (high >> 6 & 0x0303_0303) << 4);
+    let sub = i64::from(a & 0x3F3F_3F3F) | fold(c, a) << 32;
+    let mins = i64::from(b & 0x3F3F_3F3F) | fold(c >> 4, b) << 32;
+    let both = _mm_set_epi64x(mins, sub);
+    let twice = |x: __m128i| _mm256_cvtepu8_epi16(x);
+    factors(half(d), twice(_mm_unpacklo_epi8(both, both)), -half(dmin), twice(_mm_unpackhi_epi8(both, both)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn factors(d: f32, sub: __m256i, m: f32, mins: __m256i) -> Factors {
+    Factors { d: _mm256_set1_ps(d), sub, m: _mm256_set1_ps(m), mins }
+}
