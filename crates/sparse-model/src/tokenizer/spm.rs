@@ -1,0 +1,122 @@
+//! SentencePiece's BPE, the `llama` kind: characters merged by the score of the result.
+
+use super::merge::Merger;
+use super::tokens::{Kind, Tokens, byte_of};
+use super::{TokenizerError, Vocab, vocab};
+
+/// What SentencePiece writes for a space.
+pub(super) const SPACE: &str = "\u{2581}";
+
+/// The scores of a vocabulary, and what to do without a token.
+#[derive(Debug)]
+pub(super) struct Spm {
+    /// By id; the highest score is the lowest rank.
+    ranks: Vec<u32>,
+    /// The tokens `<0x00>` to `<0xFF>`.
+    bytes: [Option<u32>; 256],
+    unknown: Option<u32>,
+}
+
+impl Spm {
+    pub(super) fn new(
+        vocab: &Vocab<'_>,
+        tokens: &Tokens,
+        unknown: Option<u32>,
+    ) -> Result<Self, TokenizerError> {
+        let scores = vocab
+            .scores
+            .as_ref()
+            .ok_or_else(|| sparse_gguf::Error::MissingKey { key: vocab::SCORES.to_owned() })?;
+        if scores.len() < tokens.len() {
+            let found = scores.len();
+            return Err(TokenizerError::Length { key: vocab::SCORES, found, tokens: tokens.len() });
+        }
+        let mut ranks = Vec::with_capacity(tokens.len());
+        let mut bytes = [None; 256];
+        for ((id, text), &score) in tokens.iter().zip(scores.iter()) {
+            ranks.push(rank(score).ok_or_else(|| TokenizerError::Score { id, text: text.to_owned() })?);
+            if let Some(byte) = byte_of(text)
+                && (tokens.kind(id).any(Kind::BYTE) || bytes[usize::from(byte)].is_none())
+            {
+                bytes[usize::from(byte)] = Some(id);
+            }
+        }
+        Ok(Self { ranks, bytes, unknown })
+    }
+
+    /// Appends the ids of `text`, in which spaces are written as [`SPACE`].
+    ///
+    /// A character without a token becomes the tokens of its bytes, or the unknown token if one of them has none.
+    pub(super) fn encode(
+        &self,
+        tokens: &Tokens,
+        text: &str,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
+        let mut merger = Merger::default();
+        for (i, c) in text.char_indices() {
+            merger.push(c.len_utf8(), tokens.find(&text[i..i + c.len_utf8()]));
+        }
+        let merged = merger.run(|left, right| {
+            let id = tokens.find(&text[left.start..right.end])?;
+            Some((self.ranks[id as usize], id))
+        });
+        for symbol in merged {
+            match symbol.id {
+                Some(id) => ids.push(id),
+                None => self.encode_bytes(&text[symbol.start..symbol.end], ids)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_bytes(&self, character: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        let start = ids.len();
+        for byte in character.bytes() {
+            if let Some(id) = self.bytes[usize::from(byte)] {
+                ids.push(id);
+            } else if let Some(unknown) = self.unknown {
+                ids.truncate(start);
+                ids.push(unknown);
+                break;
+            } else {
+                let character = character.chars().next().unwrap_or_default();
+                return Err(TokenizerError::Unencodable { character, byte });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rank of a score: the same order upside down, `None` if it is not a number.
+fn rank(score: f32) -> Option<u32> {
+    // 0 and -0 are equal scores, and become equal bits.
+    let bits = (score + 0.0).to_bits();
+    let ascending = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
+    (!score.is_nan()).then_some(!ascending)
+}
+
+/// Appends the text of a token, with its spaces.
+pub(super) fn decode(text: &str, bytes: &mut Vec<u8>) {
+    for (i, part) in text.split(SPACE).enumerate() {
+        if i > 0 {
+            bytes.push(b' ');
+        }
+        bytes.extend_from_slice(part.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rank;
+
+    #[test]
+    fn ranks_order_scores_downwards() {
+        let scores = [f32::INFINITY, 3.5, 1e-30, 0.0, -1e-30, -2.0, -1e9, f32::NEG_INFINITY];
+        for pair in scores.windows(2) {
+            assert!(rank(pair[0]).unwrap() < rank(pair[1]).unwrap(), "{pair:?}");
+        }
+        assert_eq!(rank(0.0), rank(-0.0));
+        assert_eq!(rank(f32::NAN), None);
+    }
+}
