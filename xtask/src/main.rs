@@ -1,2 +1,69 @@
-//! Project chores.
-fn main() {}
+//! Project chores, run as `cargo xtask`.
+
+mod fetch;
+mod interrupt;
+mod make;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Project chores: fetch models, make test models, check the real model.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  cargo xtask fetch                                SmolLM2 (98 MB) into models/
+  cargo xtask fetch all                            and all-MiniLM-L6-v2 (92 MB)
+  cargo xtask gen tiny --out models/tiny.gguf --format Q6_K
+  cargo xtask gen 7b --out /tmp/7b.gguf            Llama-7B's shape, random weights
+  cargo xtask verify                               the real model against committed references"
+)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Fetch(fetch::Args),
+    Gen(make::Args),
+    Verify(verify::Args),
+}
+
+/// Exit code after Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = interrupt::handle().and_then(|()| match &cli.task {
+        Task::Fetch(args) => fetch::run(args),
+        Task::Gen(args) => make::run(args),
+        Task::Verify(args) => verify::run(args),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if interrupt::requested() => {
+            eprintln!("interrupted; nothing half-written is left");
+            ExitCode::from(INTERRUPTED)
+        }
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's root.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Where models are kept unless a task is told otherwise; git ignores it.
+fn models() -> PathBuf {
+    root().join("models")
+}
