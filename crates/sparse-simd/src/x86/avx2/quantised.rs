@@ -55,9 +55,11 @@ pub(super) struct Factors {
     pub(super) mins: __m256i,
 }
 
-/// 256 columns of one token's activations, or the first of them.
+/// 256 columns of one token's activations, or the last groups of them.
 struct X<'a> {
+    /// Codes of the groups that are there.
     codes: &'a [[i8; 32]],
+    /// Scales, zero for groups that are not.
     d: __m256,
     sums: __m256i,
 }
@@ -115,38 +117,52 @@ fn dot<S: Step, const R: usize, const T: usize>(rows: [&[u8]; R], x: [Q8<'_>; T]
             d: load::floats(&x.d.as_chunks().0[s]),
             sums: load::words16(&x.sums.as_chunks().0[s]),
         });
-        step(steps.map(|steps| &steps[s]), &x, 8, &mut sums);
+        step(steps.map(|steps| &steps[s]), &x, 0, &mut sums);
     }
     let groups = x[0].d.len() % 8;
     if groups > 0 {
-        // The tail is padded with zero blocks and zero activations, so that scales can be read as above.
-        let tail = rows.map(|row| {
-            let mut tail = S::zeroed();
-            let bytes = &row[full * size_of::<S>()..];
-            bytemuck::bytes_of_mut(&mut tail)[..bytes.len()].copy_from_slice(bytes);
-            tail
-        });
-        let x = x.each_ref().map(|x| {
-            let mut pairs = [0; 16];
-            pairs[..groups * 2].copy_from_slice(&x.sums[full * 16..]);
-            X {
-                codes: &x.q.as_chunks().0[full * 8..],
-                d: load::part(&x.d[full * 8..], 0.0),
-                sums: load::words16(&pairs),
+        // The last 256 columns of the row, but only the groups that are not in a step yet. Shorter rows are padded
+        // at the front.
+        let mut padded = [S::zeroed(); R];
+        let x = x.each_ref().map(|x| last_groups(x, groups));
+        if full > 0 {
+            let tail = rows.map(|row| bytemuck::from_bytes::<S>(&row[row.len() - size_of::<S>()..]));
+            step(tail, &x, 8 - groups, &mut sums);
+        } else {
+            for (padded, row) in padded.iter_mut().zip(rows) {
+                bytemuck::bytes_of_mut(padded)[size_of::<S>() - row.len()..].copy_from_slice(row);
             }
-        });
-        step(tail.each_ref(), &x, groups, &mut sums);
+            step(padded.each_ref(), &x, 8 - groups, &mut sums);
+        }
     }
     sums.map(|sums| sums.map(|sum| load::sum(sum)))
 }
 
-/// Adds the products of the first `groups` groups of a step.
+/// The last activations of a token: `groups` groups, fewer than eight.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn last_groups<'a>(x: &Q8<'a>, groups: usize) -> X<'a> {
+    let codes = x.q.as_chunks().0;
+    let codes = &codes[codes.len() - groups..];
+    if let (Some(d), Some(sums)) = (x.d.last_chunk(), x.sums.last_chunk()) {
+        let index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        let present = _mm256_cmpgt_epi32(index, _mm256_set1_epi32(7 - groups as i32));
+        let d = _mm256_and_ps(load::floats(d), _mm256_castsi256_ps(present));
+        return X { codes, d, sums: load::words16(sums) };
+    }
+    let (mut d, mut sums) = ([0.0; 8], [0; 16]);
+    d[8 - groups..].copy_from_slice(x.d);
+    sums[16 - 2 * groups..].copy_from_slice(x.sums);
+    X { codes, d: load::floats(&d), sums: load::words16(&sums) }
+}
+
+/// Adds the products of the groups of a step from `first` on.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn step<S: Step, const R: usize, const T: usize>(
     w: [&S; R],
     x: &[X<'_>; T],
-    groups: usize,
+    first: usize,
     sums: &mut [[__m256; T]; R],
 ) {
     let mut scales = [[[0.0; 8]; T]; R];
@@ -168,7 +184,7 @@ fn step<S: Step, const R: usize, const T: usize>(
             ];
         }
     }
-    for g in 0..groups {
+    for g in first..8 {
         for r in 0..R {
             // SAFETY: as above.
             let codes = unsafe { w[r].codes(g) };
@@ -178,7 +194,7 @@ fn step<S: Step, const R: usize, const T: usize>(
                 subs[r][0]
             };
             for t in 0..T {
-                let x = load::bytes32(&x[t].codes[g]);
+                let x = load::bytes32(&x[t].codes[g - first]);
                 let pairs = if S::SIGNED {
                     _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))
                 } else if S::CENTRE > 0 {
