@@ -1,2 +1,50 @@
-//! The `sparse` program.
-fn main() {}
+//! The `sparse` program: text generation and the tools around it, for GGUF models.
+
+mod args;
+mod commands;
+mod exit;
+mod input;
+mod interrupt;
+mod load;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sparse_simd::Kernels;
+use tracing_subscriber::EnvFilter;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(cli.verbose);
+    exit::code(run(&cli))
+}
+
+fn run(cli: &Cli) -> anyhow::Result<exit::End> {
+    // Nobody who sets SPARSE_SIMD wants it ignored because of a typing error.
+    Kernels::try_get().map_err(|e| exit::usage(format!("SPARSE_SIMD: {e}")))?;
+    match &cli.command {
+        Command::Generate(args) => commands::generate::run(args, cli.verbose > 0),
+        Command::Inspect(args) => commands::inspect::run(args),
+        Command::Tokenize(args) => commands::tokenize::run(args),
+        Command::Perplexity(args) => commands::perplexity::run(args),
+    }
+}
+
+/// Warnings only, unless `-v` or `RUST_LOG` ask for more.
+fn log_to_stderr(verbose: u8) {
+    let default = match verbose {
+        0 => "warn",
+        1 => "warn,sparse=info",
+        _ => "info,sparse=debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(console::colors_enabled_stderr())
+        .without_time()
+        .init();
+}

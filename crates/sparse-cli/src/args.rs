@@ -1,0 +1,273 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use sparse_model::SamplerConfig;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failure: a file is missing or damaged, or the model cannot be run
+  2    wrong usage of the command line or of SPARSE_SIMD
+  130  ended by Ctrl-C (the first ends after the current step and prints what there is, the second at once)
+
+Environment:
+  SPARSE_MODEL  the model when --model is not given
+  SPARSE_SIMD   instruction set of the kernels, such as scalar or avx2 (default: the best; see `inspect --cpu`)
+  RUST_LOG      log filter, instead of -v
+  NO_COLOR      no colours";
+
+/// Runs language models from GGUF files on the CPU
+#[derive(Debug, Parser)]
+#[command(name = "sparse", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Log to stderr: -v what happens, -vv more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Continue a prompt, or answer one with --chat
+    #[command(after_help = GENERATE_EXAMPLES)]
+    Generate(GenerateArgs),
+    /// Show what is in a GGUF file, or what this CPU can do
+    #[command(after_help = INSPECT_EXAMPLES)]
+    Inspect(InspectArgs),
+    /// Turn text into token ids, or ids into text
+    #[command(after_help = TOKENIZE_EXAMPLES)]
+    Tokenize(TokenizeArgs),
+    /// Measure how well a model predicts a text
+    #[command(after_help = PERPLEXITY_EXAMPLES)]
+    Perplexity(PerplexityArgs),
+}
+
+/// Which model.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// GGUF file of the model
+    #[arg(short, long, value_name = "FILE", env = "SPARSE_MODEL")]
+    pub(crate) model: Option<PathBuf>,
+}
+
+/// What to compute on.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ComputeArgs {
+    /// Threads to compute on [default: all cores]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+impl ComputeArgs {
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
+    }
+}
+
+const GENERATE_EXAMPLES: &str = "\
+Examples:
+  sparse generate -m model.gguf \"Once upon a time\"
+  sparse generate -m model.gguf --chat \"Why is the sky blue?\"
+  sparse generate -m model.gguf --greedy -n 50 < prompt.txt
+  sparse generate -m model.gguf --json --seed 7 \"The sea\" | jq .timings
+
+Text goes to stdout as it comes; a line about speed goes to stderr when that is a terminal. On a terminal a
+prompt given as argument is shown before its continuation.";
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// The prompt; from stdin when absent or `-` (one line break at its end is dropped)
+    pub(crate) prompt: Option<OsString>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Answer the prompt as a chat message, in the format of the model's own template
+    #[arg(long)]
+    pub(crate) chat: bool,
+    /// System message of the chat
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    pub(crate) system: Option<String>,
+    /// Most tokens to generate
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
+    pub(crate) max_tokens: usize,
+    /// Tokens of prompt and text together that memory is kept for [default: as many as needed]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) context: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub(crate) sampler: SamplerArgs,
+    /// Go on when the model says that the text is over
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    /// Print the prompt before the text
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) echo: bool,
+    /// Print one JSON object at the end: text, tokens, timings
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct SamplerArgs {
+    /// Always take the most probable token
+    #[arg(long, conflicts_with_all = ["temperature", "seed"])]
+    greedy: bool,
+    /// Below 1 more probable, above 1 more surprising text; 0 is --greedy
+    #[arg(long, value_name = "X", default_value_t = SamplerConfig::default().temperature, value_parser = not_negative)]
+    temperature: f32,
+    /// Choose among the K most probable tokens; 0 is off
+    #[arg(long, value_name = "K", default_value_t = SamplerConfig::default().top_k)]
+    top_k: usize,
+    /// Choose among the most probable tokens that have probability P together; 1 is off
+    #[arg(long, value_name = "P", default_value_t = SamplerConfig::default().top_p, value_parser = probability)]
+    top_p: f32,
+    /// Leave out tokens less probable than P times the best one; 0 is off
+    #[arg(long, value_name = "P", default_value_t = SamplerConfig::default().min_p, value_parser = probability)]
+    min_p: f32,
+    /// Make recent tokens less probable when above 1
+    #[arg(long, value_name = "X", default_value_t = SamplerConfig::default().repetition_penalty, value_parser = positive)]
+    repeat_penalty: f32,
+    /// How many tokens --repeat-penalty looks back
+    #[arg(long, value_name = "N", default_value_t = SamplerConfig::default().penalty_window)]
+    repeat_window: usize,
+    /// Seed: the same seed gives the same text [default: random]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+impl SamplerArgs {
+    pub(crate) fn config(&self) -> SamplerConfig {
+        SamplerConfig {
+            repetition_penalty: self.repeat_penalty,
+            penalty_window: self.repeat_window,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            temperature: if self.greedy { 0.0 } else { self.temperature },
+            seed: self.seed.unwrap_or_else(random_seed),
+        }
+    }
+}
+
+/// A seed short enough to be typed again.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // The standard library's source of randomness: every `RandomState` has new keys.
+    RandomState::new().hash_one(0) >> 32
+}
+
+fn number(text: &str, what: &str, ok: impl Fn(f32) -> bool) -> Result<f32, String> {
+    text.parse().ok().filter(|x: &f32| x.is_finite() && ok(*x)).ok_or_else(|| format!("expected {what}"))
+}
+
+fn not_negative(text: &str) -> Result<f32, String> {
+    number(text, "a number of at least 0", |x| x >= 0.0)
+}
+
+fn positive(text: &str) -> Result<f32, String> {
+    number(text, "a number above 0", |x| x > 0.0)
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    number(text, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
+}
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  sparse inspect model.gguf                 what it is, and what its parts weigh
+  sparse inspect model.gguf --tensors       one line per tensor
+  sparse inspect model.gguf --json | jq '.metadata[\"tokenizer.chat_template\"]' -r
+  sparse inspect --cpu                      instruction sets for SPARSE_SIMD";
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// GGUF file, of any architecture
+    #[arg(required_unless_present = "cpu")]
+    pub(crate) file: Option<PathBuf>,
+    /// List the tensors: name, type, shape (row length first), bytes
+    #[arg(long)]
+    pub(crate) tensors: bool,
+    /// List the metadata; long arrays and texts are shortened
+    #[arg(long)]
+    pub(crate) metadata: bool,
+    /// Show this CPU's instruction sets
+    #[arg(long, conflicts_with_all = ["file", "tensors", "metadata"])]
+    pub(crate) cpu: bool,
+    /// Print JSON; of long arrays only length and first items
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const TOKENIZE_EXAMPLES: &str = "\
+Examples:
+  sparse tokenize -m model.gguf \"Hello, world\"
+  sparse tokenize -m model.gguf --ids --file text.txt
+  sparse tokenize -m model.gguf --lines < lines.txt        an array of ids per line
+  sparse tokenize -m model.gguf --decode \"[19556, 28, 905]\"
+
+Text is taken as it is: a line break at the end of a file or of stdin is part of it.";
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenizeArgs {
+    /// The text; from stdin when absent or `-`
+    #[arg(conflicts_with = "file")]
+    pub(crate) text: Option<OsString>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Read the text from a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Print only the ids, as a JSON array
+    #[arg(long)]
+    pub(crate) ids: bool,
+    /// Print ids and pieces as JSON
+    #[arg(long, conflicts_with_all = ["ids", "lines", "decode"])]
+    pub(crate) json: bool,
+    /// Tokenize every line (without its line break) on its own and print an array of ids for each
+    #[arg(long, conflicts_with = "decode")]
+    pub(crate) lines: bool,
+    /// Do not add the tokens that begin or end a text; with --decode, leave control tokens out
+    #[arg(long)]
+    pub(crate) no_special: bool,
+    /// Turn the text of control tokens, such as <|im_end|>, into these tokens
+    #[arg(long, conflicts_with = "decode")]
+    pub(crate) parse_special: bool,
+    /// Print the text of ids (numbers with spaces, commas or brackets between)
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) decode: bool,
+}
+
+const PERPLEXITY_EXAMPLES: &str = "\
+Examples:
+  sparse perplexity -m model.gguf --text wiki.test.raw
+  sparse perplexity -m model.gguf --text wiki.test.raw --ctx 2048 --windows 20 --json
+
+The method is that of llama.cpp's llama-perplexity: the text is cut into windows of --ctx tokens, and the second
+half of each is scored. The number after ± is one standard error. Compare results of the same window length only.";
+
+#[derive(Debug, Args)]
+pub(crate) struct PerplexityArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Text file to predict; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: PathBuf,
+    /// Tokens per window
+    #[arg(short, long, value_name = "N", default_value_t = 512)]
+    pub(crate) ctx: usize,
+    /// Stop after this many windows [default: the whole text]
+    #[arg(long, value_name = "N")]
+    pub(crate) windows: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,6 @@
+//! One module per command.
+
+pub(crate) mod generate;
+pub(crate) mod inspect;
+pub(crate) mod perplexity;
+pub(crate) mod tokenize;

@@ -1,0 +1,107 @@
+//! `sparse generate`.
+
+mod report;
+mod sink;
+
+use std::io::{self, IsTerminal};
+
+use console::style;
+use sparse_model::chat::Message;
+use sparse_model::tokenizer::EncodeOptions;
+use sparse_model::{GenerateOptions, Model, Session, Stop, generate};
+use tracing::info;
+
+use crate::args::GenerateArgs;
+use crate::exit::{self, End};
+use crate::{input, interrupt, load, output};
+use report::Report;
+use sink::Sink;
+
+pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
+    let loaded = load::model(&args.model, &args.compute)?;
+    let model = &loaded.model;
+    let mut prompt = prompt(args)?;
+    if args.chat {
+        prompt = conversation(args, model, prompt)?;
+    }
+    let tokens = encode(model, &prompt)?;
+    let context = context(args, model, tokens.len())?;
+    let mut session = Session::new(model, context)?;
+    let options = GenerateOptions {
+        max_tokens: args.max_tokens,
+        sampler: args.sampler.config(),
+        ignore_end: args.ignore_eos,
+    };
+    info!(prompt_tokens = tokens.len(), context, seed = options.sampler.seed, "generating");
+
+    interrupt::handle()?;
+    let mut sink = Sink::new(!args.json);
+    // Whoever typed the prompt wants to see the text as a whole; who pipes or redirects wants the new text alone.
+    let typed = !args.chat && !from_stdin(args) && io::stdout().is_terminal();
+    if args.echo || typed {
+        sink.prompt(&prompt)?;
+    }
+    let generation = generate(&mut session, &tokens, &options, |piece| sink.piece(piece))?;
+    let text = sink.finish()?;
+
+    let report = Report::new(&loaded, &generation, &options.sampler, tokens.len(), context, text);
+    if args.json {
+        output::json(&report)?;
+    } else if verbose || io::stderr().is_terminal() {
+        eprintln!("{}", style(report.line()).dim().for_stderr());
+    }
+    Ok(if generation.stop == Stop::Interrupted { End::Interrupted } else { End::Finished })
+}
+
+fn prompt(args: &GenerateArgs) -> anyhow::Result<String> {
+    let mut text = input::argument_or_stdin(args.prompt.as_ref(), "prompt")?;
+    if from_stdin(args) && text.ends_with('\n') {
+        // Editors and `echo` end with a line break, behind which models continue differently.
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}
+
+/// The user's message in the format that the model's chat template gives it.
+fn conversation(args: &GenerateArgs, model: &Model, message: String) -> anyhow::Result<String> {
+    let system = args.system.as_ref().map(Message::system);
+    let messages: Vec<Message> = system.into_iter().chain([Message::user(message)]).collect();
+    let name = |id: Option<u32>| id.and_then(|id| model.tokenizer().token(id)).unwrap_or_default();
+    let (bos, eos) = (name(model.tokenizer().bos()), name(model.tokenizer().eos()));
+    Ok(model.chat_template()?.render(&messages, true, bos, eos)?)
+}
+
+/// The prompt's tokens. The names of control tokens count as these tokens, as in a chat template's output; one that
+/// begins the text already is not added again.
+fn encode(model: &Model, prompt: &str) -> anyhow::Result<Vec<u32>> {
+    let tokenizer = model.tokenizer();
+    let bos = tokenizer.bos().and_then(|id| tokenizer.token(id));
+    let begun = bos.is_some_and(|bos| prompt.starts_with(bos));
+    Ok(tokenizer.encode(prompt, EncodeOptions { add_special: !begun, parse_special: true })?)
+}
+
+fn from_stdin(args: &GenerateArgs) -> bool {
+    args.prompt.as_ref().is_none_or(|p| p == "-")
+}
+
+/// Room for prompt and text, but never more than the model was trained for: memory grows with it.
+fn context(args: &GenerateArgs, model: &Model, prompt_tokens: usize) -> anyhow::Result<usize> {
+    let limit = model.config().context;
+    let context = match args.context {
+        Some(n) if n.get() > limit => {
+            return Err(exit::usage(format!(
+                "--context is {n}, but the model was trained for {limit} tokens"
+            )));
+        }
+        Some(n) => n.get(),
+        None => prompt_tokens.saturating_add(args.max_tokens).clamp(1, limit),
+    };
+    if prompt_tokens > context {
+        let most = if context < limit { format!(" (at most --context {limit})") } else { String::new() };
+        anyhow::bail!("the prompt has {prompt_tokens} tokens, more than the context of {context}{most}");
+    }
+    Ok(context)
+}

@@ -1,0 +1,184 @@
+//! `sparse inspect`.
+
+mod summary;
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use console::style;
+use indicatif::{DecimalBytes, HumanCount};
+use serde_json::json;
+use sparse_gguf::{Array, Gguf, Metadata, TensorInfo, Value};
+use sparse_simd::{Kernels, Level};
+
+use crate::args::{ComputeArgs, InspectArgs};
+use crate::exit::End;
+use crate::{load, output};
+use summary::{Group, Summary};
+
+/// Longest text of a value in the metadata list.
+const MAX_VALUE: usize = 100;
+/// Items of longer arrays that JSON shows.
+const MAX_ITEMS: usize = 16;
+
+pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<End> {
+    match &args.file {
+        Some(path) => file(args, path)?,
+        None => cpu(args.json)?,
+    }
+    Ok(End::Finished)
+}
+
+fn file(args: &InspectArgs, path: &Path) -> anyhow::Result<()> {
+    let gguf = load::gguf(path)?;
+    if args.json {
+        return file_as_json(&gguf);
+    }
+    let mut out = io::stdout().lock();
+    if args.metadata {
+        let rows = gguf
+            .metadata()
+            .iter()
+            .map(|(key, value)| [key.escape_debug().to_string(), value.type_name(), short(value)]);
+        writeln!(out, "{}", output::table(["KEY", "TYPE", "VALUE"], rows).trim_fmt())?;
+    }
+    if args.tensors {
+        if args.metadata {
+            writeln!(out)?;
+        }
+        let rows = gguf.tensors().map(|t| {
+            [t.name.escape_debug().to_string(), t.ty.to_string(), shape(t), t.range().len().to_string()]
+        });
+        writeln!(out, "{}", output::table(["TENSOR", "TYPE", "SHAPE", ">BYTES"], rows).trim_fmt())?;
+    }
+    if !args.metadata && !args.tensors {
+        print_summary(&mut out, path, &gguf)?;
+    }
+    Ok(())
+}
+
+fn print_summary(out: &mut impl Write, path: &Path, gguf: &Gguf) -> io::Result<()> {
+    let s = Summary::new(gguf);
+    let file_name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let title = s.name.as_deref().unwrap_or(&file_name);
+    writeln!(out, "{}", style(title.escape_debug()).bold())?;
+    let architecture = s.architecture.as_deref().unwrap_or("of no named architecture");
+    let bytes = DecimalBytes(s.file_bytes);
+    writeln!(out, "{}, GGUF version {}, {bytes}\n", architecture.escape_debug(), s.gguf_version)?;
+    for (label, value) in &s.facts {
+        writeln!(out, "{label:<14} {value}")?;
+    }
+    let header = |what| [what, ">TENSORS", ">WEIGHTS", ">BYTES", ">BITS EACH", ">SHARE"];
+    let row = |g: &Group| row(g, s.total.bytes);
+    let parts = s.parts.iter().chain([&s.total]).map(row);
+    writeln!(out, "\n{}", output::table(header("PART"), parts).trim_fmt())?;
+    writeln!(out, "\n{}", output::table(header("TYPE"), s.types.iter().map(row)).trim_fmt())?;
+    if s.tied_head == Some(true) {
+        writeln!(out, "\nThe head is the embedding matrix (tied).")?;
+    }
+    if let Some(bytes) = s.bytes_per_token {
+        writeln!(out, "Decoding a token reads {} of weights.", DecimalBytes(bytes))?;
+    }
+    Ok(())
+}
+
+fn row(g: &Group, total: u64) -> [String; 6] {
+    [
+        g.name.clone(),
+        g.tensors.to_string(),
+        HumanCount(g.weights).to_string(),
+        DecimalBytes(g.bytes).to_string(),
+        format!("{:.2}", g.bits_per_weight()),
+        format!("{:.1} %", 100.0 * g.bytes as f64 / total.max(1) as f64),
+    ]
+}
+
+fn file_as_json(gguf: &Gguf) -> anyhow::Result<()> {
+    let tensor = |t: &TensorInfo| json!({"name": t.name, "type": t.ty.name(), "type_id": t.ty.id(), "shape": t.dims, "bytes": t.range().len()});
+    output::json(&json!({
+        "summary": Summary::new(gguf),
+        "metadata": metadata_as_json(gguf.metadata()),
+        "tensors": gguf.tensors().map(tensor).collect::<Vec<_>>(),
+    }))
+}
+
+fn metadata_as_json(meta: &Metadata) -> serde_json::Map<String, serde_json::Value> {
+    meta.iter().map(|(key, value)| (key.to_owned(), value_as_json(value))).collect()
+}
+
+fn value_as_json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::U8(v) => json!(v),
+        Value::I8(v) => json!(v),
+        Value::U16(v) => json!(v),
+        Value::I16(v) => json!(v),
+        Value::U32(v) => json!(v),
+        Value::I32(v) => json!(v),
+        Value::F32(v) => json!(v),
+        Value::Bool(v) => json!(v),
+        Value::String(v) => json!(v),
+        Value::U64(v) => json!(v),
+        Value::I64(v) => json!(v),
+        Value::F64(v) => json!(v),
+        Value::Array(v) => array_as_json(v),
+    }
+}
+
+/// The items, or of a long array `{"length": n, "first": [...]}`.
+fn array_as_json(array: &Array) -> serde_json::Value {
+    let first: Vec<serde_json::Value> = match array {
+        Array::U8(v) => first(v, |v| json!(v)),
+        Array::I8(v) => first(v, |v| json!(v)),
+        Array::U16(v) => first(v, |v| json!(v)),
+        Array::I16(v) => first(v, |v| json!(v)),
+        Array::U32(v) => first(v, |v| json!(v)),
+        Array::I32(v) => first(v, |v| json!(v)),
+        Array::F32(v) => first(v, |v| json!(v)),
+        Array::Bool(v) => first(v, |v| json!(v)),
+        Array::String(v) => first(v, |v| json!(v)),
+        Array::U64(v) => first(v, |v| json!(v)),
+        Array::I64(v) => first(v, |v| json!(v)),
+        Array::F64(v) => first(v, |v| json!(v)),
+        Array::Array(v) => first(v, array_as_json),
+    };
+    match array.len() {
+        ..=MAX_ITEMS => first.into(),
+        length => json!({"length": length, "first": first}),
+    }
+}
+
+fn first<T>(items: &[T], json: impl Fn(&T) -> serde_json::Value) -> Vec<serde_json::Value> {
+    items.iter().take(MAX_ITEMS).map(json).collect()
+}
+
+/// The value on one line, cut when it is long.
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(MAX_VALUE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+fn shape(tensor: &TensorInfo) -> String {
+    let dims: Vec<String> = tensor.dims.iter().map(usize::to_string).collect();
+    dims.join(" x ")
+}
+
+fn cpu(as_json: bool) -> anyhow::Result<()> {
+    let level = Kernels::try_get()?.level();
+    let available: Vec<&str> = Level::available().map(Level::name).collect();
+    let forced = std::env::var("SPARSE_SIMD").ok().filter(|v| !v.is_empty());
+    let threads = ComputeArgs::default().threads();
+    if as_json {
+        return output::json(&json!({
+            "level": level.name(), "available": available, "SPARSE_SIMD": forced, "threads": threads,
+        }));
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "level        {level}")?;
+    writeln!(out, "available    {}", available.join(", "))?;
+    writeln!(out, "SPARSE_SIMD  {}", forced.as_deref().unwrap_or("not set"))?;
+    writeln!(out, "threads      {threads}")?;
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! `sparse perplexity`.
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use sparse_model::perplexity;
+use sparse_model::tokenizer::EncodeOptions;
+use tracing::info;
+
+use crate::args::PerplexityArgs;
+use crate::exit::{self, End};
+use crate::{input, interrupt, load, output};
+
+#[derive(Serialize)]
+struct Report<'a> {
+    perplexity: f64,
+    standard_error: f64,
+    scored_tokens: usize,
+    windows: usize,
+    window_tokens: usize,
+    text_tokens: usize,
+    interrupted: bool,
+    model: &'a str,
+    level: &'a str,
+    threads: usize,
+    load_ms: f64,
+    tokenize_ms: f64,
+    compute_ms: f64,
+    tokens_per_s: Option<f64>,
+}
+
+pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
+    let text = input::file(&args.text)?;
+    let loaded = load::model(&args.model, &args.compute)?;
+    let model = &loaded.model;
+    let limit = model.config().context;
+    if !(4..=limit).contains(&args.ctx) {
+        let name = &loaded.name;
+        return Err(exit::usage(format!(
+            "--ctx is {}, but windows for {name} have 4 to {limit} tokens",
+            args.ctx
+        )));
+    }
+    let start = Instant::now();
+    let tokens =
+        model.tokenizer().encode(&text, EncodeOptions { add_special: true, parse_special: false })?;
+    let tokenize_time = start.elapsed();
+    info!(tokens = tokens.len(), time = ?tokenize_time, "text tokenized");
+
+    interrupt::handle()?;
+    let windows = tokens.len() / args.ctx;
+    let windows = args.windows.map_or(windows, |n| windows.min(n.get()));
+    let bar = bar(windows);
+    let start = Instant::now();
+    let result = perplexity(model, &tokens, args.ctx, |done, _, so_far| {
+        bar.set_message(format!("{:.3} ± {:.3}", so_far.perplexity, so_far.standard_error));
+        bar.inc(1);
+        match done == windows || interrupt::requested() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    bar.finish_and_clear();
+    let result = result?;
+    let time = start.elapsed();
+    let interrupted = result.windows < windows;
+
+    if args.json {
+        output::json(&Report {
+            perplexity: result.perplexity,
+            standard_error: result.standard_error,
+            scored_tokens: result.scored,
+            windows: result.windows,
+            window_tokens: args.ctx,
+            text_tokens: tokens.len(),
+            interrupted,
+            model: &loaded.name,
+            level: model.compute().kernels.level().name(),
+            threads: args.compute.threads(),
+            load_ms: output::ms(loaded.time),
+            tokenize_ms: output::ms(tokenize_time),
+            compute_ms: output::ms(time),
+            tokens_per_s: output::rate((result.windows * args.ctx) as f64, time),
+        })?;
+    } else {
+        let (p, e) = (result.perplexity, result.standard_error);
+        let (scored, n, ctx) = (result.scored, result.windows, args.ctx);
+        let all = if interrupted {
+            format!(", interrupted before the other {}", windows - n)
+        } else {
+            String::new()
+        };
+        writeln!(
+            io::stdout(),
+            "perplexity {p:.3} ± {e:.3} ({scored} tokens scored in {n} windows of {ctx}{all})"
+        )?;
+    }
+    Ok(if interrupted { End::Interrupted } else { End::Finished })
+}
+
+/// Windows done, perplexity so far, time left; nothing when stderr is no terminal.
+fn bar(windows: usize) -> ProgressBar {
+    let bar = ProgressBar::new(windows as u64);
+    // The template is a constant without faults; an unstyled bar would do as well.
+    if let Ok(style) =
+        ProgressStyle::with_template("window {pos}/{len} {wide_bar:.dim} perplexity {msg}, {eta} left")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
