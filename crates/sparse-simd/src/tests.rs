@@ -1,6 +1,8 @@
 //! Every kernel at every level that this machine has, against plain arithmetic in f64 or the scalar level.
 
 mod data;
+#[cfg(unix)]
+mod guard;
 mod matmul;
 mod quantise;
 mod rows;
@@ -21,4 +23,9 @@ fn none(failures: Vec<String>) {
         failures.len(),
         failures[..failures.len().min(40)].join("\n")
     );
+}
+
+/// Whether a value is near enough to another; NaN never is.
+fn within(found: f64, expected: f64, slack: f64) -> bool {
+    (found - expected).abs() <= slack
 }

@@ -2,7 +2,6 @@
 
 use crate::layout::*;
 use crate::{Kernels, Level, Q8, Q8Mut};
-use std::ops::Range;
 
 /// A small deterministic generator (SplitMix64, Steele et al. 2014).
 pub(super) struct Rng(pub(super) u64);
@@ -35,13 +34,13 @@ pub(super) fn quantised() -> impl Iterator<Item = BlockFormat> {
 }
 
 /// Where a block has its half-precision factors.
-fn halves(format: BlockFormat) -> &'static [Range<usize>] {
+fn halves(format: BlockFormat) -> &'static [usize] {
     match format {
-        BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Q8_0 | BlockFormat::Iq4Nl => &[0..2],
-        BlockFormat::Q4_1 | BlockFormat::Q5_1 | BlockFormat::Q4K | BlockFormat::Q5K => &[0..2, 2..4],
-        BlockFormat::Q2K => &[80..82, 82..84],
-        BlockFormat::Q3K => &[108..110],
-        BlockFormat::Q6K => &[208..210],
+        BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Q8_0 | BlockFormat::Iq4Nl => &[0],
+        BlockFormat::Q4_1 | BlockFormat::Q5_1 | BlockFormat::Q4K | BlockFormat::Q5K => &[0, 2],
+        BlockFormat::Q2K => &[80, 82],
+        BlockFormat::Q3K => &[108],
+        BlockFormat::Q6K => &[208],
         BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => &[],
     }
 }
@@ -49,8 +48,8 @@ fn halves(format: BlockFormat) -> &'static [Range<usize>] {
 /// Overwrites the half-precision factors of all blocks.
 pub(super) fn set_halves(format: BlockFormat, bytes: &mut [u8], mut value: impl FnMut() -> f32) {
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
-        for range in halves(format) {
-            block[range.clone()].copy_from_slice(bytemuck::bytes_of(&Half::from_f32(value())));
+        for &at in halves(format) {
+            block[at..at + 2].copy_from_slice(bytemuck::bytes_of(&Half::from_f32(value())));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Matrix products.
 
 use super::data::{Activations, Rng, quantised, set_halves, weights};
-use super::{levels, none};
+use super::{levels, none, within};
 use crate::layout::*;
 use crate::{Kernels, Level, MatMut, Q8, Rows};
 use half::f16;
@@ -93,8 +93,7 @@ fn wrong(w: Rows<'_>, x: Q8<'_>) -> Vec<String> {
             for r in 0..w.rows() {
                 let (expected, size) = reference(w.format(), w.row(r), x.row(t));
                 let found = f64::from(out[t * w.rows() + r]);
-                // A NaN has to fail too.
-                if !((found - expected).abs() <= 1e-5 * size) {
+                if !within(found, expected, 1e-5 * size) {
                     let shape = (w.rows(), w.cols(), x.tokens());
                     failures.push(format!(
                         "{} {} {shape:?} row {r} token {t}: {found}, expected {expected} (size {size})",
@@ -252,7 +251,7 @@ fn float_weights_are_within_the_bound() {
                         let terms = x[i / rows * cols..].iter().zip(&values[i % rows * cols..][..cols]);
                         let terms = terms.map(|(x, w)| f64::from(*x) * f64::from(*w));
                         let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
-                        if !((f64::from(found) - sum).abs() <= 1e-6 * size) {
+                        if !within(f64::from(found), sum, 1e-6 * size) {
                             let (level, name) = (kernels.level(), format.name());
                             failures
                                 .push(format!("{level} {name} {rows}x{cols} {i}: {found}, expected {sum}"));

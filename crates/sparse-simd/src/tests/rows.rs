@@ -1,7 +1,7 @@
 //! Kernels on rows of floats: each length up to a few vectors, at every address, against f64.
 
 use super::data::Rng;
-use super::{levels, none};
+use super::{levels, none, within};
 use crate::Kernels;
 use half::f16;
 
@@ -15,7 +15,7 @@ fn compare(failures: &mut Vec<String>, what: &str, found: &[f32], expected: impl
     for (i, &found) in found.iter().enumerate() {
         let (value, slack) = expected(i);
         let equal = f64::from(found) == value || (found.is_nan() && value.is_nan());
-        if !equal && !((f64::from(found) - value).abs() <= slack) {
+        if !equal && !within(f64::from(found), value, slack) {
             failures.push(format!("{what} [{i}]: {found}, expected {value}"));
         }
     }

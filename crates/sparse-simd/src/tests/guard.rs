@@ -1,0 +1,162 @@
+//! Slices with unreadable memory right before or after them: a kernel that reads or writes too far crashes.
+
+use super::data::{Activations, Rng, weights};
+use super::levels;
+use crate::{BlockFormat, Kernels, Level, MatMut, Q8, Q8Mut, Rows};
+use bytemuck::Pod;
+use half::f16;
+use std::ops::{Deref, DerefMut};
+
+/// Which end of the readable memory the slice touches.
+#[derive(Clone, Copy, Debug)]
+enum Edge {
+    Start,
+    End,
+}
+
+/// A slice at the edge of its own pages, between two pages that cannot be accessed.
+struct Guarded<T> {
+    pages: *mut libc::c_void,
+    mapped: usize,
+    values: *mut T,
+    len: usize,
+}
+
+impl<T: Pod> Guarded<T> {
+    fn new(values: &[T], edge: Edge) -> Self {
+        let bytes = size_of_val(values);
+        // SAFETY: asks for a number.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap();
+        let inner = bytes.next_multiple_of(page).max(page);
+        let mapped = inner + 2 * page;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: maps new memory.
+        let pages = unsafe { libc::mmap(std::ptr::null_mut(), mapped, libc::PROT_NONE, flags, -1, 0) };
+        assert_ne!(pages, libc::MAP_FAILED);
+        // SAFETY: all but the first and the last of the pages just mapped.
+        let changed = unsafe { libc::mprotect(pages.add(page), inner, libc::PROT_READ | libc::PROT_WRITE) };
+        assert_eq!(changed, 0);
+        let offset = match edge {
+            Edge::Start => page,
+            Edge::End => page + inner - bytes,
+        };
+        // SAFETY: the offset is inside the mapping.
+        let at: *mut T = unsafe { pages.add(offset).cast() };
+        assert!(at.is_aligned());
+        // SAFETY: `bytes` bytes from `at` on are in the accessible pages, and nothing else refers to them.
+        unsafe { at.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
+        Self { pages, mapped, values: at, len: values.len() }
+    }
+}
+
+impl<T> Deref for Guarded<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: initialised in `new`, unmapped only in `drop`.
+        unsafe { std::slice::from_raw_parts(self.values, self.len) }
+    }
+}
+
+impl<T> DerefMut for Guarded<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, and borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.values, self.len) }
+    }
+}
+
+impl<T> Drop for Guarded<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `new` made; no borrow of it is left.
+        unsafe { libc::munmap(self.pages, self.mapped) };
+    }
+}
+
+/// Runs `case` at both edges for every level.
+fn each(mut case: impl FnMut(&'static Kernels, Edge)) {
+    for kernels in levels() {
+        for edge in [Edge::Start, Edge::End] {
+            case(kernels, edge);
+        }
+    }
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn products_stay_inside_their_slices() {
+    each(|kernels, edge| {
+        for format in BlockFormat::ALL {
+            for cols in [1, 7, 13, 32, 64, 96, 160, 256, 288, 512, 576]
+                .into_iter()
+                .filter(|c| format.row_bytes(*c).is_some())
+            {
+                for (rows, tokens) in [(1, 1), (2, 1), (3, 4), (5, 9)] {
+                    let mut rng = Rng((cols * rows) as u64);
+                    let w = weights(format, rows * cols, &mut rng);
+                    let x = rng.floats(cols * tokens);
+                    let mut expected = vec![0.0; rows * tokens];
+                    let mut found = Guarded::new(&expected, edge);
+                    let guarded = Guarded::new(&w, edge);
+                    let (w, guarded) =
+                        (Rows::new(format, cols, &w).unwrap(), Rows::new(format, cols, &guarded).unwrap());
+                    if format.is_quantised() {
+                        let a = Activations::quantised(Kernels::at(Level::Scalar).unwrap(), &x, cols);
+                        kernels.matmul_q8(w, a.view(), &mut MatMut::new(&mut expected, rows));
+                        let (q, d, sums) =
+                            (Guarded::new(&a.q, edge), Guarded::new(&a.d, edge), Guarded::new(&a.sums, edge));
+                        let x = Q8 { cols, q: &q, d: &d, sums: &sums };
+                        kernels.matmul_q8(guarded, x, &mut MatMut::new(&mut found, rows));
+                    } else {
+                        kernels.matmul_f32(w, &x, &mut MatMut::new(&mut expected, rows));
+                        kernels.matmul_f32(
+                            guarded,
+                            &Guarded::new(&x, edge),
+                            &mut MatMut::new(&mut found, rows),
+                        );
+                    }
+                    assert_eq!(bits(&found), bits(&expected), "{} {} {cols}", kernels.level(), format.name());
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn rows_stay_inside_their_slices() {
+    each(|kernels, edge| {
+        for n in (0..70).chain([128, 576]) {
+            let mut rng = Rng(n as u64);
+            let (x, y) = (Guarded::new(&rng.floats(n), edge), rng.floats(n));
+            let w = Guarded::new(&y.iter().map(|y| f16::from_f32(*y)).collect::<Vec<_>>(), edge);
+            let mut out = Guarded::new(&y, edge);
+            let mut halves = Guarded::new(&vec![f16::ZERO; n], edge);
+            kernels.dot_f32(&x, &out);
+            kernels.dot_f16(&x, &w);
+            kernels.axpy_f32(0.5, &x, &mut out);
+            kernels.axpy_f16(0.5, &w, &mut out);
+            kernels.to_f16(&x, &mut halves);
+            kernels.add(&mut out, &x);
+            kernels.silu_mul(&mut out, &x);
+            kernels.softmax(&mut out);
+            kernels.rope(&mut out[n % 2..], &x[..n / 2], &x[n - n / 2..]);
+            kernels.rms_norm(&x, &Guarded::new(&y, edge), 1e-5, &mut out);
+        }
+    });
+}
+
+#[test]
+fn quantising_stays_inside_its_slices() {
+    each(|kernels, edge| {
+        for blocks in 0..12 {
+            let x = Guarded::new(&Rng(1).floats(32 * blocks), edge);
+            let mut q = Guarded::new(&vec![0; 32 * blocks], edge);
+            let mut d = Guarded::new(&vec![0.0; blocks], edge);
+            let mut sums = Guarded::new(&vec![0; 2 * blocks], edge);
+            kernels.quantise(&x, &mut Q8Mut { cols: 32, q: &mut q, d: &mut d, sums: &mut sums });
+            assert!(d.iter().all(|d| *d > 0.0));
+        }
+    });
+}
