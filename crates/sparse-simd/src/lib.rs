@@ -3,10 +3,12 @@
 //! - [`layout`]: the ggml block formats as `#[repr(C)]` structs, with scalar decoding. That decoding is the
 //!   specification of every kernel here.
 //! - [`Q8`]: activations quantised to int8 in blocks of 32, what the integer kernels multiply weights with.
-//! - [`Kernels`]: one table of functions per CPU [`Level`]; [`Kernels::get`] picks the best level once.
+//! - [`Rows`] and [`MatMut`]: the borrowed weights of a product, and the window that it is written to.
+//! - [`Kernels`]: one table of functions per CPU [`Level`]; [`Kernels::get`] picks the best level once, or the one
+//!   that the environment variable `SPARSE_SIMD` names.
 //!
 //! No allocation, no threads, no I/O: every function takes slices.
-#![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(not(any(feature = "std", test)), no_std)]
 
 mod kernels;
 pub mod layout;
@@ -25,5 +27,10 @@ pub use matmut::MatMut;
 pub use q8::{Q8, Q8Mut};
 pub use rows::Rows;
 
-#[cfg(all(test, feature = "std"))]
+#[cfg(test)]
 mod tests;
+
+/// The examples of the README are tests.
+#[cfg(all(doctest, feature = "std"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

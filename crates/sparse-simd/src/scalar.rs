@@ -3,8 +3,6 @@
 mod float;
 mod quantised;
 
-pub(crate) use float::rope;
-
 use crate::layout::*;
 use crate::{Kernels, Level};
 

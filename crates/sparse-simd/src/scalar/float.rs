@@ -92,7 +92,7 @@ pub(super) fn add(y: &mut [f32], x: &[f32]) {
     }
 }
 
-pub(crate) fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+pub(super) fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     for ((pair, c), s) in x.as_chunks_mut::<2>().0.iter_mut().zip(cos).zip(sin) {
         *pair = [pair[0] * c - pair[1] * s, pair[0] * s + pair[1] * c];
     }
