@@ -11,6 +11,8 @@ import pathlib
 
 import llama_cpp as lib
 
+import llama  # noqa: F401  (quietens llama.cpp)
+
 FTYPES = {
     "F32": lib.LLAMA_FTYPE_ALL_F32,
     "F16": lib.LLAMA_FTYPE_MOSTLY_F16,

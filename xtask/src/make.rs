@@ -15,9 +15,8 @@ use weights::Weights;
 
 /// Writes a llama GGUF file of an exact shape with random weights.
 ///
-/// For measuring and testing: the text it generates is noise. Weights have mean 0 and a standard deviation of 0.02
-/// (the head a larger one, so that logits differ), the tokenizer is SentencePiece with byte fallback. The same seed
-/// gives the same file.
+/// For measuring and testing: the text it generates is noise. Weights have mean 0 and a standard deviation of 0.02,
+/// the tokenizer is SentencePiece with byte fallback. The same seed gives the same file.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The shape.
@@ -159,12 +158,12 @@ impl Shape {
 
     fn tensors(&self, format: BlockFormat) -> Vec<Tensor> {
         let kv_width = self.width / self.heads * self.kv_heads;
-        let matrix = |name: String, rows: usize, cols: usize, deviation: f32| Tensor {
+        let matrix = |name: String, rows: usize, cols: usize| Tensor {
             name,
             dims: vec![cols, rows],
             format,
             mean: 0.0,
-            deviation,
+            deviation: 0.02,
         };
         let norm = |name: String| Tensor {
             name,
@@ -173,7 +172,7 @@ impl Shape {
             mean: 1.0,
             deviation: 0.1,
         };
-        let mut tensors = vec![matrix("token_embd.weight".into(), self.vocabulary, self.width, 0.02)];
+        let mut tensors = vec![matrix("token_embd.weight".into(), self.vocabulary, self.width)];
         for i in 0..self.layers {
             let of = |part: &str| format!("blk.{i}.{part}.weight");
             tensors.push(norm(of("attn_norm")));
@@ -187,13 +186,11 @@ impl Shape {
                 ("ffn_up", self.feed_forward, self.width),
                 ("ffn_down", self.width, self.feed_forward),
             ] {
-                tensors.push(matrix(of(part), rows, cols, 0.02));
+                tensors.push(matrix(of(part), rows, cols));
             }
         }
         tensors.push(norm("output_norm.weight".into()));
-        // Its input has an RMS of 1: logits get a deviation of 3, much as a trained model's.
-        let head = 3.0 / (self.width as f32).sqrt();
-        tensors.push(matrix("output.weight".into(), self.vocabulary, self.width, head));
+        tensors.push(matrix("output.weight".into(), self.vocabulary, self.width));
         tensors
     }
 }
