@@ -1,6 +1,7 @@
 //! x86-64 kernels: one module per level.
 
 mod avx2;
+mod avx512;
 
 use crate::{Kernels, Level};
 
@@ -8,10 +9,21 @@ use crate::{Kernels, Level};
 pub(crate) fn kernels(level: Level) -> Option<&'static Kernels> {
     match level {
         Level::Avx2 if has_avx2() => Some(&avx2::KERNELS),
+        Level::Avx512 if has_avx512() => Some(&avx512::KERNELS),
         _ => None,
     }
 }
 
 fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+}
+
+fn has_avx512() -> bool {
+    has_avx2()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("avx512vbmi")
 }

@@ -1,0 +1,62 @@
+//! Kernels for AVX-512 F, BW, VL, DQ, VNNI and VBMI.
+//!
+//! - `format` is what the drivers `gemv` (one token) and `gemm` (several) need of a quantised format; `small` and
+//!   `supers` provide it for the formats with blocks of 32 and of 256 values.
+//!
+//! What has no kernel here is the AVX2 level's.
+
+mod format;
+mod gemm;
+mod gemv;
+mod small;
+mod supers;
+mod transpose;
+
+use crate::{Kernels, Level, MatMut, Q8, Rows};
+use format::Format;
+use small::{Blocks, Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use supers::{Q2K, Q3K, Q4K, Q5K, Q6K, SuperBlocks};
+
+pub(crate) const KERNELS: Kernels = Kernels {
+    level: Level::Avx512,
+    matmul_q4_0: matmul::<Blocks<Q4_0>>,
+    matmul_q4_1: matmul::<Blocks<Q4_1>>,
+    matmul_q5_0: matmul::<Blocks<Q5_0>>,
+    matmul_q5_1: matmul::<Blocks<Q5_1>>,
+    matmul_q8_0: matmul::<Blocks<Q8_0>>,
+    matmul_q2_k: matmul::<SuperBlocks<Q2K>>,
+    matmul_q3_k: matmul::<SuperBlocks<Q3K>>,
+    matmul_q4_k: matmul::<SuperBlocks<Q4K>>,
+    matmul_q5_k: matmul::<SuperBlocks<Q5K>>,
+    matmul_q6_k: matmul::<SuperBlocks<Q6K>>,
+    matmul_iq4_nl: matmul::<Blocks<Iq4Nl>>,
+    ..super::avx2::KERNELS
+};
+
+/// Tokens from which decoding a tile of weights for all of them is faster than reading the weights per token.
+const MANY: usize = 4;
+
+/// Weight bytes that stay in a cache while they are multiplied with a few tokens.
+const CACHED: usize = 128 * 1024;
+
+/// `out[t][r]` = row `r` of `w` times token `t` of `x`.
+///
+/// # Safety
+/// - The CPU has the features of this level.
+/// - The format of `w` is `F`, and the shapes fit together.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn matmul<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+    let tokens = x.tokens();
+    if tokens >= MANY {
+        // SAFETY: the caller's promises.
+        return unsafe { gemm::gemm::<F>(w, x, out) };
+    }
+    let rows = if tokens == 1 { w.rows() } else { CACHED.div_ceil(w.row_bytes()) }.max(1);
+    for from in (0..w.rows()).step_by(rows) {
+        let range = from..w.rows().min(from + rows);
+        for t in 0..tokens {
+            // SAFETY: the caller's promises.
+            unsafe { gemv::gemv::<F>(w.slice(range.clone()), x.row(t), &mut out.row(t)[range.clone()]) };
+        }
+    }
+}
