@@ -1,0 +1,64 @@
+"""Our side: the workspace's own programs, built in release mode."""
+
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _target():
+    metadata = subprocess.run(
+        ["cargo", "metadata", "--format-version", "1", "--no-deps"], cwd=ROOT, capture_output=True, check=True
+    )
+    return pathlib.Path(json.loads(metadata.stdout)["target_directory"])
+
+
+def build():
+    """Builds both programs; later calls run them directly, so that nothing but the program is timed."""
+    for target in (["-p", "sparse-model", "--example", "logits"], ["-p", "sparse-cli"]):
+        subprocess.run(["cargo", "build", "--release", "--quiet", *target], cwd=ROOT, check=True)
+    release = _target() / "release"
+    global SPARSE, LOGITS
+    SPARSE, LOGITS = release / "sparse", release / "examples" / "logits"
+
+
+SPARSE = LOGITS = None
+
+
+def logits(model, ids, n_vocab, context, threads=1, one_by_one=False):
+    """Our logits [len(ids), n_vocab] for one run over `ids`, as a memory map of an unlinked temporary file."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokens, out = pathlib.Path(folder) / "tokens.json", pathlib.Path(folder) / "logits.f32"
+        tokens.write_text(json.dumps(ids))
+        command = [LOGITS, model, tokens, out, "--ctx", str(context), "--threads", str(threads)]
+        subprocess.run(command + ["--one-by-one"] * one_by_one, check=True)
+        return np.memmap(out, np.dtype("<f4"), "r", shape=(len(ids), n_vocab))
+
+
+def sparse(*arguments, **more):
+    """Runs the program and parses the JSON it prints."""
+    run = subprocess.run([SPARSE, *map(str, arguments)], stdout=subprocess.PIPE, check=True, **more)
+    return json.loads(run.stdout)
+
+
+def greedy(model, prompt, steps, threads=1):
+    """Token ids of the greedy continuation of a text."""
+    found = sparse(
+        "generate", "--model", model, "--greedy", "--json", "--ignore-eos", "--max-tokens", steps,
+        "--threads", threads, "--", prompt,
+    )
+    return found["tokens"]
+
+
+def wait_with_peak(process):
+    """Waits for a child; returns its peak resident bytes, which the kernel reports at its end."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"{process.args[0]} ended with {process.returncode}")
+    return usage.ru_maxrss * 1024
