@@ -67,24 +67,36 @@ pub(super) fn matmul<W: Weights>(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
     }
 }
 
+// Below, arrays are filled by loops: closures that need CPU features do not get inlined into `map` and `from_fn`,
+// which have none.
+
 /// Rows `r` times all tokens.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn columns<W: Weights, const R: usize>(w: Rows<'_>, r: [usize; R], x: &[f32], out: &mut MatMut<'_>) {
-    let rows = r.map(|r| w.row(r));
-    let token = |t: usize| &x[t * w.cols()..][..w.cols()];
+    let mut rows: [&[u8]; R] = [&[]; R];
+    for i in 0..R {
+        rows[i] = w.row(r[i]);
+    }
     let tiles = out.tokens() / TOKENS * TOKENS;
     for t in (0..tiles).step_by(TOKENS) {
-        let tile = core::array::from_fn(|i| token(t + i));
-        for (r, sums) in r.into_iter().zip(dot::<W, R, TOKENS>(rows, tile)) {
-            for (i, sum) in sums.into_iter().enumerate() {
-                out.row(t + i)[r] = sum;
+        let mut tile: [&[f32]; TOKENS] = [&[]; TOKENS];
+        for (tile, x) in tile.iter_mut().zip(x[t * w.cols()..].chunks_exact(w.cols())) {
+            *tile = x;
+        }
+        let sums = dot::<W, R, TOKENS>(&rows, &tile);
+        for i in 0..TOKENS {
+            let out = out.row(t + i);
+            for (r, sums) in r.iter().zip(&sums) {
+                out[*r] = sums[i];
             }
         }
     }
     for t in tiles..out.tokens() {
-        for (r, [sum]) in r.into_iter().zip(dot::<W, R, 1>(rows, [token(t)])) {
-            out.row(t)[r] = sum;
+        let sums = dot::<W, R, 1>(&rows, &[&x[t * w.cols()..][..w.cols()]]);
+        let out = out.row(t);
+        for (r, [sum]) in r.iter().zip(&sums) {
+            out[*r] = *sum;
         }
     }
 }
@@ -92,11 +104,17 @@ fn columns<W: Weights, const R: usize>(w: Rows<'_>, r: [usize; R], x: &[f32], ou
 /// `R` rows times `T` tokens.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot<W: Weights, const R: usize, const T: usize>(rows: [&[u8]; R], x: [&[f32]; T]) -> [[f32; T]; R] {
+fn dot<W: Weights, const R: usize, const T: usize>(rows: &[&[u8]; R], x: &[&[f32]; T]) -> [[f32; T]; R] {
     let blocks = x[0].len() / 8;
     let bytes = blocks * size_of::<W::Eight>();
-    let weights = rows.map(|row| bytemuck::cast_slice::<u8, W::Eight>(&row[..bytes]));
-    let x_blocks = x.map(|x| x.as_chunks().0);
+    let mut weights: [&[W::Eight]; R] = [&[]; R];
+    let mut x_blocks: [&[[f32; 8]]; T] = [&[]; T];
+    for r in 0..R {
+        weights[r] = bytemuck::cast_slice(&rows[r][..bytes]);
+    }
+    for t in 0..T {
+        x_blocks[t] = x[t].as_chunks().0;
+    }
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     for i in 0..blocks {
         for r in 0..R {
@@ -119,7 +137,13 @@ fn dot<W: Weights, const R: usize, const T: usize>(rows: [&[u8]; R], x: [&[f32];
             }
         }
     }
-    sums.map(|sums| sums.map(|s| sum(s)))
+    let mut out = [[0.0; T]; R];
+    for (out, sums) in out.iter_mut().zip(&sums) {
+        for (out, sums) in out.iter_mut().zip(sums) {
+            *out = sum(*sums);
+        }
+    }
+    out
 }
 
 /// # Safety

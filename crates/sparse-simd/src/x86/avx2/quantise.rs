@@ -18,11 +18,14 @@ pub(super) fn quantise(x: &[f32], out: &mut Q8Mut<'_>) {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn block(x: &[f32; 32], q: &mut [i8; 32], sums: &mut [i16; 2]) -> f32 {
-    let mut x = [0, 1, 2, 3].map(|i| load::floats(&x.as_chunks().0[i]));
+    let mut values = [_mm256_setzero_ps(); 4];
+    for (value, x) in values.iter_mut().zip(x.as_chunks().0) {
+        *value = load::floats(x);
+    }
     // Compared as integers, NaN is above infinity and infinity above the rest.
     let magnitude = _mm256_set1_epi32(0x7FFF_FFFF);
     let mut max = _mm256_setzero_si256();
-    for x in x {
+    for x in values {
         max = _mm256_max_epi32(max, _mm256_and_si256(_mm256_castps_si256(x), magnitude));
     }
     let max = _mm_max_epi32(_mm256_castsi256_si128(max), _mm256_extracti128_si256::<1>(max));
@@ -33,10 +36,12 @@ fn block(x: &[f32; 32], q: &mut [i8; 32], sums: &mut [i16; 2]) -> f32 {
         (*q, *sums) = ([0; 32], [0; 2]);
         return d;
     }
-    for x in &mut x {
-        *x = _mm256_mul_ps(*x, _mm256_set1_ps(inverse));
+    let inverse = _mm256_set1_ps(inverse);
+    let mut codes = [_mm256_setzero_si256(); 4];
+    for (code, x) in codes.iter_mut().zip(values) {
+        *code = _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse));
     }
-    let [x0, x1, x2, x3] = x.map(|x| _mm256_cvtps_epi32(x));
+    let [x0, x1, x2, x3] = codes;
     // Packing works within 128-bit halves; the permutation puts the groups of four codes back into order.
     let packed = _mm256_packs_epi16(_mm256_packs_epi32(x0, x1), _mm256_packs_epi32(x2, x3));
     let codes = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));

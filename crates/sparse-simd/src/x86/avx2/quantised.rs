@@ -56,6 +56,7 @@ pub(super) struct Factors {
 }
 
 /// 256 columns of one token's activations, or the last groups of them.
+#[derive(Clone, Copy)]
 struct X<'a> {
     /// Codes of the groups that are there.
     codes: &'a [[i8; 32]],
@@ -68,6 +69,9 @@ struct X<'a> {
 /// As for [`MatmulQ8`](crate::kernels::MatmulQ8).
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+    if w.cols() < 256 {
+        return narrow::<S>(w, x, out);
+    }
     // Two streams from far apart keep more of the memory's banks busy than neighbouring rows do.
     let half = w.rows() / 2;
     for r in 0..half {
@@ -82,60 +86,96 @@ pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn columns<S: Step, const R: usize>(w: Rows<'_>, r: [usize; R], x: Q8<'_>, out: &mut MatMut<'_>) {
-    let rows = r.map(|r| w.row(r));
     let tiles = x.tokens() / TOKENS * TOKENS;
     for t in (0..tiles).step_by(TOKENS) {
-        let tile: [Q8<'_>; TOKENS] = core::array::from_fn(|i| x.row(t + i));
-        for (r, sums) in r.into_iter().zip(dot::<S, R, TOKENS>(rows, tile)) {
-            for (i, sum) in sums.into_iter().enumerate() {
-                out.row(t + i)[r] = sum;
+        let sums = dot::<S, R, TOKENS>(w, r, x, t);
+        for i in 0..TOKENS {
+            let out = out.row(t + i);
+            for (r, sums) in r.iter().zip(&sums) {
+                out[*r] = sums[i];
             }
         }
     }
     for t in tiles..x.tokens() {
-        for (r, [sum]) in r.into_iter().zip(dot::<S, R, 1>(rows, [x.row(t)])) {
-            out.row(t)[r] = sum;
+        let sums = dot::<S, R, 1>(w, r, x, t);
+        let out = out.row(t);
+        for (r, [sum]) in r.iter().zip(&sums) {
+            out[*r] = *sum;
         }
     }
 }
 
-/// `R` rows times `T` tokens.
+/// Rows `r`, at least 256 columns wide, times `T` tokens from `t` on.
+///
+/// Arrays are filled by loops here: closures that need CPU features do not get inlined into `map` and `from_fn`,
+/// which have none.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot<S: Step, const R: usize, const T: usize>(rows: [&[u8]; R], x: [Q8<'_>; T]) -> [[f32; T]; R] {
-    let full = rows[0].len() / size_of::<S>();
-    let steps = rows.map(|row| bytemuck::cast_slice::<u8, S>(&row[..full * size_of::<S>()]));
+fn dot<S: Step, const R: usize, const T: usize>(
+    w: Rows<'_>,
+    r: [usize; R],
+    x: Q8<'_>,
+    t: usize,
+) -> [[f32; T]; R] {
+    let full = w.row_bytes() / size_of::<S>();
+    let mut steps: [&[S]; R] = [&[]; R];
+    for (steps, r) in steps.iter_mut().zip(r) {
+        *steps = bytemuck::cast_slice(&w.row(r)[..full * size_of::<S>()]);
+    }
+    let mut tokens = [x.row(t); T];
+    for (i, token) in tokens.iter_mut().enumerate().skip(1) {
+        *token = x.row(t + i);
+    }
     let mut sums = [[_mm256_setzero_ps(); T]; R];
+    let mut parts = [X { codes: &[], d: _mm256_setzero_ps(), sums: _mm256_setzero_si256() }; T];
     for s in 0..full {
+        for (part, token) in parts.iter_mut().zip(&tokens) {
+            part.codes = &token.q.as_chunks().0[s * 8..][..8];
+            part.d = load::floats(&token.d.as_chunks().0[s]);
+            part.sums = load::words16(&token.sums.as_chunks().0[s]);
+        }
         if T == 1 {
             for steps in steps {
                 prefetch(&steps[s]);
             }
         }
-        let x = x.each_ref().map(|x| X {
-            codes: &x.q.as_chunks().0[s * 8..][..8],
-            d: load::floats(&x.d.as_chunks().0[s]),
-            sums: load::words16(&x.sums.as_chunks().0[s]),
-        });
-        step(steps.map(|steps| &steps[s]), &x, 0, &mut sums);
+        // SAFETY: this function asks for the same features.
+        unsafe { step(&steps, s, &parts, 0, &mut sums) };
     }
-    let groups = x[0].d.len() % 8;
+    let groups = x.cols / 32 % 8;
     if groups > 0 {
-        // The last 256 columns of the row, but only the groups that are not in a step yet. Shorter rows are padded
-        // at the front.
-        let mut padded = [S::zeroed(); R];
-        let x = x.each_ref().map(|x| last_groups(x, groups));
-        if full > 0 {
-            let tail = rows.map(|row| bytemuck::from_bytes::<S>(&row[row.len() - size_of::<S>()..]));
-            step(tail, &x, 8 - groups, &mut sums);
-        } else {
-            for (padded, row) in padded.iter_mut().zip(rows) {
-                bytemuck::bytes_of_mut(padded)[size_of::<S>() - row.len()..].copy_from_slice(row);
-            }
-            step(padded.each_ref(), &x, 8 - groups, &mut sums);
+        // The last 256 columns of the row, but only the groups that were in no step yet.
+        for (steps, r) in steps.iter_mut().zip(r) {
+            *steps = bytemuck::cast_slice(&w.row(r)[w.row_bytes() - size_of::<S>()..]);
+        }
+        for (part, token) in parts.iter_mut().zip(&tokens) {
+            *part = last_groups(token, groups);
+        }
+        // SAFETY: as above.
+        unsafe { step(&steps, 0, &parts, 8 - groups, &mut sums) };
+    }
+    let mut out = [[0.0; T]; R];
+    for (out, sums) in out.iter_mut().flatten().zip(sums.iter().flatten()) {
+        *out = load::sum(*sums);
+    }
+    out
+}
+
+/// Rows of fewer than 256 columns, padded at the front.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn narrow<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+    let mut padded = S::zeroed();
+    for r in 0..w.rows() {
+        bytemuck::bytes_of_mut(&mut padded)[size_of::<S>() - w.row_bytes()..].copy_from_slice(w.row(r));
+        for t in 0..x.tokens() {
+            let groups = x.cols / 32;
+            let mut sums = [[_mm256_setzero_ps()]];
+            let part = last_groups(&x.row(t), groups);
+            // SAFETY: this function asks for the same features.
+            unsafe { step(&[core::slice::from_ref(&padded)], 0, &[part], 8 - groups, &mut sums) };
+            out.row(t)[r] = load::sum(sums[0][0]);
         }
     }
-    sums.map(|sums| sums.map(|sum| load::sum(sum)))
 }
 
 /// The last activations of a token: `groups` groups, fewer than eight.
@@ -156,55 +196,59 @@ fn last_groups<'a>(x: &Q8<'a>, groups: usize) -> X<'a> {
     X { codes, d: load::floats(&d), sums: load::words16(&sums) }
 }
 
-/// Adds the products of the groups of a step from `first` on.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn step<S: Step, const R: usize, const T: usize>(
-    w: [&S; R],
+/// Adds the products of step `s`, of its groups from `first` on.
+///
+/// Always inlined, so that the sums stay in registers; such a function cannot ask for CPU features itself.
+///
+/// # Safety
+/// - The CPU has AVX2, FMA and F16C.
+#[inline(always)]
+unsafe fn step<S: Step, const R: usize, const T: usize>(
+    w: &[&[S]; R],
+    s: usize,
     x: &[X<'_>; T],
     first: usize,
     sums: &mut [[__m256; T]; R],
 ) {
-    let mut scales = [[[0.0; 8]; T]; R];
-    let mut subs = [[_mm256_set1_epi16(1); 2]; R];
-    for r in 0..R {
-        // SAFETY: this function asks for the same features.
-        let f = unsafe { w[r].factors() };
-        for t in 0..T {
-            load::store(_mm256_mul_ps(f.d, x[t].d), &mut scales[r][t]);
-            if S::MINS {
-                let mins = _mm256_cvtepi32_ps(_mm256_madd_epi16(f.mins, x[t].sums));
-                sums[r][t] = _mm256_fmadd_ps(_mm256_mul_ps(f.m, x[t].d), mins, sums[r][t]);
+    // SAFETY: what this function asks of its caller is what all these ask.
+    unsafe {
+        let mut scales = [[[0.0; 8]; T]; R];
+        let mut subs = [[_mm256_set1_epi16(1); 2]; R];
+        for r in 0..R {
+            let f = w[r][s].factors();
+            for t in 0..T {
+                load::store(_mm256_mul_ps(f.d, x[t].d), &mut scales[r][t]);
+                if S::MINS {
+                    let mins = _mm256_cvtepi32_ps(_mm256_madd_epi16(f.mins, x[t].sums));
+                    sums[r][t] = _mm256_fmadd_ps(_mm256_mul_ps(f.m, x[t].d), mins, sums[r][t]);
+                }
+            }
+            if S::SUB_SCALES {
+                subs[r][0] = _mm256_permute2x128_si256::<0x00>(f.sub, f.sub);
+                subs[r][1] = _mm256_permute2x128_si256::<0x11>(f.sub, f.sub);
             }
         }
-        if S::SUB_SCALES {
-            subs[r] = [
-                _mm256_permute2x128_si256::<0x00>(f.sub, f.sub),
-                _mm256_permute2x128_si256::<0x11>(f.sub, f.sub),
-            ];
-        }
-    }
-    for g in first..8 {
-        for r in 0..R {
-            // SAFETY: as above.
-            let codes = unsafe { w[r].codes(g) };
-            let sub = if S::SUB_SCALES {
-                _mm256_shuffle_epi8(subs[r][g / 4], load::bytes32(&SUB_SCALES[g % 4]))
-            } else {
-                subs[r][0]
-            };
-            for t in 0..T {
-                let x = load::bytes32(&x[t].codes[g - first]);
-                let pairs = if S::SIGNED {
-                    _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))
-                } else if S::CENTRE > 0 {
-                    let centre = _mm256_maddubs_epi16(_mm256_set1_epi8(S::CENTRE), x);
-                    _mm256_sub_epi16(_mm256_maddubs_epi16(codes, x), centre)
+        for g in first..8 {
+            for r in 0..R {
+                let codes = w[r][s].codes(g);
+                let sub = if S::SUB_SCALES {
+                    _mm256_shuffle_epi8(subs[r][g / 4], load::bytes32(&SUB_SCALES[g % 4]))
                 } else {
-                    _mm256_maddubs_epi16(codes, x)
+                    subs[r][0]
                 };
-                let products = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, sub));
-                sums[r][t] = _mm256_fmadd_ps(products, _mm256_set1_ps(scales[r][t][g]), sums[r][t]);
+                for t in 0..T {
+                    let x = load::bytes32(&x[t].codes[g - first]);
+                    let pairs = if S::SIGNED {
+                        _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))
+                    } else if S::CENTRE > 0 {
+                        let centre = _mm256_maddubs_epi16(_mm256_set1_epi8(S::CENTRE), x);
+                        _mm256_sub_epi16(_mm256_maddubs_epi16(codes, x), centre)
+                    } else {
+                        _mm256_maddubs_epi16(codes, x)
+                    };
+                    let products = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, sub));
+                    sums[r][t] = _mm256_fmadd_ps(products, _mm256_set1_ps(scales[r][t][g]), sums[r][t]);
+                }
             }
         }
     }
