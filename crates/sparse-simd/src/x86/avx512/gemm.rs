@@ -4,7 +4,7 @@
 //! that a lane is a weight row, and multiplied with one broadcast dword of activations (four columns) at a time.
 //! No horizontal sums, and all tokens share the decoding.
 
-use super::format::{Bytes, Format, StepX};
+use super::format::{Bytes, Format, STEP, bytes, first, floats};
 use super::transpose::transpose;
 use crate::{MatMut, Q8, Rows};
 use core::arch::x86_64::*;
@@ -52,7 +52,7 @@ pub(super) unsafe fn gemm<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_
         scales: [[[0.0; 16]; 2]; COLS / 16],
         mins: [[[0.0; 16]; 2]; COLS / 16],
     };
-    let mut fix = Corrections { starts: [[0; COLS / 16]; TOKENS], sums: [[0.0; COLS / 16]; TOKENS] };
+    let mut corrections = Corrections { starts: [[0; COLS / 16]; TOKENS], sums: [[0.0; COLS / 16]; TOKENS] };
     for row in (0..w.rows()).step_by(ROWS) {
         let rows = w.slice(row..w.rows().min(row + ROWS));
         let mut out = out.columns(row..row + rows.rows());
@@ -62,15 +62,15 @@ pub(super) unsafe fn gemm<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_
             unsafe { panel.fill::<F>(rows, from, cols) };
             for t in (0..x.tokens()).step_by(TOKENS) {
                 let tile = Tile { panel: &panel, x, from, cols };
-                // SAFETY: the features are enabled here.
+                // SAFETY: the features are enabled here, and the panel was just filled.
                 unsafe {
                     match x.tokens() - t {
-                        1 => tile.multiply::<F, 1>(t, &mut fix, &mut out),
-                        2 => tile.multiply::<F, 2>(t, &mut fix, &mut out),
-                        3 => tile.multiply::<F, 3>(t, &mut fix, &mut out),
-                        4 => tile.multiply::<F, 4>(t, &mut fix, &mut out),
-                        5 => tile.multiply::<F, 5>(t, &mut fix, &mut out),
-                        _ => tile.multiply::<F, TOKENS>(t, &mut fix, &mut out),
+                        1 => tile.multiply::<F, 1>(t, &mut corrections, &mut out),
+                        2 => tile.multiply::<F, 2>(t, &mut corrections, &mut out),
+                        3 => tile.multiply::<F, 3>(t, &mut corrections, &mut out),
+                        4 => tile.multiply::<F, 4>(t, &mut corrections, &mut out),
+                        5 => tile.multiply::<F, 5>(t, &mut corrections, &mut out),
+                        _ => tile.multiply::<F, TOKENS>(t, &mut corrections, &mut out),
                     }
                 }
             }
@@ -88,8 +88,8 @@ impl Panel {
     unsafe fn fill<F: Format>(&mut self, rows: Rows<'_>, from: usize, cols: usize) {
         for half in 0..rows.rows().div_ceil(16) {
             let rows = rows.slice(16 * half..rows.rows().min(16 * half + 16));
-            for step in 0..cols.div_ceil(F::VALUES) {
-                let offset = (from / F::VALUES + step) * F::BYTES;
+            for step in 0..cols.div_ceil(STEP) {
+                let offset = (from / STEP + step) * F::BYTES;
                 // SAFETY: the caller's promises; the offset lies inside the rows.
                 unsafe { self.fill_step::<F>(rows, offset, step, half) };
             }
@@ -110,8 +110,8 @@ impl Panel {
             let w = Bytes { at: bytes.as_ptr(), len: bytes.len() };
             let full = bytes.len() >= F::BYTES;
             // SAFETY: the bytes of `w` are a slice.
-            let decoded = unsafe { if full { F::decode::<true>(w) } else { F::decode::<false>(w) } };
-            for (codes, vector) in codes.iter_mut().zip(decoded.codes.as_ref()) {
+            let decoded = unsafe { if full { F::decode::<true, 2>(w) } else { F::decode::<false, 2>(w) } };
+            for (codes, vector) in codes.iter_mut().zip(&decoded.codes) {
                 codes[r] = *vector;
             }
             scales[r] = _mm512_castps_si512(decoded.scales);
@@ -120,21 +120,19 @@ impl Panel {
         for (codes, groups) in codes.iter().zip(F::GROUPS) {
             let dwords = transpose(codes);
             for (i, dword) in dwords.into_iter().enumerate() {
-                store(&mut self.codes[(step * F::VALUES + 16 * groups[i / 4]) / 4 + i % 4][half], dword);
+                store(&mut self.codes[(step * STEP + 16 * groups[i / 4]) / 4 + i % 4][half], dword);
             }
         }
-        let sub_blocks = F::VALUES / F::SUB;
-        let lanes = transpose(&scales);
-        for s in 0..sub_blocks {
-            store(&mut self.scales[step * sub_blocks + s][half], lanes[F::SCALES.0 + s * F::SCALES.1]);
+        let sub_blocks = STEP / F::SUB;
+        let at = step * sub_blocks;
+        for (to, lane) in self.scales[at..][..sub_blocks].iter_mut().zip(transpose(&scales)) {
+            store(&mut to[half], lane);
         }
         if F::MINS != 0 {
-            let lanes = transpose(&mins);
-            for s in 0..sub_blocks {
-                store(
-                    &mut self.mins[step * sub_blocks + s][half],
-                    lanes[F::MIN_LANES.0 + s * F::MIN_LANES.1],
-                );
+            // With sub-blocks of 32 they follow the scales.
+            let skip = if F::SUB == 32 { 8 } else { 0 };
+            for (to, lane) in self.mins[at..][..sub_blocks].iter_mut().zip(&transpose(&mins)[skip..]) {
+                store(&mut to[half], *lane);
             }
         }
     }
@@ -142,7 +140,7 @@ impl Panel {
 
 /// Stores a vector.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn store<T: bytemuck::Pod>(to: &mut [T; 16], vector: __m512i) {
     const { assert!(size_of::<T>() == 4) };
     // SAFETY: 64 bytes.
@@ -157,93 +155,109 @@ struct Tile<'a> {
     cols: usize,
 }
 
-impl Tile<'_> {
-    /// Multiplies the panel with tokens `t..t + T`.
+/// Products so far: for each token those with the two halves of the rows.
+type Sums<const T: usize> = [[__m512; 2]; T];
+
+impl<'a> Tile<'a> {
+    /// Multiplies the panel with tokens `t..t + T`, and writes the products to `out`, or adds them if the columns
+    /// are not the first.
     ///
     /// # Safety
     /// - The CPU has the features of this level.
+    /// - The panel holds the columns, of a format `F`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn multiply<F: Format, const T: usize>(
         &self,
         t: usize,
-        fix: &mut Corrections,
+        corrections: &mut Corrections,
         out: &mut MatMut<'_>,
     ) {
-        let tokens: [StepX<'_>; T] = core::array::from_fn(|i| {
-            let x = self.x.row(t + i);
-            StepX {
-                q: &x.q[self.from..][..self.cols],
-                d: &x.d[self.from / 32..][..self.cols / 32],
-                sums: &x.sums[self.from / 16..][..self.cols / 16],
-            }
-        });
-        for (i, x) in tokens.iter().enumerate() {
-            let per = F::SUB / 16;
-            for (s, sums) in x.sums.chunks_exact(per).enumerate() {
-                let sum: i32 = sums.iter().map(|&s| i32::from(s)).sum();
-                if F::MINS != 0 {
-                    fix.sums[i][s] = x.d[s * per / 2] * (F::MINS * sum) as f32;
-                } else {
-                    fix.starts[i][s] = -F::OFFSET * sum;
-                }
-            }
+        let x: [Q8<'_>; T] = core::array::from_fn(|i| self.columns(t + i));
+        for (i, x) in x.iter().enumerate() {
+            corrections.set::<F>(i, x);
         }
-
-        let columns = out.cols();
-        let masks = [lanes(columns), lanes(columns.saturating_sub(16))];
-        let mut sums = [[_mm512_setzero_ps(); 2]; T];
-        if self.from > 0 {
-            for i in 0..T {
-                let row = out.row(t + i);
-                for h in 0..2 {
-                    // SAFETY: the mask ends with the row.
-                    sums[i][h] =
-                        unsafe { _mm512_maskz_loadu_ps(masks[h], row.as_ptr().wrapping_add(16 * h)) };
-                }
-            }
-        }
+        let mut sums: Sums<T> = [[_mm512_setzero_ps(); 2]; T];
         for block in 0..self.cols / 32 {
-            let scale: [__m512; T] = core::array::from_fn(|i| _mm512_set1_ps(tokens[i].d[block]));
-            for part in 0..32 / F::SUB {
-                let s = block * (32 / F::SUB) + part;
-                let mut integers = [[_mm512_setzero_si512(); 2]; T];
-                if F::OFFSET != 0 {
-                    for i in 0..T {
-                        integers[i] = [_mm512_set1_epi32(fix.starts[i][s]); 2];
-                    }
+            self.block::<F, T>(block, &x, corrections, &mut sums);
+        }
+        let masks = [lanes(out.cols()), lanes(out.cols().saturating_sub(16))];
+        for (i, sums) in sums.into_iter().enumerate() {
+            let row = out.row(t + i).as_mut_ptr();
+            for (h, (sum, mask)) in sums.into_iter().zip(masks).enumerate() {
+                let at = row.wrapping_add(16 * h);
+                // SAFETY: the masks end with the row.
+                unsafe {
+                    let sum = match self.from {
+                        0 => sum,
+                        _ => _mm512_add_ps(_mm512_maskz_loadu_ps(mask, at), sum),
+                    };
+                    _mm512_mask_storeu_ps(at, mask, sum);
                 }
-                for k in 0..F::SUB / 4 {
-                    let at = s * F::SUB / 4 + k;
-                    let codes = self.panel.codes[at].each_ref().map(|c| super::format::bytes(c));
-                    for i in 0..T {
-                        // SAFETY: `at` is below `cols / 4`.
-                        let four = unsafe { tokens[i].q.as_ptr().cast::<i32>().add(at).read_unaligned() };
-                        let four = _mm512_set1_epi32(four);
-                        for h in 0..2 {
-                            integers[i][h] = _mm512_dpbusd_epi32(integers[i][h], codes[h], four);
-                        }
-                    }
+            }
+        }
+    }
+
+    /// The columns of token `t`.
+    fn columns(&self, t: usize) -> Q8<'a> {
+        let (x, from, cols) = (self.x.row(t), self.from, self.cols);
+        let (d, sums) = (&x.d[from / 32..][..cols / 32], &x.sums[from / 16..][..cols / 16]);
+        Q8 { cols, q: &x.q[from..][..cols], d, sums }
+    }
+
+    /// Adds the products of a block of 32 columns.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    fn block<F: Format, const T: usize>(
+        &self,
+        block: usize,
+        x: &[Q8<'_>; T],
+        corrections: &Corrections,
+        sums: &mut Sums<T>,
+    ) {
+        for part in 0..32 / F::SUB {
+            let s = block * (32 / F::SUB) + part;
+            let mut integers = [[_mm512_setzero_si512(); 2]; T];
+            if F::OFFSET != 0 {
+                for (integers, starts) in integers.iter_mut().zip(&corrections.starts) {
+                    *integers = [_mm512_set1_epi32(starts[s]); 2];
                 }
-                for h in 0..2 {
-                    let scales = super::format::floats(&self.panel.scales[s][h]);
-                    let mins = super::format::floats(&self.panel.mins[s][h]);
-                    for i in 0..T {
-                        let d = _mm512_mul_ps(scales, scale[i]);
-                        sums[i][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(integers[i][h]), d, sums[i][h]);
-                        if F::MINS != 0 {
-                            sums[i][h] = _mm512_fmadd_ps(mins, _mm512_set1_ps(fix.sums[i][s]), sums[i][h]);
-                        }
+            }
+            for at in s * F::SUB / 4..(s + 1) * F::SUB / 4 {
+                let [a, b] = &self.panel.codes[at];
+                let (a, b) = (bytes(a), bytes(b));
+                for (integers, x) in integers.iter_mut().zip(x) {
+                    debug_assert!(4 * at + 4 <= x.q.len());
+                    // SAFETY: block is below `cols / 32`, so these four codes are among the columns.
+                    let four = unsafe { x.q.as_ptr().cast::<i32>().add(at).read_unaligned() };
+                    let four = _mm512_set1_epi32(four);
+                    integers[0] = _mm512_dpbusd_epi32(integers[0], a, four);
+                    integers[1] = _mm512_dpbusd_epi32(integers[1], b, four);
+                }
+            }
+            for h in 0..2 {
+                let (scales, mins) = (floats(&self.panel.scales[s][h]), floats(&self.panel.mins[s][h]));
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let scales = _mm512_mul_ps(scales, _mm512_set1_ps(x[i].d[block]));
+                    sum[h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(integers[i][h]), scales, sum[h]);
+                    if F::MINS != 0 {
+                        sum[h] = _mm512_fmadd_ps(mins, _mm512_set1_ps(corrections.sums[i][s]), sum[h]);
                     }
                 }
             }
         }
-        for i in 0..T {
-            let row = out.row(t + i);
-            for h in 0..2 {
-                // SAFETY: the mask ends with the row.
-                unsafe {
-                    _mm512_mask_storeu_ps(row.as_mut_ptr().wrapping_add(16 * h), masks[h], sums[i][h]);
-                }
+    }
+}
+
+impl Corrections {
+    /// Sets those of token `i` of the tile.
+    fn set<F: Format>(&mut self, i: usize, x: &Q8<'_>) {
+        let groups = F::SUB / 16;
+        for (s, sums) in x.sums.chunks_exact(groups).enumerate() {
+            let sum: i32 = sums.iter().map(|&s| i32::from(s)).sum();
+            if F::MINS != 0 {
+                self.sums[i][s] = x.d[s * groups / 2] * (F::MINS * sum) as f32;
+            } else {
+                self.starts[i][s] = -F::OFFSET * sum;
             }
         }
     }
@@ -251,5 +265,5 @@ impl Tile<'_> {
 
 /// A mask of the first `n` lanes, all 16 for more.
 fn lanes(n: usize) -> u16 {
-    super::format::first(n.min(16)) as u16
+    first(n.min(16)) as u16
 }

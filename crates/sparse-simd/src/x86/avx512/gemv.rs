@@ -1,9 +1,10 @@
 //! Weights times one row of activations.
 //!
-//! Decoding is bound by memory, so this is about keeping the bus busy: two row streams far apart, each prefetched a
-//! few kilobytes ahead.
+//! Decoding is bound by memory, so this is about keeping the bus busy. Two or four rows at a time, far apart, are so
+//! many streams for the hardware's prefetchers; more prefetching, by instructions, made it slower on Zen 4.
 
-use super::format::{Bytes, Format, StepX};
+use super::format::{Bytes, Format, STEP, StepX, Sum};
+use super::transpose::totals;
 use crate::{Q8, Rows};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -11,81 +12,147 @@ use core::mem::MaybeUninit;
 /// Columns arranged at a time. More are done in several passes over the rows.
 const COLS: usize = 16384;
 
-/// Bytes that a stream is prefetched ahead.
-const AHEAD: usize = 4096;
+/// Rows shorter than this many bytes are done four at a time, to have less overhead per row; longer ones two at a
+/// time.
+const SHORT: usize = 1536;
 
-/// `out[0][r]` = row `r` of `w` times `x`, one token.
+/// `out[r]` = row `r` of `w` times `x`, one token.
 ///
 /// # Safety
 /// - The CPU has the features of this level.
 /// - The format of `w` is `F`, and the shapes fit together.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 pub(super) unsafe fn gemv<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut [f32]) {
-    // Steps have at least 128 values.
-    let mut arranged = [const { MaybeUninit::<F::X>::uninit() }; COLS / 128];
+    let mut arranged = [const { MaybeUninit::uninit() }; COLS / STEP];
     for from in (0..x.cols).step_by(COLS) {
         let cols = COLS.min(x.cols - from);
-        let steps = cols.div_ceil(F::VALUES);
+        let steps = cols.div_ceil(STEP);
         for (step, slot) in arranged[..steps].iter_mut().enumerate() {
-            let at = from + step * F::VALUES;
-            let part = StepX { q: &x.q[at..], d: &x.d[at / 32..], sums: &x.sums[at / 16..] };
-            if x.cols - at >= F::VALUES {
-                F::arrange(&part, slot);
-            } else {
-                let (mut q, mut d, mut sums) = ([0; 256], [0.0; 8], [0; 16]);
-                q[..part.q.len()].copy_from_slice(part.q);
-                d[..part.d.len()].copy_from_slice(part.d);
-                sums[..part.sums.len()].copy_from_slice(part.sums);
-                F::arrange(&StepX { q: &q, d: &d, sums: &sums }, slot);
-            }
+            slot.write(arrange::<F>(x, from + step * STEP));
         }
         // SAFETY: just written.
-        let arranged = unsafe { arranged[..steps].assume_init_ref() };
-
-        let (skip, len) = (from / F::VALUES * F::BYTES, cols * F::BYTES / F::VALUES);
-        let (count, half) = (out.len(), out.len() / 2);
-        let row = |r: usize| w.row(r)[skip..][..len].as_ptr();
-        let mut put = |r: usize, sum: f32| if from == 0 { out[r] = sum } else { out[r] += sum };
-        for r in 0..half {
-            // SAFETY: both rows have `len` bytes.
-            let [a, b] = unsafe { rows::<F, 2>([row(r), row(half + r)], len, arranged) };
-            put(r, a);
-            put(half + r, b);
-        }
-        for r in 2 * half..count {
-            // SAFETY: the row has `len` bytes.
-            let [a] = unsafe { rows::<F, 1>([row(r)], len, arranged) };
-            put(r, a);
+        let x = unsafe { core::slice::from_raw_parts(arranged.as_ptr().cast::<StepX>(), steps) };
+        let pass = Pass::new::<F>(w, from, cols, x);
+        // SAFETY: the caller's promises, and the tail is what the pass says.
+        unsafe {
+            match (w.row_bytes() < SHORT, pass.rest.div_ceil(F::BYTES / 2)) {
+                (true, 0) => pass.streams::<F, 4, 0>(out),
+                (true, 1) => pass.streams::<F, 4, 1>(out),
+                (true, _) => pass.streams::<F, 4, 2>(out),
+                (false, 0) => pass.streams::<F, 2, 0>(out),
+                (false, 1) => pass.streams::<F, 2, 1>(out),
+                (false, _) => pass.streams::<F, 2, 2>(out),
+            }
         }
     }
 }
 
-/// The products of `R` rows.
-///
-/// # Safety
-/// - The CPU has the features of this level.
-/// - `len` bytes can be read at each of `rows`, and `x` has a step for all of them.
+/// Some columns of all rows, and the activations for them.
+struct Pass<'a> {
+    w: Rows<'a>,
+    x: &'a [StepX],
+    /// Where in a row the columns begin, in bytes.
+    start: usize,
+    /// Bytes of the columns that are not a whole step.
+    rest: usize,
+}
+
+impl<'a> Pass<'a> {
+    fn new<F: Format>(w: Rows<'a>, from: usize, cols: usize, x: &'a [StepX]) -> Self {
+        let (start, len) = (from / STEP * F::BYTES, cols * F::BYTES / STEP);
+        assert!(start + len <= w.row_bytes() && x.len() == len.div_ceil(F::BYTES));
+        Self { w, x, start, rest: len % F::BYTES }
+    }
+
+    /// Adds to `out` the products of all rows, in `R` streams of rows; or sets it to them, if the columns are the
+    /// first. `TAIL` is the number of half steps that the rest of a row extends over.
+    ///
+    /// # Safety
+    /// - The CPU has the features of this level.
+    /// - The format of the weights is `F`, and `TAIL` is right.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn streams<F: Format, const R: usize, const TAIL: usize>(&self, out: &mut [f32]) {
+        let mut put = |r: usize, sum: f32| if self.start == 0 { out[r] = sum } else { out[r] += sum };
+        let (count, stride, some) = (self.w.rows(), self.w.row_bytes(), 16 / R);
+        let stream = count / R;
+        for first in (0..stream).step_by(some) {
+            let range = first..stream.min(first + some);
+            let mut sums = [_mm512_setzero_ps(); 16];
+            for (i, r) in range.clone().enumerate() {
+                // SAFETY: the caller's promises; all streams have row r.
+                let dots = unsafe { self.dots::<F, R, TAIL>(r, stream * stride) };
+                for (s, dot) in dots.into_iter().enumerate() {
+                    sums[s * some + i] = dot;
+                }
+            }
+            let totals = totals(&sums);
+            for (i, r) in range.enumerate() {
+                for s in 0..R {
+                    put(s * stream + r, totals[s * some + i]);
+                }
+            }
+        }
+        for r in R * stream..count {
+            // SAFETY: the caller's promises.
+            let [sum] = unsafe { self.dots::<F, 1, TAIL>(r, 0) };
+            put(r, _mm512_reduce_add_ps(sum));
+        }
+    }
+
+    /// The products, spread over the lanes, of row `r` and of the rows one, two.. times `stride` bytes further.
+    ///
+    /// # Safety
+    /// - As for [`streams`](Self::streams), and the rows exist.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn dots<F: Format, const R: usize, const TAIL: usize>(
+        &self,
+        r: usize,
+        stride: usize,
+    ) -> [__m512; R] {
+        let first = self.w.data().as_ptr().wrapping_add(r * self.w.row_bytes() + self.start);
+        let (mut sums, mut totals) = ([Sum::zero(); R], [_mm512_setzero_ps(); R]);
+        let (steps, tail) = self.x.split_at(self.x.len() - usize::from(TAIL > 0));
+        for (step, x) in steps.iter().enumerate() {
+            for (s, sum) in sums.iter_mut().enumerate() {
+                let w = Bytes { at: first.wrapping_add(s * stride + step * F::BYTES), len: F::BYTES };
+                // SAFETY: the step lies inside the row.
+                unsafe { sum.add::<F, true, 2>(w, x) };
+            }
+        }
+        if let Some(x) = tail.first() {
+            for (s, sum) in sums.iter_mut().enumerate() {
+                let w = Bytes { at: first.wrapping_add(s * stride + steps.len() * F::BYTES), len: self.rest };
+                // SAFETY: `rest` bytes of the row are left.
+                unsafe {
+                    if TAIL == 1 {
+                        sum.add::<F, false, 1>(w, x);
+                    } else {
+                        sum.add::<F, false, 2>(w, x);
+                    }
+                }
+            }
+        }
+        for (sum, total) in sums.into_iter().zip(&mut totals) {
+            *total = sum.total::<F>();
+        }
+        totals
+    }
+}
+
+/// Arranges the step at column `from`; columns past the end of the row are zero.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn rows<F: Format, const R: usize>(rows: [*const u8; R], len: usize, x: &[F::X]) -> [f32; R] {
-    let mut sums = [_mm512_setzero_ps(); R];
-    let (full, rest) = (len / F::BYTES, len % F::BYTES);
-    for (step, x) in x[..full].iter().enumerate() {
-        for r in 0..R {
-            let at = rows[r].wrapping_add(step * F::BYTES);
-            for line in (0..F::BYTES).step_by(64) {
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + line).cast());
-            }
-            // SAFETY: the step lies inside the row.
-            sums[r] = unsafe { F::dot::<true>(Bytes { at, len: F::BYTES }, x, sums[r]) };
-        }
+fn arrange<F: Format>(x: Q8<'_>, from: usize) -> StepX {
+    let (q, d, sums) = (&x.q[from..], &x.d[from / 32..], &x.sums[from / 16..]);
+    if let (Some(q), Some(d), Some(sums)) =
+        (q.as_chunks().0.first_chunk(), d.first_chunk(), sums.first_chunk())
+    {
+        return StepX::new::<F>(q, d, sums);
     }
-    if rest > 0 {
-        for r in 0..R {
-            let at = rows[r].wrapping_add(full * F::BYTES);
-            // SAFETY: `rest` bytes of the row are left.
-            sums[r] = unsafe { F::dot::<false>(Bytes { at, len: rest }, &x[full], sums[r]) };
-        }
-    }
-    sums.map(|s| _mm512_reduce_add_ps(s))
+    let (mut some_q, mut some_d, mut some_sums) = ([[0; 16]; STEP / 16], [0.0; STEP / 32], [0; STEP / 16]);
+    some_q.as_flattened_mut()[..q.len()].copy_from_slice(q);
+    some_d[..d.len()].copy_from_slice(d);
+    some_sums[..sums.len()].copy_from_slice(sums);
+    StepX::new::<F>(&some_q, &some_d, &some_sums)
 }

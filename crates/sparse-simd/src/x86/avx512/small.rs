@@ -1,94 +1,19 @@
-//! The formats with blocks of 32 values: steps of four blocks.
+//! The formats with blocks of 32 values: steps of eight blocks, in two halves.
 //!
-//! One vector holds the first 16 codes of the four blocks, the other the last 16: both have a block per lane, so
-//! one integer sum and one vector of scales, each four times, serve a whole step.
+//! Of each half, one vector holds the first 16 codes of the four blocks and another the last 16, so both have a
+//! block per lane. Two loads cover a half; a byte permutation sorts its codes into lanes.
 
-use super::format::{Bytes, Format, Step, StepX, bytes, floats, gather};
+use super::format::{Bytes, Format, Step, bytes};
 use crate::BlockFormat;
 use crate::layout::IQ4_NL_VALUES;
 use core::arch::x86_64::*;
-use core::marker::PhantomData;
-use core::mem::MaybeUninit;
 
-/// A format with blocks of 32.
-pub(super) trait Small {
-    const FORMAT: BlockFormat;
-    const OFFSET: i32 = 0;
-    const MINS: i32 = 0;
+/// First and last 16 codes of blocks 0 to 3, then of blocks 4 to 7.
+const GROUPS: [[usize; 4]; 4] = [[0, 2, 4, 6], [1, 3, 5, 7], [8, 10, 12, 14], [9, 11, 13, 15]];
 
-    /// Decodes four blocks, scales and minima four times each.
-    ///
-    /// # Safety
-    /// As for [`Format::decode`].
-    unsafe fn decode<const FULL: bool>(w: Bytes) -> Step<[__m512i; 2]>;
-}
-
-/// A [`Small`] format as a [`Format`].
-pub(super) struct Blocks<B>(PhantomData<B>);
-
-/// Activations of four blocks.
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-pub(super) struct SmallX {
-    codes: [[[i8; 16]; 4]; 2],
-    scales: [[f32; 4]; 4],
-    /// What the offset takes from each block's integer sum, in the first of its lanes.
-    start: [[i32; 4]; 4],
-    /// The sum of each block's values, a quarter in each of its lanes.
-    sums: [[f32; 4]; 4],
-}
-
-impl<B: Small> Format for Blocks<B> {
-    const BYTES: usize = 4 * B::FORMAT.block_bytes();
-    const VALUES: usize = 128;
-    const SUB: usize = 32;
-    const OFFSET: i32 = B::OFFSET;
-    const MINS: i32 = B::MINS;
-    const GROUPS: &'static [[usize; 4]] = &[[0, 2, 4, 6], [1, 3, 5, 7]];
-    const SCALES: (usize, usize) = (0, 4);
-    const MIN_LANES: (usize, usize) = (0, 4);
-
-    type X = SmallX;
-    type Codes = [__m512i; 2];
-
-    #[inline]
-    fn arrange(x: &StepX<'_>, out: &mut MaybeUninit<SmallX>) {
-        let (q, d) = (&x.q.as_chunks().0[..8], &x.d[..4]);
-        let (sums, _) = x.sums[..8].as_chunks::<2>();
-        let sum = |block: usize| i32::from(sums[block][0]) + i32::from(sums[block][1]);
-        let blocks = [0, 1, 2, 3];
-        out.write(SmallX {
-            codes: [gather(q, Self::GROUPS[0]), gather(q, Self::GROUPS[1])],
-            scales: blocks.map(|b| [d[b]; 4]),
-            start: blocks.map(|b| [-B::OFFSET * sum(b), 0, 0, 0]),
-            sums: blocks.map(|b| [d[b] * sum(b) as f32 * 0.25; 4]),
-        });
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn dot<const FULL: bool>(w: Bytes, x: &SmallX, sum: __m512) -> __m512 {
-        // SAFETY: the caller's promises.
-        let w = unsafe { B::decode::<FULL>(w) };
-        let start = if B::OFFSET == 0 { _mm512_setzero_si512() } else { bytes(&x.start) };
-        let first = _mm512_dpbusd_epi32(start, w.codes[0], bytes(&x.codes[0]));
-        let both = _mm512_dpbusd_epi32(first, w.codes[1], bytes(&x.codes[1]));
-        let scales = _mm512_mul_ps(w.scales, floats(&x.scales));
-        let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(both), scales, sum);
-        if B::MINS != 0 { _mm512_fmadd_ps(w.mins, floats(&x.sums), sum) } else { sum }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn decode<const FULL: bool>(w: Bytes) -> Step<[__m512i; 2]> {
-        // SAFETY: the caller's promises.
-        unsafe { B::decode::<FULL>(w) }
-    }
-}
-
-/// `vpermt2b` indices that gather, for each of four blocks of `stride` bytes, the 16 bytes `part(i)` of it; the
-/// second source begins `second` bytes into the step.
-const fn gather_bytes(stride: usize, second: usize, part: [usize; 16]) -> [u8; 64] {
+/// `vpermt2b` indices that gather, for each of four blocks of `stride` bytes, the 16 bytes `part` of it; the
+/// second source begins `second` bytes after the first.
+const fn gather(stride: usize, second: usize, part: [usize; 16]) -> [u8; 64] {
     let mut index = [0; 64];
     let mut i = 0;
     while i < 64 {
@@ -110,70 +35,118 @@ const fn run(from: usize) -> [usize; 16] {
     part
 }
 
-/// `vpermt2w` indices of the scales (words 0..16) and of the words behind them (words 16..32), each four times.
-const fn gather_scales(stride: usize, second: usize) -> [u16; 32] {
+/// `vpermt2w` indices of the scales of eight blocks (words 0 to 7) and of the words behind them (8 to 15); each
+/// source begins with a half.
+const fn scales_of_both(stride: usize) -> [u16; 32] {
     let mut index = [0; 32];
     let mut i = 0;
     while i < 32 {
-        let at = stride * (i % 16 / 4) + 2 * (i / 16);
+        index[i] = (stride / 2 * (i % 4) + i / 8 % 2 + 32 * (i / 4 % 2)) as u16;
+        i += 1;
+    }
+    index
+}
+
+/// `vpermt2w` indices of the scales of four blocks of one half, and of the words behind them, twice each; the
+/// second source begins `second` bytes after the first.
+const fn scales_of_half(stride: usize, second: usize) -> [u16; 32] {
+    let mut index = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        let at = stride * (i % 4) + 2 * (i / 8 % 2);
         index[i] = if at < 64 { at as u16 / 2 } else { (64 + at - second) as u16 / 2 };
         i += 1;
     }
     index
 }
 
+/// The scales and what follows them, from both halves' sources for [`scales_of_half`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn merge(index: &[u16; 32], [a, b]: [__m512i; 2], [c, d]: [__m512i; 2]) -> __m512i {
+    let index = bytes(index);
+    let first = _mm512_maskz_permutex2var_epi16(0x0f0f, a, index, b);
+    _mm512_or_si512(first, _mm512_maskz_permutex2var_epi16(0xf0f0, c, index, d))
+}
+
+/// The floats that 16 halves are.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn halves(words: __m512i) -> __m512 {
+    _mm512_cvtph_ps(_mm512_castsi512_si256(words))
+}
+
 /// Low and high nibbles.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn nibbles(x: __m512i) -> [__m512i; 2] {
     let mask = _mm512_set1_epi8(15);
     [_mm512_and_si512(x, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(x), mask)]
 }
 
-/// The scales, as [`gather_scales`] found them.
+/// The two loads of each half of a step: 64 bytes at its beginning and `N` bytes `second` further. If `HALVES` is
+/// 1 those of the second half are zero.
+///
+/// # Safety
+/// As for [`Format::decode`]; if `FULL` the bytes are there.
 #[inline]
-#[target_feature(enable = "avx512f")]
-fn low_halves(words: __m512i) -> __m512 {
-    _mm512_cvtph_ps(_mm512_castsi512_si256(words))
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn load<const FULL: bool, const HALVES: usize, const N: usize>(
+    w: Bytes,
+    half: usize,
+    second: usize,
+) -> [[__m512i; 2]; 2] {
+    let mut loads = [[_mm512_setzero_si512(); 2]; 2];
+    for (h, load) in loads.iter_mut().take(HALVES).enumerate() {
+        // SAFETY: the caller's promises.
+        *load = unsafe { [w.load::<FULL, 64>(h * half), w.load::<FULL, N>(h * half + second)] };
+    }
+    loads
 }
 
-/// The minima, as [`gather_scales`] found them.
+/// The vectors of codes of a step from those of its halves.
 #[inline]
-#[target_feature(enable = "avx512f")]
-fn high_halves(words: __m512i) -> __m512 {
-    _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(words))
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+fn both(halves: [[__m512i; 2]; 2], decode: impl Fn([__m512i; 2]) -> [__m512i; 2]) -> [__m512i; 4] {
+    let ([a, b], [c, d]) = (decode(halves[0]), decode(halves[1]));
+    [a, b, c, d]
 }
 
 pub(super) struct Q4_0;
-impl Small for Q4_0 {
-    const FORMAT: BlockFormat = BlockFormat::Q4_0;
+impl Format for Q4_0 {
+    const BYTES: usize = 8 * BlockFormat::Q4_0.block_bytes();
+    const SUB: usize = 32;
     const OFFSET: i32 = 8;
+    const GROUPS: [[usize; 4]; 4] = GROUPS;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn decode<const FULL: bool>(w: Bytes) -> Step<[__m512i; 2]> {
-        const CODES: [u8; 64] = gather_bytes(18, 64, run(2));
-        const SCALES: [u16; 32] = gather_scales(18, 64);
-        // SAFETY: the caller's promise; the step ends 64 bytes after the second offset.
-        let (a, b) = unsafe { (w.load::<FULL, 64>(0), w.load::<FULL, 8>(64)) };
+    unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
+        const CODES: [u8; 64] = gather(18, 64, run(2));
+        const SCALES: [u16; 32] = scales_of_both(18);
+        // SAFETY: the caller's promises; a half has 72 bytes.
+        let loads = unsafe { load::<FULL, HALVES, 8>(w, 72, 64) };
+        let scales = _mm512_permutex2var_epi16(loads[0][0], bytes(&SCALES), loads[1][0]);
         Step {
-            codes: nibbles(_mm512_permutex2var_epi8(a, bytes(&CODES), b)),
-            scales: low_halves(_mm512_permutexvar_epi16(bytes(&SCALES), a)),
+            codes: both(loads, |[a, b]| nibbles(_mm512_permutex2var_epi8(a, bytes(&CODES), b))),
+            scales: halves(scales),
             mins: _mm512_setzero_ps(),
         }
     }
 }
 
 pub(super) struct Iq4Nl;
-impl Small for Iq4Nl {
-    const FORMAT: BlockFormat = BlockFormat::Iq4Nl;
+impl Format for Iq4Nl {
+    const BYTES: usize = 8 * BlockFormat::Iq4Nl.block_bytes();
+    const SUB: usize = 32;
     const OFFSET: i32 = 128;
+    const GROUPS: [[usize; 4]; 4] = GROUPS;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn decode<const FULL: bool>(w: Bytes) -> Step<[__m512i; 2]> {
-        const CODES: [u8; 64] = gather_bytes(18, 64, run(2));
-        const SCALES: [u16; 32] = gather_scales(18, 64);
+    unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
+        const CODES: [u8; 64] = gather(18, 64, run(2));
+        const SCALES: [u16; 32] = scales_of_both(18);
         // Four copies, since `vpermb` looks at six bits: what is above the nibble does not matter.
         const VALUES: [u8; 64] = {
             let mut values = [0; 64];
@@ -184,42 +157,48 @@ impl Small for Iq4Nl {
             }
             values
         };
-        // SAFETY: the caller's promise; the step ends 64 bytes after the second offset.
-        let (a, b) = unsafe { (w.load::<FULL, 64>(0), w.load::<FULL, 8>(64)) };
-        let both = _mm512_permutex2var_epi8(a, bytes(&CODES), b);
+        // SAFETY: the caller's promises; a half has 72 bytes.
+        let loads = unsafe { load::<FULL, HALVES, 8>(w, 72, 64) };
+        let scales = _mm512_permutex2var_epi16(loads[0][0], bytes(&SCALES), loads[1][0]);
         let values = bytes(&VALUES);
         Step {
-            codes: [both, _mm512_srli_epi16::<4>(both)].map(|i| _mm512_permutexvar_epi8(i, values)),
-            scales: low_halves(_mm512_permutexvar_epi16(bytes(&SCALES), a)),
+            codes: both(loads, |[a, b]| {
+                let low = _mm512_permutex2var_epi8(a, bytes(&CODES), b);
+                let high = _mm512_srli_epi16::<4>(low);
+                [_mm512_permutexvar_epi8(low, values), _mm512_permutexvar_epi8(high, values)]
+            }),
+            scales: halves(scales),
             mins: _mm512_setzero_ps(),
         }
     }
 }
 
 pub(super) struct Q4_1;
-impl Small for Q4_1 {
-    const FORMAT: BlockFormat = BlockFormat::Q4_1;
+impl Format for Q4_1 {
+    const BYTES: usize = 8 * BlockFormat::Q4_1.block_bytes();
+    const SUB: usize = 32;
     const MINS: i32 = 1;
+    const GROUPS: [[usize; 4]; 4] = GROUPS;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn decode<const FULL: bool>(w: Bytes) -> Step<[__m512i; 2]> {
-        const CODES: [u8; 64] = gather_bytes(20, 64, run(4));
-        const SCALES: [u16; 32] = gather_scales(20, 64);
-        // SAFETY: the caller's promise; the step ends 64 bytes after the second offset.
-        let (a, b) = unsafe { (w.load::<FULL, 64>(0), w.load::<FULL, 16>(64)) };
-        let scales = _mm512_permutexvar_epi16(bytes(&SCALES), a);
+    unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
+        const CODES: [u8; 64] = gather(20, 64, run(4));
+        const SCALES: [u16; 32] = scales_of_both(20);
+        // SAFETY: the caller's promises; a half has 80 bytes.
+        let loads = unsafe { load::<FULL, HALVES, 16>(w, 80, 64) };
+        let scales = halves(_mm512_permutex2var_epi16(loads[0][0], bytes(&SCALES), loads[1][0]));
         Step {
-            codes: nibbles(_mm512_permutex2var_epi8(a, bytes(&CODES), b)),
-            scales: low_halves(scales),
-            mins: high_halves(scales),
+            codes: both(loads, |[a, b]| nibbles(_mm512_permutex2var_epi8(a, bytes(&CODES), b))),
+            scales,
+            mins: scales,
         }
     }
 }
 
-/// For each byte of `run(0)` the byte of the fifth bits that [`fifth_bits`] wants there: in turn that of the
-/// block's first 16 codes and of its last, from `at` on.
-const fn gather_fifth(at: usize) -> [usize; 16] {
+/// For each of 16 bytes the byte of a block's fifth bits that [`fifth_bits`] wants there: in turn of the first 16
+/// codes and of the last, from `at` on.
+const fn fifth(at: usize) -> [usize; 16] {
     let mut part = [0; 16];
     let mut i = 0;
     while i < 16 {
@@ -232,14 +211,14 @@ const fn gather_fifth(at: usize) -> [usize; 16] {
 /// Adds the fifth bits to two vectors of four-bit codes. A quadword of `bits` is four times the 8 bits of its
 /// codes in the first vector, followed by those of the second.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn fifth_bits(nibbles: __m512i, bits: __m512i) -> [__m512i; 2] {
-    /// Bit offsets that move the bit of byte `i` to bit 4 of it.
-    const fn offsets(from: u8) -> [u8; 64] {
+    /// Bit offsets that move bit `from + i` to bit 4 of byte `i`.
+    const fn offsets(from: usize) -> [u8; 64] {
         let mut offset = [0; 64];
         let mut i = 0;
         while i < 64 {
-            offset[i as usize] = (i % 8 + from + 60) % 64;
+            offset[i] = ((i % 8 + from + 60) % 64) as u8;
             i += 1;
         }
         offset
@@ -257,81 +236,92 @@ fn fifth_bits(nibbles: __m512i, bits: __m512i) -> [__m512i; 2] {
 }
 
 pub(super) struct Q5_0;
-impl Small for Q5_0 {
-    const FORMAT: BlockFormat = BlockFormat::Q5_0;
+impl Format for Q5_0 {
+    const BYTES: usize = 8 * BlockFormat::Q5_0.block_bytes();
+    const SUB: usize = 32;
     const OFFSET: i32 = 16;
+    const GROUPS: [[usize; 4]; 4] = GROUPS;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn decode<const FULL: bool>(w: Bytes) -> Step<[__m512i; 2]> {
-        const CODES: [u8; 64] = gather_bytes(22, 56, run(6));
-        const FIFTH: [u8; 64] = gather_bytes(22, 56, gather_fifth(2));
-        const SCALES: [u16; 32] = gather_scales(22, 56);
-        // SAFETY: the caller's promise; the step ends 64 bytes after the second offset.
-        let (a, b) = unsafe { (w.load::<FULL, 64>(0), w.load::<FULL, 32>(56)) };
+    unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
+        const CODES: [u8; 64] = gather(22, 24, run(6));
+        const FIFTH: [u8; 64] = gather(22, 24, fifth(2));
+        const SCALES: [u16; 32] = scales_of_half(22, 24);
+        // SAFETY: the caller's promises; a half has 88 bytes.
+        let loads = unsafe { load::<FULL, HALVES, 64>(w, 88, 24) };
         Step {
-            codes: fifth_bits(
-                _mm512_permutex2var_epi8(a, bytes(&CODES), b),
-                _mm512_permutex2var_epi8(a, bytes(&FIFTH), b),
-            ),
-            scales: low_halves(_mm512_permutex2var_epi16(a, bytes(&SCALES), b)),
+            codes: both(loads, |[a, b]| {
+                fifth_bits(
+                    _mm512_permutex2var_epi8(a, bytes(&CODES), b),
+                    _mm512_permutex2var_epi8(a, bytes(&FIFTH), b),
+                )
+            }),
+            scales: halves(merge(&SCALES, loads[0], loads[1])),
             mins: _mm512_setzero_ps(),
         }
     }
 }
 
 pub(super) struct Q5_1;
-impl Small for Q5_1 {
-    const FORMAT: BlockFormat = BlockFormat::Q5_1;
+impl Format for Q5_1 {
+    const BYTES: usize = 8 * BlockFormat::Q5_1.block_bytes();
+    const SUB: usize = 32;
     const MINS: i32 = 1;
+    const GROUPS: [[usize; 4]; 4] = GROUPS;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn decode<const FULL: bool>(w: Bytes) -> Step<[__m512i; 2]> {
-        const CODES: [u8; 64] = gather_bytes(24, 64, run(8));
-        const FIFTH: [u8; 64] = gather_bytes(24, 64, gather_fifth(4));
-        const SCALES: [u16; 32] = gather_scales(24, 64);
-        // SAFETY: the caller's promise; the step ends 64 bytes after the second offset.
-        let (a, b) = unsafe { (w.load::<FULL, 64>(0), w.load::<FULL, 32>(64)) };
-        let scales = _mm512_permutex2var_epi16(a, bytes(&SCALES), b);
+    unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
+        const CODES: [u8; 64] = gather(24, 32, run(8));
+        const FIFTH: [u8; 64] = gather(24, 32, fifth(4));
+        const SCALES: [u16; 32] = scales_of_half(24, 32);
+        // SAFETY: the caller's promises; a half has 96 bytes.
+        let loads = unsafe { load::<FULL, HALVES, 64>(w, 96, 32) };
+        let scales = halves(merge(&SCALES, loads[0], loads[1]));
         Step {
-            codes: fifth_bits(
-                _mm512_permutex2var_epi8(a, bytes(&CODES), b),
-                _mm512_permutex2var_epi8(a, bytes(&FIFTH), b),
-            ),
-            scales: low_halves(scales),
-            mins: high_halves(scales),
+            codes: both(loads, |[a, b]| {
+                fifth_bits(
+                    _mm512_permutex2var_epi8(a, bytes(&CODES), b),
+                    _mm512_permutex2var_epi8(a, bytes(&FIFTH), b),
+                )
+            }),
+            scales,
+            mins: scales,
         }
     }
 }
 
 pub(super) struct Q8_0;
-impl Small for Q8_0 {
-    const FORMAT: BlockFormat = BlockFormat::Q8_0;
+impl Format for Q8_0 {
+    const BYTES: usize = 8 * BlockFormat::Q8_0.block_bytes();
+    const SUB: usize = 32;
     const OFFSET: i32 = 128;
+    const GROUPS: [[usize; 4]; 4] = GROUPS;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn decode<const FULL: bool>(w: Bytes) -> Step<[__m512i; 2]> {
-        /// Two blocks from each of two loads 68 bytes apart.
-        const fn two_and_two(part: [usize; 16]) -> [u8; 64] {
-            gather_bytes(34, 68, part)
-        }
-        // The first 16 codes of a block from loads at bytes 0 and 68, the last 16 from loads at 4 and 72.
-        const FIRST: [u8; 64] = two_and_two(run(2));
-        const LAST: [u8; 64] = two_and_two(run(14));
-        const SCALES: [u16; 32] = gather_scales(34, 68);
-        // SAFETY: the caller's promise; the step ends 64 bytes after the last offset.
-        let (a, b, c, d) = unsafe {
-            (w.load::<FULL, 64>(0), w.load::<FULL, 64>(68), w.load::<FULL, 64>(4), w.load::<FULL, 64>(72))
+    unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
+        // A half is four blocks of 34 bytes: loads at 0 and 68 cover the scales and the first 16 codes of all
+        // four, loads at 4 and 72 the last 16.
+        const FIRST: [u8; 64] = gather(34, 68, run(2));
+        const LAST: [u8; 64] = gather(34, 68, run(14));
+        const SCALES: [u16; 32] = scales_of_half(34, 68);
+        let shifted = Bytes { at: w.at.wrapping_add(4), len: w.len - 4 };
+        // SAFETY: the caller's promises; a half has 136 bytes.
+        let (first, last) =
+            unsafe { (load::<FULL, HALVES, 64>(w, 136, 68), load::<FULL, HALVES, 64>(shifted, 136, 68)) };
+        let codes = |index: &[u8; 64], [a, b]: [__m512i; 2]| {
+            _mm512_xor_si512(_mm512_permutex2var_epi8(a, bytes(index), b), _mm512_set1_epi8(-128))
         };
-        let flip = _mm512_set1_epi8(-128);
         Step {
             codes: [
-                _mm512_xor_si512(_mm512_permutex2var_epi8(a, bytes(&FIRST), b), flip),
-                _mm512_xor_si512(_mm512_permutex2var_epi8(c, bytes(&LAST), d), flip),
+                codes(&FIRST, first[0]),
+                codes(&LAST, last[0]),
+                codes(&FIRST, first[1]),
+                codes(&LAST, last[1]),
             ],
-            scales: low_halves(_mm512_permutex2var_epi16(a, bytes(&SCALES), b)),
+            scales: halves(merge(&SCALES, first[0], first[1])),
             mins: _mm512_setzero_ps(),
         }
     }

@@ -1,138 +1,15 @@
-//! The K formats: steps of one super-block of 256 values.
+//! The K formats: a step is one super-block.
 
-use super::format::{Bytes, Format, Step, StepX, bytes, floats, gather};
+use super::format::{Bytes, Format, Step, bytes};
 use crate::BlockFormat;
 use core::arch::x86_64::*;
-use core::marker::PhantomData;
-use core::mem::MaybeUninit;
-
-/// A format with super-blocks of 256.
-pub(super) trait Super {
-    const FORMAT: BlockFormat;
-    /// Values per scale.
-    const SUB: usize;
-    const OFFSET: i32 = 0;
-    const MINS: i32 = 0;
-    /// As in [`Format`]. With sub-blocks of 32, vectors 0 and 1 share four sub-blocks, and so do 2 and 3.
-    const GROUPS: [[usize; 4]; 4];
-
-    /// Decodes a super-block. With sub-blocks of 16, `scales` and `mins` have a lane for each; with 32 both are
-    /// the same vector: eight scales, then eight minima.
-    ///
-    /// # Safety
-    /// - The CPU has the features of this level.
-    /// - The bytes of a block can be read at `w`.
-    unsafe fn decode(w: *const u8) -> Step<[__m512i; 4]>;
-}
-
-/// A [`Super`] format as a [`Format`].
-pub(super) struct SuperBlocks<S>(PhantomData<S>);
-
-/// Activations of a super-block.
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-pub(super) struct SuperX {
-    codes: [[[i8; 16]; 4]; 4],
-    /// The lanes match those of the weights' scales.
-    scales: [f32; 16],
-    /// What the offset takes from each sub-block's integer sum, in the first of its lanes.
-    start: [[[i32; 4]; 4]; 4],
-    /// The negative sums of the sub-blocks' values; the lanes match those of the weights' minima.
-    sums: [f32; 16],
-}
-
-impl<S: Super> SuperBlocks<S> {
-    /// `vpermps` indices that bring the scales of vector `v`'s sub-blocks above their integer sums.
-    const SPREAD: [[i32; 16]; 4] = {
-        let mut spread = [[0; 16]; 4];
-        let mut i = 0;
-        while i < 64 {
-            spread[i / 16][i % 16] = (S::GROUPS[i / 16][i % 16 / 4] * 16 / S::SUB) as i32;
-            i += 1;
-        }
-        spread
-    };
-}
-
-impl<S: Super> Format for SuperBlocks<S> {
-    const BYTES: usize = S::FORMAT.block_bytes();
-    const VALUES: usize = 256;
-    const SUB: usize = S::SUB;
-    const OFFSET: i32 = S::OFFSET;
-    const MINS: i32 = S::MINS;
-    const GROUPS: &'static [[usize; 4]] = &S::GROUPS;
-    const SCALES: (usize, usize) = (0, 1);
-    const MIN_LANES: (usize, usize) = if S::SUB == 32 { (8, 1) } else { (0, 1) };
-
-    type X = SuperX;
-    type Codes = [__m512i; 4];
-
-    #[inline]
-    fn arrange(x: &StepX<'_>, out: &mut MaybeUninit<SuperX>) {
-        let (q, d, sums) = (&x.q.as_chunks().0[..16], &x.d[..8], &x.sums[..16]);
-        // Per group of 16, or per sub-block of 32 and then the minima of those.
-        let mut scales = core::array::from_fn(|i| d[i / 2]);
-        let mut negative = core::array::from_fn(|i| -d[i / 2] * f32::from(sums[i]));
-        if S::SUB == 32 {
-            scales =
-                core::array::from_fn(
-                    |i| {
-                        if i < 8 { d[i] } else { negative[2 * i - 16] + negative[2 * i - 15] }
-                    },
-                );
-            negative = [0.0; 16];
-        }
-        let start = |g: usize| [-S::OFFSET * i32::from(sums[g]), 0, 0, 0];
-        out.write(SuperX {
-            codes: S::GROUPS.map(|groups| gather(q, groups)),
-            scales,
-            start: S::GROUPS.map(|groups| groups.map(start)),
-            sums: negative,
-        });
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn dot<const FULL: bool>(w: Bytes, x: &SuperX, mut sum: __m512) -> __m512 {
-        // SAFETY: the caller's promises; rows are whole super-blocks.
-        let w = unsafe { S::decode(w.at) };
-        let scales = _mm512_mul_ps(w.scales, floats(&x.scales));
-        if S::MINS != 0 {
-            sum = if S::SUB == 32 {
-                _mm512_mask_add_ps(sum, 0xff00, sum, scales)
-            } else {
-                _mm512_fmadd_ps(w.mins, floats(&x.sums), sum)
-            };
-        }
-        let mut integers = _mm512_setzero_si512();
-        for v in 0..4 {
-            // With sub-blocks of 32 the sum of an even vector goes on in the next one.
-            if S::SUB == 16 || v % 2 == 0 {
-                integers = if S::OFFSET == 0 { _mm512_setzero_si512() } else { bytes(&x.start[v]) };
-            }
-            integers = _mm512_dpbusd_epi32(integers, w.codes[v], bytes(&x.codes[v]));
-            if S::SUB == 16 || v % 2 == 1 {
-                let spread = _mm512_permutexvar_ps(bytes(&Self::SPREAD[v]), scales);
-                sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(integers), spread, sum);
-            }
-        }
-        sum
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn decode<const FULL: bool>(w: Bytes) -> Step<[__m512i; 4]> {
-        // SAFETY: the caller's promises; rows are whole super-blocks.
-        unsafe { S::decode(w.at) }
-    }
-}
 
 /// 64 bytes at `p`.
 ///
 /// # Safety
 /// - They can be read.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn load64(p: *const u8) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe { _mm512_loadu_si512(p.cast()) }
@@ -143,7 +20,7 @@ unsafe fn load64(p: *const u8) -> __m512i {
 /// # Safety
 /// - They can be read.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn load32(p: *const u8) -> __m512i {
     // SAFETY: the caller's promise.
     _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(p.cast()) })
@@ -154,7 +31,7 @@ unsafe fn load32(p: *const u8) -> __m512i {
 /// # Safety
 /// - They can be read.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn load16(p: *const u8) -> __m128i {
     // SAFETY: the caller's promise.
     unsafe { _mm_loadu_si128(p.cast()) }
@@ -165,7 +42,7 @@ unsafe fn load16(p: *const u8) -> __m128i {
 /// # Safety
 /// - Its two bytes can be read.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn half(p: *const u8) -> __m512 {
     // SAFETY: the caller's promise.
     _mm512_cvtph_ps(_mm256_set1_epi16(unsafe { p.cast::<i16>().read_unaligned() }))
@@ -173,7 +50,7 @@ unsafe fn half(p: *const u8) -> __m512 {
 
 /// 16 bytes for a register.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn bytes16(x: &[u8; 16]) -> __m128i {
     // SAFETY: 16 bytes.
     unsafe { _mm_loadu_si128(x.as_ptr().cast()) }
@@ -181,7 +58,7 @@ fn bytes16(x: &[u8; 16]) -> __m128i {
 
 /// `(low & low_mask) | (high & high_mask)` for a `low_mask` and a `high_mask` inside `both` that do not overlap.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn join(low_mask: u8, low: __m512i, high: __m512i, both: u8) -> __m512i {
     let select = _mm512_set1_epi8(low_mask as i8);
     let joined = _mm512_ternarylogic_epi64::<0b11001010>(select, low, high);
@@ -226,7 +103,7 @@ const NIBBLE_GROUPS: [[usize; 4]; 4] = [[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10,
 /// # Safety
 /// - They can be read.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn load_nibbles(p: *const u8) -> [__m512i; 2] {
     // SAFETY: the caller's promise.
     let (a, b) = unsafe { (load64(p), load64(p.add(64))) };
@@ -234,15 +111,16 @@ unsafe fn load_nibbles(p: *const u8) -> [__m512i; 2] {
 }
 
 pub(super) struct Q4K;
-impl Super for Q4K {
-    const FORMAT: BlockFormat = BlockFormat::Q4K;
+impl Format for Q4K {
+    const BYTES: usize = BlockFormat::Q4K.block_bytes();
     const SUB: usize = 32;
     const MINS: i32 = -1;
     const GROUPS: [[usize; 4]; 4] = NIBBLE_GROUPS;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn decode(w: *const u8) -> Step<[__m512i; 4]> {
+    unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
+        let w = w.at;
         // SAFETY: the caller's promise: 16 bytes of header, 128 of nibbles.
         let (header, [a, b]) = unsafe { (load16(w), load_nibbles(w.add(16))) };
         let mask = _mm512_set1_epi8(15);
@@ -253,15 +131,16 @@ impl Super for Q4K {
 }
 
 pub(super) struct Q5K;
-impl Super for Q5K {
-    const FORMAT: BlockFormat = BlockFormat::Q5K;
+impl Format for Q5K {
+    const BYTES: usize = BlockFormat::Q5K.block_bytes();
     const SUB: usize = 32;
     const MINS: i32 = -1;
     const GROUPS: [[usize; 4]; 4] = NIBBLE_GROUPS;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn decode(w: *const u8) -> Step<[__m512i; 4]> {
+    unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
+        let w = w.at;
         // Sub-block s has bit s.
         const EVEN: [u8; 64] = move_bits([0, 2, 4, 6], 4);
         const ODD: [u8; 64] = move_bits([1, 3, 5, 7], 4);
@@ -285,15 +164,16 @@ impl Super for Q5K {
 }
 
 pub(super) struct Q6K;
-impl Super for Q6K {
-    const FORMAT: BlockFormat = BlockFormat::Q6K;
+impl Format for Q6K {
+    const BYTES: usize = BlockFormat::Q6K.block_bytes();
     const SUB: usize = 16;
     const OFFSET: i32 = 32;
     const GROUPS: [[usize; 4]; 4] = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]];
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn decode(w: *const u8) -> Step<[__m512i; 4]> {
+    unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
+        let w = w.at;
         // Per half of 128 values, the 32 values from 32 j on have bits 2j and 2j + 1 of the high bytes.
         const FIRST: [u8; 64] = move_bits([0, 0, 2, 2], 4);
         const LAST: [u8; 64] = move_bits([4, 4, 6, 6], 4);
@@ -320,15 +200,16 @@ impl Super for Q6K {
 const PAIR_GROUPS: [[usize; 4]; 4] = [[0, 1, 8, 9], [2, 3, 10, 11], [4, 5, 12, 13], [6, 7, 14, 15]];
 
 pub(super) struct Q3K;
-impl Super for Q3K {
-    const FORMAT: BlockFormat = BlockFormat::Q3K;
+impl Format for Q3K {
+    const BYTES: usize = BlockFormat::Q3K.block_bytes();
     const SUB: usize = 16;
     const OFFSET: i32 = 4;
     const GROUPS: [[usize; 4]; 4] = PAIR_GROUPS;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn decode(w: *const u8) -> Step<[__m512i; 4]> {
+    unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
+        let w = w.at;
         const fn third_bits(j: usize) -> [u8; 64] {
             move_bits([j, j, 4 + j, 4 + j], 2)
         }
@@ -373,15 +254,16 @@ impl Super for Q3K {
 }
 
 pub(super) struct Q2K;
-impl Super for Q2K {
-    const FORMAT: BlockFormat = BlockFormat::Q2K;
+impl Format for Q2K {
+    const BYTES: usize = BlockFormat::Q2K.block_bytes();
     const SUB: usize = 16;
     const MINS: i32 = -1;
     const GROUPS: [[usize; 4]; 4] = PAIR_GROUPS;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn decode(w: *const u8) -> Step<[__m512i; 4]> {
+    unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
+        let w = w.at;
         // SAFETY: the caller's promise: 16 bytes of scales, 64 of codes, d, dmin.
         let (header, low, d, dmin) =
             unsafe { (load16(w), load64(w.add(16)), half(w.add(80)), half(w.add(82))) };
