@@ -7,8 +7,9 @@ use crate::{Kernels, Level, MatMut, Q8, Rows};
 use half::f16;
 use proptest::prelude::*;
 
-/// Shapes as (rows, cols, tokens): odd and even numbers of rows, whole and part steps, all remainders of tiles.
-const SHAPES: [(usize, usize, usize); 12] = [
+/// Shapes as (rows, cols, tokens): odd and even numbers of rows, whole and part steps, all remainders of tiles, more
+/// columns than a kernel takes at a time.
+const SHAPES: [(usize, usize, usize); 15] = [
     (0, 256, 2),
     (1, 256, 1),
     (2, 256, 0),
@@ -21,10 +22,13 @@ const SHAPES: [(usize, usize, usize); 12] = [
     (6, 2048, 9),
     (64, 256, 1),
     (9, 5632, 17),
+    (75, 256, 1),
+    (70, 768, 7),
+    (5, 16896, 1),
 ];
 
 /// The same for formats with blocks of 32.
-const SMALL_SHAPES: [(usize, usize, usize); 10] = [
+const SMALL_SHAPES: [(usize, usize, usize); 13] = [
     (1, 32, 1),
     (2, 64, 1),
     (3, 96, 2),
@@ -35,6 +39,9 @@ const SMALL_SHAPES: [(usize, usize, usize); 10] = [
     (33, 576, 1),
     (6, 576, 8),
     (7, 1568, 6),
+    (71, 1568, 1),
+    (67, 608, 7),
+    (5, 16416, 2),
 ];
 
 fn shapes(format: BlockFormat) -> impl Iterator<Item = (usize, usize, usize)> {

@@ -1,10 +1,10 @@
 //! Kernels for AVX-512 F, BW, VL, DQ, VNNI and VBMI.
 //!
-//! - `format` is what the drivers `gemv` (one token) and `gemm` (several) need of a quantised format; `small` and
-//!   `supers` provide it for the formats with blocks of 32 and of 256 values.
+//! - `format` is what the drivers `gemv` (one token) and `gemm` (several) need of a quantised format; `small`
+//!   and `supers` provide it for the formats with blocks of 32 and of 256 values.
 //!
-//! Everything else is the AVX2 level's: on Zen 4, which executes 512-bit operations in two halves, float products
-//! were no faster with wider vectors.
+//! Everything else is the AVX2 level's: on Zen 4, which executes 512-bit operations in two halves, float
+//! products were no faster with wider vectors.
 
 mod format;
 mod gemm;

@@ -18,8 +18,8 @@ pub(super) trait Format {
     const OFFSET: i32 = 0;
     /// Whether there is a minimum beside each scale, added (1) or subtracted (-1); then the offset is zero.
     const MINS: i32 = 0;
-    /// The groups in the lanes of each vector. With sub-blocks of 32, vectors 0 and 1 hold the two groups of the
-    /// same four sub-blocks, and so do 2 and 3.
+    /// The groups in the lanes of each vector. With sub-blocks of 32, vectors 0 and 1 hold the two groups of
+    /// the same four sub-blocks, and so do 2 and 3.
     const GROUPS: [[usize; 4]; 4];
 
     /// `vpermps` indices that bring the scales of each vector's sub-blocks above its four-code sums.
@@ -37,8 +37,8 @@ pub(super) trait Format {
     ///
     /// # Safety
     /// - The CPU has the features of this level.
-    /// - `w` can be read; if `FULL` all [`BYTES`](Self::BYTES) of it. It is not empty, and whole super-blocks if
-    ///   the format has those.
+    /// - `w` can be read; if `FULL` all [`BYTES`](Self::BYTES) of it. It is not empty, and whole super-blocks
+    ///   if the format has those.
     unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step;
 }
 
@@ -169,8 +169,8 @@ pub(super) struct Bytes {
 }
 
 impl Bytes {
-    /// The `N` (64, 16 or 8) bytes at `offset`; nothing in particular follows them in the vector. Unless `FULL`,
-    /// bytes that are not of the row are not read, and zero.
+    /// The `N` (64, 16 or 8) bytes at `offset`; nothing in particular follows them in the vector. Unless
+    /// `FULL`, bytes that are not of the row are not read, and zero.
     ///
     /// # Safety
     /// - `len` bytes can be read at `at`; if `FULL`, that includes all `N`.

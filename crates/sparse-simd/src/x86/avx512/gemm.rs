@@ -1,8 +1,8 @@
 //! Weights times many rows of activations.
 //!
-//! A tile is 32 weight rows by a few tokens. The weights of a tile are decoded once into a [`Panel`], transposed so
-//! that a lane is a weight row, and multiplied with one broadcast dword of activations (four columns) at a time.
-//! No horizontal sums, and all tokens share the decoding.
+//! A tile is 32 weight rows by a few tokens. The weights of a tile are decoded once into a [`Panel`],
+//! transposed so that a lane is a weight row, and multiplied with one broadcast dword of activations (four
+//! columns) at a time. No horizontal sums, and all tokens share the decoding.
 
 use super::format::{Bytes, Format, STEP, bytes, first, floats};
 use super::transpose::transpose;
@@ -159,8 +159,8 @@ struct Tile<'a> {
 type Sums<const T: usize> = [[__m512; 2]; T];
 
 impl<'a> Tile<'a> {
-    /// Multiplies the panel with tokens `t..t + T`, and writes the products to `out`, or adds them if the columns
-    /// are not the first.
+    /// Multiplies the panel with tokens `t..t + T`, and writes the products to `out`, or adds them if the
+    /// columns are not the first.
     ///
     /// # Safety
     /// - The CPU has the features of this level.
@@ -176,10 +176,7 @@ impl<'a> Tile<'a> {
         for (i, x) in x.iter().enumerate() {
             corrections.set::<F>(i, x);
         }
-        let mut sums: Sums<T> = [[_mm512_setzero_ps(); 2]; T];
-        for block in 0..self.cols / 32 {
-            self.block::<F, T>(block, &x, corrections, &mut sums);
-        }
+        let sums = self.products::<F, T>(&x, corrections);
         let masks = [lanes(out.cols()), lanes(out.cols().saturating_sub(16))];
         for (i, sums) in sums.into_iter().enumerate() {
             let row = out.row(t + i).as_mut_ptr();
@@ -204,40 +201,39 @@ impl<'a> Tile<'a> {
         Q8 { cols, q: &x.q[from..][..cols], d, sums }
     }
 
-    /// Adds the products of a block of 32 columns.
+    /// The products of the panel with some tokens' columns.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    fn block<F: Format, const T: usize>(
-        &self,
-        block: usize,
-        x: &[Q8<'_>; T],
-        corrections: &Corrections,
-        sums: &mut Sums<T>,
-    ) {
-        for part in 0..32 / F::SUB {
-            let s = block * (32 / F::SUB) + part;
+    fn products<F: Format, const T: usize>(&self, x: &[Q8<'_>; T], corrections: &Corrections) -> Sums<T> {
+        let mut sums = [[_mm512_setzero_ps(); 2]; T];
+        for s in 0..self.cols / F::SUB {
             let mut integers = [[_mm512_setzero_si512(); 2]; T];
             if F::OFFSET != 0 {
                 for (integers, starts) in integers.iter_mut().zip(&corrections.starts) {
                     *integers = [_mm512_set1_epi32(starts[s]); 2];
                 }
             }
-            for at in s * F::SUB / 4..(s + 1) * F::SUB / 4 {
+            for k in 0..F::SUB / 4 {
+                let at = s * F::SUB / 4 + k;
                 let [a, b] = &self.panel.codes[at];
                 let (a, b) = (bytes(a), bytes(b));
                 for (integers, x) in integers.iter_mut().zip(x) {
                     debug_assert!(4 * at + 4 <= x.q.len());
-                    // SAFETY: block is below `cols / 32`, so these four codes are among the columns.
+                    // SAFETY: `at` is below `cols / 4`.
                     let four = unsafe { x.q.as_ptr().cast::<i32>().add(at).read_unaligned() };
                     let four = _mm512_set1_epi32(four);
                     integers[0] = _mm512_dpbusd_epi32(integers[0], a, four);
                     integers[1] = _mm512_dpbusd_epi32(integers[1], b, four);
                 }
             }
+            let mut dx = [_mm512_setzero_ps(); T];
+            for (dx, x) in dx.iter_mut().zip(x) {
+                *dx = _mm512_set1_ps(x.d[s * F::SUB / 32]);
+            }
             for h in 0..2 {
                 let (scales, mins) = (floats(&self.panel.scales[s][h]), floats(&self.panel.mins[s][h]));
                 for (i, sum) in sums.iter_mut().enumerate() {
-                    let scales = _mm512_mul_ps(scales, _mm512_set1_ps(x[i].d[block]));
+                    let scales = _mm512_mul_ps(scales, dx[i]);
                     sum[h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(integers[i][h]), scales, sum[h]);
                     if F::MINS != 0 {
                         sum[h] = _mm512_fmadd_ps(mins, _mm512_set1_ps(corrections.sums[i][s]), sum[h]);
@@ -245,11 +241,14 @@ impl<'a> Tile<'a> {
                 }
             }
         }
+        sums
     }
 }
 
 impl Corrections {
     /// Sets those of token `i` of the tile.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     fn set<F: Format>(&mut self, i: usize, x: &Q8<'_>) {
         let groups = F::SUB / 16;
         for (s, sums) in x.sums.chunks_exact(groups).enumerate() {

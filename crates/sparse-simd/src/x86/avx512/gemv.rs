@@ -1,7 +1,8 @@
 //! Weights times one row of activations.
 //!
-//! Decoding is bound by memory, so this is about keeping the bus busy. Two or four rows at a time, far apart, are so
-//! many streams for the hardware's prefetchers; more prefetching, by instructions, made it slower on Zen 4.
+//! Decoding is bound by memory, so this is about keeping the bus busy. Two or four rows at a time, far apart,
+//! are so many streams for the hardware's prefetchers; more prefetching, by instructions, made it slower on
+//! Zen 4.
 
 use super::format::{Bytes, Format, STEP, StepX, Sum};
 use super::transpose::totals;
@@ -12,8 +13,8 @@ use core::mem::MaybeUninit;
 /// Columns arranged at a time. More are done in several passes over the rows.
 const COLS: usize = 16384;
 
-/// Rows shorter than this many bytes are done four at a time, to have less overhead per row; longer ones two at a
-/// time.
+/// Rows shorter than this many bytes are done four at a time, to have less overhead per row; longer ones two
+/// at a time.
 const SHORT: usize = 1536;
 
 /// `out[r]` = row `r` of `w` times `x`, one token.
@@ -64,8 +65,8 @@ impl<'a> Pass<'a> {
         Self { w, x, start, rest: len % F::BYTES }
     }
 
-    /// Adds to `out` the products of all rows, in `R` streams of rows; or sets it to them, if the columns are the
-    /// first. `TAIL` is the number of half steps that the rest of a row extends over.
+    /// Adds to `out` the products of all rows, in `R` streams of rows; or sets it to them, if the columns are
+    /// the first. `TAIL` is the number of half steps that the rest of a row extends over.
     ///
     /// # Safety
     /// - The CPU has the features of this level.
@@ -99,7 +100,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// The products, spread over the lanes, of row `r` and of the rows one, two.. times `stride` bytes further.
+    /// The products, spread over the lanes, of row `r` and of the rows one, two.. times `stride` bytes
+    /// further.
     ///
     /// # Safety
     /// - As for [`streams`](Self::streams), and the rows exist.

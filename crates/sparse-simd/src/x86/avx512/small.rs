@@ -1,7 +1,7 @@
 //! The formats with blocks of 32 values: steps of eight blocks, in two halves.
 //!
-//! Of each half, one vector holds the first 16 codes of the four blocks and another the last 16, so both have a
-//! block per lane. Two loads cover a half; a byte permutation sorts its codes into lanes.
+//! Of each half, one vector holds the first 16 codes of the four blocks and another the last 16, so both have
+//! a block per lane. Two loads cover a half; a byte permutation sorts its codes into lanes.
 
 use super::format::{Bytes, Format, Step, bytes};
 use crate::BlockFormat;
@@ -35,8 +35,8 @@ const fn run(from: usize) -> [usize; 16] {
     part
 }
 
-/// `vpermt2w` indices of the scales of eight blocks (words 0 to 7) and of the words behind them (8 to 15); each
-/// source begins with a half.
+/// `vpermt2w` indices of the scales of eight blocks (words 0 to 7) and of the words behind them (8 to 15);
+/// each source begins with a half.
 const fn scales_of_both(stride: usize) -> [u16; 32] {
     let mut index = [0; 32];
     let mut i = 0;
@@ -84,8 +84,8 @@ fn nibbles(x: __m512i) -> [__m512i; 2] {
     [_mm512_and_si512(x, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(x), mask)]
 }
 
-/// The two loads of each half of a step: 64 bytes at its beginning and `N` bytes `second` further. If `HALVES` is
-/// 1 those of the second half are zero.
+/// The two loads of each half of a step: 64 bytes at its beginning and `N` bytes `second` further. If
+/// `HALVES` is 1 those of the second half are zero.
 ///
 /// # Safety
 /// As for [`Format::decode`]; if `FULL` the bytes are there.
@@ -196,8 +196,8 @@ impl Format for Q4_1 {
     }
 }
 
-/// For each of 16 bytes the byte of a block's fifth bits that [`fifth_bits`] wants there: in turn of the first 16
-/// codes and of the last, from `at` on.
+/// For each of 16 bytes the byte of a block's fifth bits that [`fifth_bits`] wants there: in turn of the
+/// first 16 codes and of the last, from `at` on.
 const fn fifth(at: usize) -> [usize; 16] {
     let mut part = [0; 16];
     let mut i = 0;

@@ -56,7 +56,8 @@ fn bytes16(x: &[u8; 16]) -> __m128i {
     unsafe { _mm_loadu_si128(x.as_ptr().cast()) }
 }
 
-/// `(low & low_mask) | (high & high_mask)` for a `low_mask` and a `high_mask` inside `both` that do not overlap.
+/// `(low & low_mask) | (high & high_mask)` for a `low_mask` and a `high_mask` inside `both` that do not
+/// overlap.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 fn join(low_mask: u8, low: __m512i, high: __m512i, both: u8) -> __m512i {
@@ -98,7 +99,8 @@ fn scales_and_mins(header: __m128i) -> __m512 {
 /// The low nibbles of sub-blocks 0, 2, 4, 6, first and last 16 codes, and the high ones, of 1, 3, 5, 7.
 const NIBBLE_GROUPS: [[usize; 4]; 4] = [[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]];
 
-/// The 128 bytes of nibbles at `p`, sorted so that their low nibbles are vectors 0 and 1 of [`NIBBLE_GROUPS`].
+/// The 128 bytes of nibbles at `p`, sorted so that their low nibbles are vectors 0 and 1 of
+/// [`NIBBLE_GROUPS`].
 ///
 /// # Safety
 /// - They can be read.
