@@ -184,7 +184,9 @@ fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
         ));
     }
     match indent {
-        Some(indent) => write_json(&value, PrettyFormatter::with_indent(" ".repeat(indent.min(16)).as_bytes())),
+        Some(indent) => {
+            write_json(&value, PrettyFormatter::with_indent(" ".repeat(indent.min(16)).as_bytes()))
+        }
         None => write_json(&value, Spaced),
     }
 }
@@ -202,11 +204,19 @@ fn write_json(value: &Value, formatter: impl Formatter) -> Result<String, miniji
 struct Spaced;
 
 impl Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, w: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_array_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        w: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         w.write_all(if first { b"" } else { b", " })
     }
 
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, w: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_object_key<W: ?Sized + std::io::Write>(
+        &mut self,
+        w: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         w.write_all(if first { b"" } else { b", " })
     }
 

@@ -206,7 +206,7 @@ impl Session {
             let queries = self.query[t * q_width..][..q_width].chunks_mut(c.head_dim);
             let keys = self.key[t * kv_width..][..kv_width].chunks_mut(c.head_dim);
             for head in queries.chain(keys) {
-                k.rope(&mut head[..c.rope.dims], cos, sin);
+                k.rope(head, cos, sin);
             }
             for q in &mut self.query[t * q_width..][..q_width] {
                 *q *= c.attention_scale;

@@ -15,7 +15,7 @@ use crate::Error;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RopeConfig {
-    /// Values per head that are rotated, from the first; even.
+    /// Values per head; even, and all are rotated.
     pub dims: usize,
     /// Base of the geometric sequence of frequencies.
     pub base: f32,
@@ -58,8 +58,8 @@ impl RopeConfig {
             None => Ok(default),
         };
         let dims = meta.opt_usize("llama.rope.dimension_count")?.unwrap_or(head_dim);
-        if dims == 0 || dims % 2 != 0 || dims > head_dim {
-            let problem = format!("{dims} is not an even number of at most {head_dim} (the head's width)");
+        if dims != head_dim || dims % 2 != 0 {
+            let problem = format!("{dims} is not the head's width {head_dim}, or that is odd");
             return Err(Error::metadata("llama.rope.dimension_count", problem));
         }
         // Old files have the linear factor alone.

@@ -12,6 +12,7 @@
 //! Functions here panic when a test asks for something impossible.
 
 mod tensor;
+mod variants;
 mod vocabulary;
 
 use rand_chacha::ChaCha8Rng;
@@ -19,6 +20,7 @@ use rand_chacha::rand_core::SeedableRng;
 use sparse_gguf::{BlockFormat, GgufWriter, Metadata};
 
 pub use tensor::Tensor;
+pub use variants::variants;
 pub use vocabulary::Vocabulary;
 
 /// A llama model to be made; every field has a small default.

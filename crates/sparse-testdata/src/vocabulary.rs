@@ -6,10 +6,10 @@ use sparse_gguf::Metadata;
 
 /// ChatML, as many chat models have it.
 const CHAT_TEMPLATE: &str = r"{% for message in messages %}
-{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
+{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' -}}
 {% endfor %}
 {% if add_generation_prompt %}
-{{ '<|im_start|>assistant\n' }}
+{{ '<|im_start|>assistant\n' -}}
 {% endif %}";
 
 /// Merges of the byte-level vocabulary, the first ones first; `Ġ` is a space.

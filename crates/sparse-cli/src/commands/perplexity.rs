@@ -48,11 +48,10 @@ pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
     let tokens =
         model.tokenizer().encode(&text, EncodeOptions { add_special: true, parse_special: false })?;
     let tokenize_time = start.elapsed();
-    info!(tokens = tokens.len(), time = ?tokenize_time, "text tokenized");
-
     interrupt::handle()?;
     let windows = tokens.len() / args.ctx;
     let windows = args.windows.map_or(windows, |n| windows.min(n.get()));
+    info!(tokens = tokens.len(), ?tokenize_time, windows, "measuring");
     let bar = bar(windows);
     let start = Instant::now();
     let result = perplexity(model, &tokens, args.ctx, |done, _, so_far| {

@@ -28,7 +28,7 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<End> {
         writeln!(out, "{}", tokenizer.decode(&ids, args.no_special))?;
     } else if args.lines {
         let options = options(args);
-        for (i, line) in text.strip_suffix('\n').unwrap_or(&text).split('\n').enumerate() {
+        for (i, line) in text.split_terminator('\n').enumerate() {
             let ids =
                 tokenizer.encode(line, options).with_context(|| format!("cannot tokenize line {}", i + 1))?;
             writeln!(out, "{ids:?}")?;

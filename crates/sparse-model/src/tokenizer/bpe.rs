@@ -56,10 +56,13 @@ pub(super) struct Bpe {
 }
 
 impl Bpe {
-    pub(super) fn new(vocab: &Vocab<'_>, tokens: &Tokens, pre: &PreTokenizer) -> Result<Self, TokenizerError> {
-        let list = vocab
-            .merges
-            .ok_or_else(|| sparse_gguf::Error::MissingKey { key: vocab::MERGES.to_owned() })?;
+    pub(super) fn new(
+        vocab: &Vocab<'_>,
+        tokens: &Tokens,
+        pre: &PreTokenizer,
+    ) -> Result<Self, TokenizerError> {
+        let list =
+            vocab.merges.ok_or_else(|| sparse_gguf::Error::MissingKey { key: vocab::MERGES.to_owned() })?;
         let mut merges = HashMap::with_capacity(list.len());
         let mut whole = String::new();
         for (index, merge) in list.iter().enumerate() {

@@ -110,7 +110,9 @@ pub enum TokenizerError {
         byte: u8,
     },
     /// A character that the vocabulary cannot express.
-    #[error("the vocabulary has neither a token for {character:?}, nor one for its byte 0x{byte:02x}, nor one for unknown text")]
+    #[error(
+        "the vocabulary has neither a token for {character:?}, nor one for its byte 0x{byte:02x}, nor one for unknown text"
+    )]
     Unencodable {
         /// The character.
         character: char,

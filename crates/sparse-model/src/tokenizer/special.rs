@@ -186,7 +186,8 @@ impl SpecialTokens {
     /// (llama.cpp's order; not that of a leftmost search).
     pub(super) fn split<'t>(&self, tokens: &Tokens, text: &'t str, parse: bool) -> Vec<Fragment<'t>> {
         let found = self.texts.find_overlapping_iter(text).map(|found| found.pattern().as_usize());
-        let claims = found.filter(|&i| parse || !tokens.kind(self.ids[i]).any(PARSED)).collect::<BTreeSet<_>>();
+        let claims =
+            found.filter(|&i| parse || !tokens.kind(self.ids[i]).any(PARSED)).collect::<BTreeSet<_>>();
         let mut fragments = vec![Fragment::Text(text)];
         for id in claims.into_iter().map(|i| self.ids[i]) {
             let Some(token) = tokens.get(id) else { continue };

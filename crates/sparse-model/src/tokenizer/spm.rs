@@ -1,5 +1,7 @@
 //! SentencePiece's BPE, the `llama` kind: characters merged by the score of the result.
 
+use std::collections::BTreeSet;
+
 use super::merge::Merger;
 use super::tokens::{Kind, Tokens, byte_of};
 use super::{TokenizerError, Vocab, vocab};
@@ -12,6 +14,9 @@ pub(super) const SPACE: &str = "\u{2581}";
 pub(super) struct Spm {
     /// By id; the highest score is the lowest rank.
     ranks: Vec<u32>,
+    /// Characters that some token has before a [`SPACE`]. Between any other character and a space nothing merges,
+    /// so that text can be cut there: the time that merging takes grows faster than the text.
+    before_space: BTreeSet<char>,
     /// The tokens `<0x00>` to `<0xFF>`.
     bytes: [Option<u32>; 256],
     unknown: Option<u32>,
@@ -33,6 +38,7 @@ impl Spm {
         }
         let mut ranks = Vec::with_capacity(tokens.len());
         let mut bytes = [None; 256];
+        let mut before_space = BTreeSet::new();
         for ((id, text), &score) in tokens.iter().zip(scores.iter()) {
             ranks.push(rank(score).ok_or_else(|| TokenizerError::Score { id, text: text.to_owned() })?);
             if let Some(byte) = byte_of(text)
@@ -40,8 +46,9 @@ impl Spm {
             {
                 bytes[usize::from(byte)] = Some(id);
             }
+            before_space.extend(text.match_indices(SPACE).filter_map(|(i, _)| text[..i].chars().next_back()));
         }
-        Ok(Self { ranks, bytes, unknown })
+        Ok(Self { ranks, before_space, bytes, unknown })
     }
 
     /// Appends the ids of `text`, in which spaces are written as [`SPACE`].
@@ -54,17 +61,36 @@ impl Spm {
         ids: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
         let mut merger = Merger::default();
-        for (i, c) in text.char_indices() {
-            merger.push(c.len_utf8(), tokens.find(&text[i..i + c.len_utf8()]));
+        let mut start = 0;
+        for (i, _) in text.match_indices(SPACE) {
+            let before = text[start..i].chars().next_back();
+            if before.is_some_and(|c| !self.before_space.contains(&c)) {
+                self.encode_word(tokens, &text[start..i], &mut merger, ids)?;
+                start = i;
+            }
+        }
+        self.encode_word(tokens, &text[start..], &mut merger, ids)
+    }
+
+    fn encode_word(
+        &self,
+        tokens: &Tokens,
+        word: &str,
+        merger: &mut Merger,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
+        merger.clear();
+        for (i, c) in word.char_indices() {
+            merger.push(c.len_utf8(), tokens.find(&word[i..i + c.len_utf8()]));
         }
         let merged = merger.run(|left, right| {
-            let id = tokens.find(&text[left.start..right.end])?;
+            let id = tokens.find(&word[left.start..right.end])?;
             Some((self.ranks[id as usize], id))
         });
         for symbol in merged {
             match symbol.id {
                 Some(id) => ids.push(id),
-                None => self.encode_bytes(&text[symbol.start..symbol.end], ids)?,
+                None => self.encode_bytes(&word[symbol.start..symbol.end], ids)?,
             }
         }
         Ok(())

@@ -80,8 +80,11 @@ impl Tokens {
         };
         for (id, text) in (0u32..).zip(vocab.tokens) {
             let ty = vocab.types.as_ref().map_or(1, |types| types[id as usize]);
-            let kind = Kind::from_type(ty)
-                .ok_or_else(|| TokenizerError::TokenType { id, text: text.clone(), found: ty })?;
+            let kind = Kind::from_type(ty).ok_or_else(|| TokenizerError::TokenType {
+                id,
+                text: text.clone(),
+                found: ty,
+            })?;
             if kind.any(Kind::BYTE) && byte_of(text).is_none() {
                 return Err(TokenizerError::ByteToken { id, text: text.clone() });
             }
