@@ -86,7 +86,7 @@ pub fn generate(
         }
         history.push(token);
         if let Some(text) = stream.push(token)
-            && on_text(&text).is_break()
+            && on_text(text).is_break()
         {
             break Stop::Interrupted;
         }
@@ -102,7 +102,7 @@ pub fn generate(
     let decode_time = start.elapsed();
     if let Some(rest) = stream.finish() {
         // Nothing is left to stop.
-        let _ = on_text(&rest);
+        let _ = on_text(rest);
     }
     history.drain(..prompt.len());
     Ok(Generation { tokens: history, stop, prompt_time, decode_time, decode_steps })

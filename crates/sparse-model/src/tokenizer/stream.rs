@@ -46,7 +46,8 @@ impl<'a> DecodeStream<'a> {
             self.text.push_str(chunk.valid());
             done += chunk.valid().len();
             let last = chunks.peek().is_none();
-            if !chunk.invalid().is_empty() && !(last && is_incomplete(chunk.invalid())) {
+            let dangling = last && is_incomplete(chunk.invalid());
+            if !chunk.invalid().is_empty() && !dangling {
                 self.text.push(char::REPLACEMENT_CHARACTER);
                 done += chunk.invalid().len();
             }
