@@ -51,7 +51,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
     /// GGUF file of the model
-    #[arg(short, long, value_name = "FILE", env = "SPARSE_MODEL")]
+    #[arg(short, long, value_name = "FILE", env = "SPARSE_MODEL", hide_env_values = true)]
     pub(crate) model: Option<PathBuf>,
 }
 
@@ -97,8 +97,6 @@ pub(crate) struct GenerateArgs {
     /// Tokens of prompt and text together that memory is kept for [default: as many as needed]
     #[arg(short, long, value_name = "N")]
     pub(crate) context: Option<NonZeroUsize>,
-    #[command(flatten)]
-    pub(crate) sampler: SamplerArgs,
     /// Go on when the model says that the text is over
     #[arg(long)]
     pub(crate) ignore_eos: bool,
@@ -110,6 +108,9 @@ pub(crate) struct GenerateArgs {
     /// Print one JSON object at the end: text, tokens, timings
     #[arg(long)]
     pub(crate) json: bool,
+    // The last, because its help heading would go on for what follows.
+    #[command(flatten)]
+    pub(crate) sampler: SamplerArgs,
 }
 
 /// How tokens are chosen.

@@ -13,7 +13,10 @@ use crate::{input, load, output};
 #[derive(Serialize)]
 struct Token {
     id: u32,
+    /// The text, or what the vocabulary calls it when it holds a part of a character.
     piece: String,
+    /// Whether `piece` is the text.
+    whole: bool,
 }
 
 pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<End> {
@@ -51,25 +54,30 @@ fn print(
     ids: &[u32],
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let tokens = ids.iter().map(|&id| Token { id, piece: piece(tokenizer, id) });
+    let tokens = ids.iter().map(|&id| Token::new(tokenizer, id));
     if args.ids {
         writeln!(out, "{ids:?}")?;
     } else if args.json {
         output::json(&tokens.collect::<Vec<_>>())?;
     } else {
-        for Token { id, piece } in tokens {
-            writeln!(out, "{id:>6}  \"{}\"", piece.escape_debug())?;
+        for Token { id, piece, whole } in tokens {
+            let piece = piece.escape_debug();
+            match whole {
+                true => writeln!(out, "{id:>6}  \"{piece}\"")?,
+                false => writeln!(out, "{id:>6}  {piece}  (part of a character)")?,
+            }
         }
     }
     Ok(())
 }
 
-/// The text of one token, or what the vocabulary calls it when it is less than a character.
-fn piece(tokenizer: &Tokenizer, id: u32) -> String {
-    let mut stream = tokenizer.decode_stream().keep_special();
-    match (stream.push(id), tokenizer.token(id)) {
-        (Some(text), _) if !text.contains('\u{fffd}') => text.to_owned(),
-        (text, name) => name.or(text).unwrap_or_default().to_owned(),
+impl Token {
+    fn new(tokenizer: &Tokenizer, id: u32) -> Self {
+        let mut stream = tokenizer.decode_stream().keep_special();
+        let text = stream.push(id).unwrap_or_default().to_owned();
+        let whole = !text.contains('\u{fffd}') && stream.finish().is_none();
+        let piece = if whole { text } else { tokenizer.token(id).unwrap_or_default().to_owned() };
+        Self { id, piece, whole }
     }
 }
 

@@ -163,7 +163,7 @@ fn verbose_runs_log_to_stderr_only() {
     let quiet = run(args!["generate", "-m", &model, "a", "-n", "5", "--seed", "9"]).ok();
     let verbose = run(args!["generate", "-m", &model, "a", "-n", "5", "--seed", "9", "-v"]);
     assert_eq!(verbose.stdout, quiet);
-    for part in ["model loaded", "seed 9", "text 5 tokens", "--max-tokens reached"] {
+    for part in ["model loaded", "seed 9", "text 5 tokens", "ended by --max-tokens"] {
         assert!(verbose.stderr.contains(part), "no {part} in {verbose:#?}");
     }
 }

@@ -98,25 +98,26 @@ impl<'a> Report<'a> {
 
     /// The gist on one line.
     pub(super) fn line(&self) -> String {
-        let speed = |rate: Option<f64>| rate.map(|r| format!(" at {r:.0}/s")).unwrap_or_default();
-        let end = match self.stop {
-            "end" => "the text is over",
-            "max_tokens" => "--max-tokens reached",
-            "context_full" => "context full",
-            other => other,
-        };
-        let mut parts = vec![
-            format!("prompt {} tokens{}", self.prompt_tokens, speed(self.timings.prompt_tokens_per_s)),
-            format!("text {} tokens{}", self.generated_tokens, speed(self.timings.decode_tokens_per_s)),
-        ];
-        if let Some(gb) = self.gb_per_s {
-            parts.push(format!("{:.0} MB per token, {gb:.1} GB/s", self.bytes_per_token as f64 / 1e6));
+        let mut prompt = format!("prompt {} tokens", self.prompt_tokens);
+        if let Some(rate) = self.timings.prompt_tokens_per_s {
+            prompt += &format!(" at {rate:.0}/s");
         }
+        let mut text = format!("text {} tokens", self.generated_tokens);
+        if let (Some(rate), Some(gb)) = (self.timings.decode_tokens_per_s, self.gb_per_s) {
+            let mb = self.bytes_per_token as f64 / 1e6;
+            text += &format!(" at {rate:.0}/s x {mb:.1} MB = {gb:.1} GB/s");
+        }
+        let mut parts = vec![prompt, text];
         parts.push(format!("{}, {} threads", self.level, self.threads));
         if self.sampler.temperature > 0.0 {
             parts.push(format!("seed {}", self.seed));
         }
-        parts.push(end.to_owned());
+        match self.stop {
+            "end" => {}
+            "max_tokens" => parts.push("ended by --max-tokens".into()),
+            "context_full" => parts.push("ended by the context".into()),
+            other => parts.push(other.into()),
+        }
         parts.join(" | ")
     }
 }

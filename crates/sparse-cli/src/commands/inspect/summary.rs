@@ -55,6 +55,8 @@ impl Summary {
         gguf.tensors().for_each(|t| total.add(t));
         let mut types = groups(gguf, |t| t.ty.to_string());
         types.sort_by_key(|g| std::cmp::Reverse(g.bytes));
+        let mut parts = groups(gguf, |t| part(&t.name).into());
+        parts.sort_by_key(|g| PARTS.iter().position(|p| *p == g.name));
         let has_embedding = gguf.info(EMBEDDING).is_some();
         Self {
             gguf_version: gguf.version(),
@@ -63,7 +65,7 @@ impl Summary {
             facts: facts(meta, architecture.as_deref().unwrap_or_default()),
             tied_head: has_embedding.then(|| gguf.info(HEAD).is_none()),
             total,
-            parts: groups(gguf, |t| part(&t.name).into()),
+            parts,
             types,
             bytes_per_token: bytes_per_token(gguf, architecture.as_deref().unwrap_or_default()),
             architecture,
@@ -88,7 +90,10 @@ fn groups(gguf: &Gguf, key: impl Fn(&TensorInfo) -> String) -> Vec<Group> {
     groups
 }
 
-/// The part of the model that a tensor belongs to, by the names that GGUF files use.
+/// Parts in the order in which a token meets them.
+const PARTS: [&str; 6] = ["embedding", "attention", "feed-forward", "norms", "head", "other"];
+
+/// The part of the model, one of [`PARTS`], that a tensor belongs to, by the names that GGUF files use.
 fn part(name: &str) -> &'static str {
     match name {
         _ if name.contains("_norm") => "norms",
