@@ -82,7 +82,7 @@ fn llama3() {
     );
     let error = render(LLAMA3, &[Message::new("tool", "x")], true).unwrap_err();
     assert!(
-        matches!(&error, ChatError::Refused { line: 17, reason } if reason == "unknown role tool"),
+        matches!(&error, ChatError::Refused { line: 18, reason } if reason == "unknown role tool"),
         "{error:?}"
     );
 }
@@ -171,7 +171,7 @@ fn jiff_like_year() -> u64 {
 
 #[test]
 fn errors_name_the_line() {
-    for (source, line) in [("a\nb {{ 1 + }}\n", 2), ("{% if x %}\n\n", 3), ("\n\n{% generation %}x", 3)] {
+    for (source, line) in [("a\nb {{ 1 + }}\n", 2), ("\n{% if x %}", 2), ("\n\n{% generation %}x", 3)] {
         let error = ChatTemplate::new(source).unwrap_err();
         assert!(matches!(error, ChatError::Syntax { line: l, .. } if l == line), "{source:?}: {error:?}");
         assert!(error.to_string().contains(&format!("line {line}")), "{error}");
@@ -179,7 +179,7 @@ fn errors_name_the_line() {
     for (source, line, part) in [
         ("\n{{ messages[0].name.first }}", 2, "undefined"),
         ("x\n\n{{ messages[0].content.explode() }}", 3, "explode"),
-        ("{{ strftime_now('%!') }}", 1, "%!"),
+        ("{{ strftime_now('%!') }}", 1, "directive `!`"),
         ("\n{{ [1] | tojson(sort=true) }}", 2, "sort"),
         ("{{ 'a' | tojson(ensure_ascii=true) }}", 1, "ensure_ascii"),
         ("\n{{ nonsense(1) }}", 2, "nonsense"),

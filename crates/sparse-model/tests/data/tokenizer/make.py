@@ -72,7 +72,7 @@ def spm_vocab():
     tokens += [(f"<0x{b:02X}>", BYTE, 0.0) for b in range(256)]
     tokens += [(p, NORMAL, float(-i)) for i, p in enumerate(pieces)]
     letters = Counter(c for t in texts for c in t)
-    tokens += [(c, NORMAL, -1000.0) for c, n in letters.items() if n > 1 and c not in "\n\t"]
+    tokens += [(c, NORMAL, -1000.0) for c, n in letters.items() if n > 1 and c not in "\n\t\0"]
     # Equal scores, where only the order from left to right decides.
     ties = [space * 2, space * 3, space * 4, "aa", "aaa", "aaaa", "ab", "ba", "aab", "ll", "lll", "oo", "ooo"]
     tokens = [t for t in tokens if t[0] not in ties] + [(t, NORMAL, -3.0) for t in ties]
