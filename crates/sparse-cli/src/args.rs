@@ -45,6 +45,9 @@ pub(crate) enum Command {
     /// Measure how well a model predicts a text
     #[command(after_help = PERPLEXITY_EXAMPLES)]
     Perplexity(PerplexityArgs),
+    /// Measure how fast a model runs, beside how fast this machine reads memory
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(BenchArgs),
 }
 
 /// Which model.
@@ -268,6 +271,39 @@ pub(crate) struct PerplexityArgs {
     pub(crate) windows: Option<NonZeroUsize>,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  sparse bench -m model.gguf
+  sparse bench -m model.gguf --threads 1,2 --rounds 9
+  sparse bench -m model.gguf --prompt 32 --tokens 64 --depth 1000 --json
+
+Decoding a token reads all weights of the model once, so that memory bandwidth bounds it: `of roofline` is the
+share of the bandwidth measured in the same rounds. Above 100 % the weights fit a cache. Figures are medians.";
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Tokens of the prompt that is computed in one go
+    #[arg(short, long, value_name = "N", default_value = "512")]
+    pub(crate) prompt: NonZeroUsize,
+    /// Tokens to decode one by one
+    #[arg(short = 'n', long, value_name = "N", default_value = "128")]
+    pub(crate) tokens: NonZeroUsize,
+    /// Tokens in the context before decoding starts
+    #[arg(short, long, value_name = "N", default_value = "16")]
+    pub(crate) depth: NonZeroUsize,
+    /// Thread counts to measure, in turn [default: 1 and all cores]
+    #[arg(short, long, value_name = "N,...", value_delimiter = ',')]
+    pub(crate) threads: Vec<NonZeroUsize>,
+    /// Times to measure everything
+    #[arg(short, long, value_name = "N", default_value = "5")]
+    pub(crate) rounds: NonZeroUsize,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,

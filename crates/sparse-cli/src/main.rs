@@ -30,6 +30,7 @@ fn run(cli: &Cli) -> anyhow::Result<exit::End> {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
         Command::Perplexity(args) => commands::perplexity::run(args),
+        Command::Bench(args) => commands::bench::run(args),
     }
 }
 

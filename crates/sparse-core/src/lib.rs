@@ -3,16 +3,21 @@
 //! - [`Matrix`]: one weight tensor, still in its block format, in memory that it owns or shares with a file map.
 //! - [`Activations`]: a batch of input vectors, in f32 and in int8, shared by all matrices that read it.
 //! - [`Pool`]: long-lived worker threads for the short parallel sections of decode.
+//! - [`ReadBandwidth`]: how fast this machine reads memory.
 //! - [`Compute`]: the kernels and the pool that a computation runs on.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
 
 mod activations;
+#[cfg(feature = "std")]
+mod bandwidth;
 mod matrix;
 mod pool;
 
 pub use activations::Activations;
+#[cfg(feature = "std")]
+pub use bandwidth::ReadBandwidth;
 pub use matrix::{Matrix, Storage};
 pub use pool::Pool;
 
