@@ -1,7 +1,6 @@
 //! `gen`: llama files of exact shapes with random weights.
 
 mod vocabulary;
-mod weights;
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,9 +8,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use sparse_gguf::{BlockFormat, GgufWriter, Metadata};
+use sparse_testdata::Weights;
 
 use crate::interrupt;
-use weights::Weights;
 
 /// Writes a llama GGUF file of an exact shape with random weights.
 ///

@@ -14,14 +14,14 @@
 mod tensor;
 mod variants;
 mod vocabulary;
+mod weights;
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 use sparse_gguf::{BlockFormat, GgufWriter, Metadata};
 
 pub use tensor::Tensor;
 pub use variants::variants;
 pub use vocabulary::Vocabulary;
+pub use weights::Weights;
 
 /// A llama model to be made; every field has a small default.
 #[derive(Clone, Debug)]
@@ -97,12 +97,16 @@ impl TinyLlama {
     }
 
     fn tensors(&self) -> Vec<Tensor> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut tensors = Vec::new();
+        let mut stream = 0;
+        let mut random = |name, dims: &[usize], format, distribution| {
+            tensors.push(Tensor::random(name, dims, format, distribution, self.seed, stream));
+            stream += 1;
+        };
         let mut matrix = |name: String, rows: usize, cols: usize, deviation: f32| {
             let format =
                 self.formats.iter().find(|(part, _)| name.contains(part)).map_or(self.format, |f| f.1);
-            tensors.push(Tensor::random(name, &[cols, rows], format, deviation, &mut rng));
+            random(name, &[cols, rows], format, (0.0, deviation));
         };
         let (width, hidden, vocabulary) = (self.embedding, self.feed_forward, self.vocabulary.len());
         let kv_width = width / self.heads * self.kv_heads;
@@ -128,8 +132,7 @@ impl TinyLlama {
         let norms =
             (0..self.layers).flat_map(|i| ["attn_norm", "ffn_norm"].map(|n| format!("blk.{i}.{n}.weight")));
         for name in norms.chain(["output_norm.weight".to_owned()]) {
-            let values: Vec<f32> = (0..width).map(|_| 1.0 + 0.1 * tensor::normal(&mut rng)).collect();
-            tensors.push(Tensor::new(name, &[width], BlockFormat::F32, &values));
+            random(name, &[width], BlockFormat::F32, (1.0, 0.1));
         }
         tensors
     }

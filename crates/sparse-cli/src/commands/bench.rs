@@ -133,7 +133,8 @@ impl Candidate {
     fn round(&mut self, args: &BenchArgs, memory: &mut ReadBandwidth) -> anyhow::Result<()> {
         let vocab = self.loaded.model.vocab_len();
         // Any tokens do: what they are has no influence on the time.
-        let ids: Vec<u32> = (0..args.prompt.max(args.depth).get()).map(|i| (i * 7919 % vocab) as u32).collect();
+        let ids: Vec<u32> =
+            (0..args.prompt.max(args.depth).get()).map(|i| (i * 7919 % vocab) as u32).collect();
         let mut sampler = Sampler::new(SamplerConfig::greedy());
 
         self.session.truncate(0);

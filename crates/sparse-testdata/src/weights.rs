@@ -14,7 +14,8 @@ use sparse_gguf::{BlockFormat, quantise_into};
 /// Floats are normally distributed. In quantised formats all codes and sub-scales are uniformly random bits, which tries
 /// more of a kernel than rounded values would, and only the blocks' half-precision factors are chosen, which vary from
 /// block to block; the mean is 0.
-pub(super) struct Weights {
+#[derive(Clone, Debug)]
+pub struct Weights {
     format: BlockFormat,
     mean: f32,
     /// Deviation of floats, mean factor `d` of quantised blocks.
@@ -26,8 +27,9 @@ pub(super) struct Weights {
 const FACTOR_RMS: f32 = 1.040_833;
 
 impl Weights {
-    /// `stream` tells tensors of one file apart.
-    pub(super) fn new(format: BlockFormat, mean: f32, deviation: f32, seed: u64, stream: u64) -> Self {
+    /// Blocks of `format`; quantised ones have mean 0 whatever `mean` says. `seed` and `stream` decide all values, so that
+    /// a stream per tensor makes the tensors of one file differ.
+    pub fn new(format: BlockFormat, mean: f32, deviation: f32, seed: u64, stream: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream);
         let scale = match format.is_quantised() {
@@ -37,8 +39,11 @@ impl Weights {
         Self { format, mean, scale, rng }
     }
 
-    /// Fills whole blocks.
-    pub(super) fn fill(&mut self, blocks: &mut [u8]) {
+    /// Fills `blocks` with the next blocks.
+    ///
+    /// # Panics
+    /// If there is no whole number of blocks.
+    pub fn fill(&mut self, blocks: &mut [u8]) {
         if self.format.is_quantised() {
             self.rng.fill_bytes(blocks);
             let Self { format, scale, rng, .. } = self;
