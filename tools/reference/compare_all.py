@@ -1,6 +1,6 @@
 """Every comparison over many models in one command: a Markdown table, and all figures as JSON.
 
-    python compare_all.py [MODEL ...] [--text FILE] [--windows 40] [--speed] [--json OUT.json]
+    python compare_all.py [MODEL ...] [--text FILE] [--windows 40] [--memory] [--json OUT.json]
 
 Without models it takes models/*.gguf and models/requant/*.gguf. `--text` is what perplexity is measured on (files of random
 weights, whose names begin with "tiny", are left out of that); the logits are compared on prose.txt. The exit code says
@@ -13,8 +13,8 @@ import pathlib
 import sys
 
 import compare
+import compare_memory
 import compare_perplexity
-import compare_speed
 import ours
 
 
@@ -36,21 +36,14 @@ def row(result):
         cells += [f"{found['llama']['perplexity']:.3f}", f"{found['ours']['perplexity']:.3f}", f"{found['change']:+.2%}"]
     else:
         cells += ["", "", ""]
-    if found := result.get("speed"):
-        cells += [
-            f"{found['ours']['decode_tokens_per_s']['median']:.0f} / {found['llama']['decode_tokens_per_s']['median']:.0f}",
-            f"{found['decode_ratio']['median']:.2f}",
-            f"{found['memory_ratio']:.2f}",
-        ]
-    else:
-        cells += ["", "", ""]
+    cells.append(f"{result['memory']['ratio']:.2f}" if "memory" in result else "")
     cells.append("yes" if result["pass"] else "no")
     return cells
 
 
 HEADER = [
     "model", "top-1", "KL", "llama.cpp's own top-1", "its own KL", "noise ratio", "same greedy texts",
-    "perplexity llama.cpp", "ours", "change", "decode tokens/s ours / llama.cpp", "ratio", "memory ratio", "pass",
+    "perplexity llama.cpp", "ours", "change", "memory", "pass",
 ]
 
 
@@ -62,12 +55,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=pathlib.Path)
     compare.arguments(parser)
-    compare_speed.arguments(parser)
     parser.set_defaults(text=None)
     parser.add_argument("--ctx", type=int, default=512)
     parser.add_argument("--windows", type=int, default=40)
     parser.add_argument("--max-change", type=float, default=0.01)
-    parser.add_argument("--speed", action="store_true", help="speed and memory, too")
+    parser.add_argument("--memory", action="store_true", help="resident memory at 2k context, too")
+    parser.add_argument("--max-memory", type=float, default=1.15)
     parser.add_argument("--json", type=pathlib.Path, help="write all figures to this file")
     args = parser.parse_args()
     args.llama_only = False
@@ -84,8 +77,9 @@ def main():
             options = argparse.Namespace(**vars(args) | {"text": perplexity_text})
             result["perplexity"] = compare_perplexity.compare(path, options)
             result["pass"] &= abs(result["perplexity"]["change"]) <= args.max_change
-        if args.speed:
-            result["speed"] = compare_speed.compare(path, args)
+        if args.memory and not path.name.startswith("tiny"):
+            result["memory"] = compare_memory.compare(path, args.threads)
+            result["pass"] &= result["memory"]["ratio"] <= args.max_memory
         results.append(result)
         print(line(row(result)), flush=True)
         if args.json:

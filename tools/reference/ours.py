@@ -46,6 +46,12 @@ def sparse(*arguments, **more):
     return json.loads(run.stdout)
 
 
+def sparse_lines(*arguments):
+    """Runs the program and parses a JSON value per line."""
+    run = subprocess.run([SPARSE, *map(str, arguments)], stdout=subprocess.PIPE, check=True)
+    return [json.loads(line) for line in run.stdout.decode().splitlines()]
+
+
 def greedy(model, prompt, steps, threads=1):
     """Token ids of the greedy continuation of a text."""
     found = sparse(

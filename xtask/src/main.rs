@@ -1,8 +1,10 @@
 //! Project chores, run as `cargo xtask`.
 
+mod bench;
 mod fetch;
 mod interrupt;
 mod make;
+mod program;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Project chores: fetch models, make test models, check the real model.
+/// Project chores: fetch models, make test models, check the real model, measure speed.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
@@ -21,6 +23,8 @@ Examples:
   cargo xtask fetch all                            and all-MiniLM-L6-v2 (92 MB)
   cargo xtask gen tiny --out models/tiny.gguf --format Q6_K
   cargo xtask gen 7b --out /tmp/7b.gguf            Llama-7B's shape, random weights
+  cargo xtask bench                                kernels and models beside the memory bandwidth
+  cargo xtask bench --peers                        models beside llama.cpp and candle
   cargo xtask verify                               the real model against committed references"
 )]
 struct Cli {
@@ -30,6 +34,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    Bench(bench::Args),
     Fetch(fetch::Args),
     Gen(make::Args),
     Verify(verify::Args),
@@ -41,6 +46,7 @@ const INTERRUPTED: u8 = 130;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = interrupt::handle().and_then(|()| match &cli.task {
+        Task::Bench(args) => bench::run(args),
         Task::Fetch(args) => fetch::run(args),
         Task::Gen(args) => make::run(args),
         Task::Verify(args) => verify::run(args),

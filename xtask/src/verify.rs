@@ -3,16 +3,14 @@
 mod logits;
 mod reference;
 
-use std::env;
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use sparse_gguf::{BlockFormat, Gguf, GgufWriter};
 
 use crate::interrupt;
+use crate::program::{output, program};
 use logits::Distance;
 use reference::{Greedy, Reference, Run};
 
@@ -188,25 +186,6 @@ fn widen(model: &Path, out: &Path) -> Result<()> {
     }
     file.finish()?;
     Ok(())
-}
-
-/// A program of this workspace in release mode; its arguments follow.
-fn program(package: &str, target: &[&str]) -> Command {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(crate::root()).args(["run", "--quiet", "--release", "--package", package]);
-    command.args(target).arg("--").stderr(Stdio::inherit());
-    command
-}
-
-/// What `command` prints, if it succeeds.
-fn output(command: &mut Command) -> Result<Vec<u8>> {
-    interrupt::check()?;
-    let output = command.output().context("cannot run cargo")?;
-    interrupt::check()?;
-    let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
-    ensure!(output.status.success(), "`cargo {}` failed ({})", words.join(" "), output.status);
-    Ok(output.stdout)
 }
 
 fn shortened(text: &str) -> String {

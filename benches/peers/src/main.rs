@@ -1,0 +1,103 @@
+//! Other engines on the same work, for `cargo xtask bench --peers`; prints JSON.
+//!
+//!     sparse-peers candle MODEL PROMPT TOKENS DEPTH     one round; RAYON_NUM_THREADS says on how many threads
+//!     sparse-peers kernels                              f32 kernels of ruvector-sparse-inference beside ours
+
+use std::fs::File;
+use std::hint::black_box;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use candle_core::quantized::gguf_file;
+use candle_core::{D, Device, Tensor};
+use candle_transformers::models::quantized_llama::ModelWeights;
+use ruvector_sparse_inference::backend::{Backend, cpu::CpuBackend};
+use ruvector_sparse_inference::config::ActivationType;
+use serde_json::{Value, json};
+use sparse_simd::Kernels;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        ["candle", model, prompt, tokens, depth] => {
+            candle(model, prompt.parse()?, tokens.parse()?, depth.parse()?)?
+        }
+        ["kernels"] => kernels(),
+        _ => bail!("expected: candle MODEL PROMPT TOKENS DEPTH, or kernels"),
+    };
+    println!("{result}");
+    Ok(())
+}
+
+fn candle(path: &str, prompt: usize, tokens: usize, depth: usize) -> Result<Value> {
+    let start = Instant::now();
+    let mut file = File::open(path).with_context(|| path.to_owned())?;
+    let content = gguf_file::Content::read(&mut file)?;
+    let mut model = ModelWeights::from_gguf(content, &mut file, &Device::Cpu)?;
+    let load = start.elapsed();
+
+    // A context that starts at position 0 starts anew.
+    let ids: Vec<u32> = (0..prompt.max(depth) as u32).map(|i| i * 7919 % 32_000).collect();
+    let best = |logits: Tensor| -> Result<u32> { Ok(logits.squeeze(0)?.argmax(D::Minus1)?.to_scalar()?) };
+    let mut step = |ids: &[u32], position| -> Result<u32> {
+        best(model.forward(&Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?, position)?)
+    };
+    let start = Instant::now();
+    step(&ids[..prompt], 0)?;
+    let prefill = start.elapsed();
+    let mut token = step(&ids[..depth], 0)?;
+    let start = Instant::now();
+    for i in 0..tokens {
+        token = step(&[token], depth + i)?;
+    }
+    let decode = start.elapsed();
+    Ok(json!({
+        "load_ms": load.as_secs_f64() * 1e3,
+        "prefill_tokens_per_s": prompt as f64 / prefill.as_secs_f64(),
+        "decode_tokens_per_s": tokens as f64 / decode.as_secs_f64(),
+    }))
+}
+
+/// Nanoseconds per call on 2048 values, in turn; the median of many rounds.
+fn kernels() -> Value {
+    const N: usize = 2048;
+    const CALLS: usize = 200;
+    let ours = Kernels::get();
+    let theirs = CpuBackend;
+    let a: Vec<f32> = (0..N).map(|i| (i * 31 % 97) as f32 / 48.0 - 1.0).collect();
+    let (mut x, mut y) = (a.clone(), a.clone());
+    let mut measure = |mine: &mut dyn FnMut(&mut [f32]), other: &mut dyn FnMut(&mut [f32])| {
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..101 {
+            for (f, (data, times)) in
+                [&mut *mine, &mut *other].into_iter().zip([&mut x, &mut y].into_iter().zip(&mut times))
+            {
+                data.copy_from_slice(&a);
+                let start = Instant::now();
+                (0..CALLS).for_each(|_| f(black_box(data)));
+                times.push(start.elapsed().as_secs_f64() * 1e9 / CALLS as f64);
+            }
+        }
+        let [ours, theirs] = times.map(|mut t| {
+            t.sort_by(f64::total_cmp);
+            t[t.len() / 2]
+        });
+        json!({ "ours_ns": ours, "theirs_ns": theirs })
+    };
+    json!({
+        "package": "ruvector-sparse-inference 2.3.0",
+        "level": ours.level().name(),
+        "values": N,
+        "dot_f32": measure(
+            &mut |x| { black_box(ours.dot_f32(&a, x)); },
+            &mut |x| { black_box(theirs.dot_product(&a, x)); },
+        ),
+        "axpy_f32": measure(&mut |x| ours.axpy_f32(1e-9, &a, x), &mut |x| theirs.axpy(x, &a, 1e-9)),
+        "add": measure(&mut |x| ours.add(x, &a), &mut |x| theirs.add(x, &a)),
+        "silu": measure(
+            &mut |x| ours.silu_mul(x, &a),
+            &mut |x| theirs.activation(x, ActivationType::Silu),
+        ),
+    })
+}

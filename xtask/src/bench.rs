@@ -1,0 +1,101 @@
+//! `bench`: speed of kernels and models, as a report.
+
+mod criterion;
+mod machine;
+mod peers;
+mod report;
+mod rounds;
+mod targets;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::program;
+use machine::Machine;
+use report::Report;
+
+/// Measures speed and writes a report in Markdown and JSON.
+///
+/// Without options: the criterion benches of kernels, decode and prefill, beside the memory bandwidth that bounds them.
+/// Close other programs; every figure is a median.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What to measure instead.
+    what: Option<What>,
+    /// Measure the models beside llama.cpp and candle, in turn, and kernels beside ruvector-sparse-inference.
+    ///
+    /// llama.cpp comes with the Python package llama-cpp-python, see tools/reference/README.md.
+    #[arg(long)]
+    peers: bool,
+    /// Only this criterion bench; may be given several times.
+    #[arg(long, value_name = "BENCH")]
+    only: Vec<Bench>,
+    /// GGUF files to measure [default: models/SmolLM2-135M-Instruct.Q4_1.gguf].
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    models: Vec<PathBuf>,
+    /// Interleaved rounds with peers and targets.
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    rounds: usize,
+    /// Thread counts for peers and targets.
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 2])]
+    threads: Vec<usize>,
+    /// The Python that has llama-cpp-python.
+    #[arg(long, value_name = "FILE", default_value = "target/reference-venv/bin/python")]
+    python: PathBuf,
+    /// The report's name without its ending.
+    #[arg(long, value_name = "FILE", default_value = "target/bench-report")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    /// Files of Llama-7B's exact shape with random weights (3.8 GB on disk, made when absent).
+    Targets,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Bench {
+    SimdKernels,
+    Decode,
+    Prefill,
+}
+
+impl Bench {
+    fn name(self) -> &'static str {
+        match self {
+            Self::SimdKernels => "simd_kernels",
+            Self::Decode => "decode",
+            Self::Prefill => "prefill",
+        }
+    }
+}
+
+impl Args {
+    fn models(&self) -> Result<Vec<PathBuf>> {
+        let models = match self.models.is_empty() {
+            true => vec![crate::models().join("SmolLM2-135M-Instruct.Q4_1.gguf")],
+            false => self.models.clone(),
+        };
+        // Programs run in the workspace's root.
+        let absolute = |p: PathBuf| {
+            fs::canonicalize(&p)
+                .with_context(|| format!("{} is not there: run `cargo xtask fetch smollm2`", p.display()))
+        };
+        models.into_iter().map(absolute).collect()
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    program::run(program::cargo().args(["build", "--quiet", "--release", "--package", "sparse-cli"]))?;
+    let mut report = Report::new(Machine::this()?);
+    match args.what {
+        Some(What::Targets) => targets::run(args, &mut report)?,
+        None if args.peers => peers::run(args, &mut report)?,
+        None => criterion::run(args, &mut report)?,
+    }
+    report.write(&args.out)
+}

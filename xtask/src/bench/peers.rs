@@ -1,0 +1,167 @@
+//! Other engines on the same files, in turn with ours.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+
+use super::Args;
+use super::report::Report;
+use super::rounds::{self, PROMPT, Round, Spread, TOKENS};
+use crate::program::{self, cargo};
+
+/// One engine on one file with one thread count.
+#[derive(Serialize)]
+struct Row {
+    model: String,
+    threads: usize,
+    engine: &'static str,
+    prefill_tokens_per_s: Spread,
+    decode_tokens_per_s: Spread,
+    first_token_ms: Spread,
+    /// Ours over this one's, round by round.
+    prefill_ratio: Spread,
+    decode_ratio: Spread,
+    first_token_ratio: Spread,
+    /// Our decode only: GB/s of weights, and its share of what a plain loop reads.
+    gb_per_s: Option<f64>,
+    roofline: Option<f64>,
+}
+
+const PEERS: &str = "benches/peers/Cargo.toml";
+
+pub(super) fn run(args: &Args, report: &mut Report) -> Result<()> {
+    let python = crate::root().join(&args.python);
+    ensure!(
+        python.exists(),
+        "{} is not there: make a virtual environment as tools/reference/README.md says, or name one with --python",
+        python.display()
+    );
+    program::run(cargo().args(["build", "--quiet", "--release", "--manifest-path", PEERS]))?;
+    let mut rows = Vec::new();
+    for model in args.models()? {
+        for &threads in &args.threads {
+            rows.extend(compare(args, &python, &model, threads)?);
+        }
+    }
+    report.table(
+        "peers",
+        &format!(
+            "A prompt of {PROMPT} tokens, {TOKENS} decoded after a prompt of 16; the first token after opening the file and \
+             a prompt of 32. {} rounds in turn, a new process each; medians (least to greatest), ratios round by round.",
+            args.rounds
+        ),
+        &[
+            ("model", |r: &Row| r.model.clone()),
+            ("threads", |r| r.threads.to_string()),
+            ("engine", |r| r.engine.to_owned()),
+            ("prefill tokens/s", |r| spread(r.prefill_tokens_per_s, 0)),
+            ("decode tokens/s", |r| spread(r.decode_tokens_per_s, 1)),
+            ("first token ms", |r| spread(r.first_token_ms, 0)),
+            ("GB/s", |r| r.gb_per_s.map_or(String::new(), |x| format!("{x:.1}"))),
+            ("of roofline", |r| r.roofline.map_or(String::new(), |x| format!("{:.0} %", 100.0 * x))),
+            ("ours: prefill", |r| ratio(r, r.prefill_ratio)),
+            ("decode", |r| ratio(r, r.decode_ratio)),
+            ("first token", |r| ratio(r, r.first_token_ratio)),
+        ],
+        &rows,
+    )?;
+    kernels(report)
+}
+
+fn compare(args: &Args, python: &Path, model: &Path, threads: usize) -> Result<Vec<Row>> {
+    let llama = |prompt: usize, tokens: usize, depth: usize| {
+        let mut command = Command::new(python);
+        command.arg(crate::root().join("tools/reference/llama_round.py")).arg(model);
+        for (option, value) in
+            [("--prompt", prompt), ("--tokens", tokens), ("--depth", depth), ("--threads", threads)]
+        {
+            command.arg(option).arg(value.to_string());
+        }
+        command
+    };
+    let candle = |prompt: usize, tokens: usize, depth: usize| {
+        let mut command = peer("candle");
+        command.arg(model).args([prompt, tokens, depth].map(|n| n.to_string()));
+        command.env("RAYON_NUM_THREADS", threads.to_string());
+        command
+    };
+    // candle refuses some formats; that is found out once.
+    let candle_runs = rounds::peer(candle).map_err(|e| eprintln!("without candle: {e:#}")).is_ok();
+    let mut found: [Vec<Round>; 3] = Default::default();
+    for _ in 0..args.rounds.max(1) {
+        found[0].push(rounds::ours(model, threads)?);
+        found[1].push(rounds::peer(llama)?);
+        if candle_runs {
+            found[2].push(rounds::peer(candle)?);
+        }
+    }
+    let name = model.file_stem().unwrap_or(model.as_os_str()).to_string_lossy().into_owned();
+    let ours = &found[0];
+    let rows = ["ours", "llama.cpp", "candle"].into_iter().zip(&found).filter(|(_, r)| !r.is_empty());
+    let row = |(engine, rounds): (&'static str, &Vec<Round>)| {
+        let of = |f: fn(&Round) -> f64| Spread::new(rounds.iter().map(f));
+        let over = |f: fn(&Round) -> f64| Spread::new(ours.iter().zip(rounds).map(|(o, r)| f(o) / f(r)));
+        let mine = |f: fn(&Round) -> f64| (engine == "ours").then(|| of(f).median);
+        Row {
+            model: name.clone(),
+            threads,
+            engine,
+            prefill_tokens_per_s: of(|r| r.prefill),
+            decode_tokens_per_s: of(|r| r.decode),
+            first_token_ms: of(|r| r.first_token),
+            prefill_ratio: over(|r| r.prefill),
+            decode_ratio: over(|r| r.decode),
+            first_token_ratio: over(|r| r.first_token),
+            gb_per_s: mine(|r| r.gb),
+            roofline: mine(|r| r.gb / r.memory),
+        }
+    };
+    Ok(rows.map(row).collect())
+}
+
+fn spread(s: Spread, digits: usize) -> String {
+    format!("{:.digits$} ({:.digits$} to {:.digits$})", s.median, s.min, s.max)
+}
+
+fn ratio(row: &Row, s: Spread) -> String {
+    match row.engine {
+        "ours" => String::new(),
+        _ => format!("{:.2}x ({:.2} to {:.2})", s.median, s.min, s.max),
+    }
+}
+
+/// The f32 kernels of the published crate.
+fn kernels(report: &mut Report) -> Result<()> {
+    #[derive(Serialize)]
+    struct Kernel {
+        name: &'static str,
+        ours_ns: f64,
+        theirs_ns: f64,
+    }
+    let found = rounds::json(&mut peer("kernels"))?;
+    let kernel = |name: &'static str| Kernel {
+        name,
+        ours_ns: found[name]["ours_ns"].as_f64().unwrap_or(f64::NAN),
+        theirs_ns: found[name]["theirs_ns"].as_f64().unwrap_or(f64::NAN),
+    };
+    report.table(
+        "ruvector-sparse-inference 2.3.0",
+        "f32 kernels on 2048 values in cache, in turn in one process. Theirs has no other kernels to compare: its quantised \
+         weights are decoded wrongly. Our `silu` also multiplies with `up`.",
+        &[
+            ("kernel", |k: &Kernel| k.name.to_owned()),
+            ("ours", |k| format!("{:.0} ns", k.ours_ns)),
+            ("theirs", |k| format!("{:.0} ns", k.theirs_ns)),
+            ("ratio", |k| format!("{:.2}x", k.theirs_ns / k.ours_ns)),
+        ],
+        &["dot_f32", "axpy_f32", "add", "silu"].map(kernel),
+    )
+}
+
+fn peer(what: &str) -> Command {
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--release", "--manifest-path", PEERS, "--", what]);
+    command
+}
