@@ -1,0 +1,39 @@
+//! Decode allocates nothing per token. A test program of its own: it counts every allocation of the process.
+
+use std::alloc::System;
+use std::sync::Arc;
+
+use sparse_gguf::Gguf;
+use sparse_model::{Model, Sampler, SamplerConfig, Session};
+use sparse_testdata::TinyLlama;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+#[test]
+fn decode_allocates_nothing() {
+    let gguf = Gguf::from_bytes(TinyLlama::default().build().to_bytes()).expect("a GGUF file");
+    // One after the other: the count is of the whole process.
+    for threads in [1, 3] {
+        let model = Arc::new(Model::from_gguf(&gguf, threads).expect("a model"));
+        let mut session = Session::new(&model, 64).expect("a session");
+        let mut samplers = [SamplerConfig::greedy(), SamplerConfig::default()].map(Sampler::new);
+        let history = [1, 2, 3];
+        let mut step = |id: u32| {
+            let logits = session.forward(&[id]).expect("logits");
+            samplers.each_mut().map(|sampler| sampler.sample(logits, &history))
+        };
+        // Samplers and idle workers make themselves at home with the first tokens.
+        for id in 0..8 {
+            step(id);
+        }
+        let region = Region::new(ALLOCATOR);
+        for id in 8..40 {
+            step(id);
+        }
+        let change = region.change();
+        let counts = (change.allocations, change.reallocations, change.deallocations);
+        assert_eq!(counts, (0, 0, 0), "{threads} threads: allocations, reallocations, deallocations");
+    }
+}
