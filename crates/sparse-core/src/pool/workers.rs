@@ -6,11 +6,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
 /// Spins before a waiting worker starts to yield its core: some tens of microseconds.
 const SPINS: u32 = 2_000;
 /// Yields before it parks.
 const YIELDS: u32 = 50;
+
+/// A wait for other threads longer than this, and than the caller's own part of the job, is a stall: the system gave a
+/// worker's core to somebody else while the worker held a chunk.
+const STALL: Duration = Duration::from_micros(200);
+/// How long the caller works alone after a stall; doubled with each stall that follows soon, up to the last value.
+const ALONE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(640));
 
 type Job = *const (dyn Fn(usize, usize) + Sync);
 type Panic = Box<dyn Any + Send>;
@@ -114,12 +121,46 @@ impl Shared {
     }
 }
 
+/// What the caller of jobs keeps between them.
+struct Caller {
+    /// The epoch of the last job.
+    epoch: u32,
+    /// Until when it works alone, because a worker stalled it.
+    alone_until: Option<Instant>,
+    /// How long it will work alone after the next stall.
+    penalty: Duration,
+}
+
+impl Caller {
+    /// Whether workers are to be kept out of a job that starts now.
+    fn alone(&mut self) -> bool {
+        match self.alone_until {
+            Some(end) if Instant::now() < end => true,
+            _ => {
+                self.alone_until = None;
+                false
+            }
+        }
+    }
+
+    /// Learns from a job: how long the caller computed, and then waited for others.
+    fn learn(&mut self, computed: Duration, waited: Duration) {
+        if waited > STALL.max(computed) {
+            self.alone_until = Some(Instant::now() + self.penalty);
+            self.penalty = (self.penalty * 2).min(ALONE.1);
+        } else if self.penalty > ALONE.0 {
+            // Thousands of good jobs, about half a second of decoding, forget one stall.
+            self.penalty = self.penalty.mul_f32(0.9998).max(ALONE.0);
+        }
+    }
+}
+
 /// Worker threads waiting for jobs.
 pub(super) struct Workers {
     shared: Arc<Shared>,
     threads: Vec<(Thread, Option<JoinHandle<()>>)>,
-    /// Held by the caller whose job runs; the value is the epoch of the last job.
-    caller: Mutex<u32>,
+    /// Held by the caller whose job runs.
+    caller: Mutex<Caller>,
 }
 
 impl std::fmt::Debug for Workers {
@@ -148,23 +189,26 @@ impl Workers {
             })
             .map(|handle| (handle.thread().clone(), Some(handle)))
             .collect();
-        Self { shared, threads, caller: Mutex::new(0) }
+        Self { shared, threads, caller: Mutex::new(Caller { epoch: 0, alone_until: None, penalty: ALONE.0 }) }
     }
 
     pub(super) fn count(&self) -> usize {
         self.threads.len()
     }
 
-    /// Runs `f` for every chunk; false, having done nothing, when another caller's job is running or there are
-    /// more chunks than a ticket can count.
+    /// Runs `f` for every chunk; false, having done nothing, when another caller's job is running, there are more
+    /// chunks than a ticket can count, or workers have lately made callers wait.
     pub(super) fn run(&self, chunks: usize, f: &(dyn Fn(usize, usize) + Sync)) -> bool {
-        let mut epoch = match self.caller.try_lock() {
-            Ok(epoch) => epoch,
+        let mut caller = match self.caller.try_lock() {
+            Ok(caller) => caller,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
         let Ok(n) = u16::try_from(chunks) else { return false };
-        *epoch = epoch.wrapping_add(1);
+        if caller.alone() {
+            return false;
+        }
+        caller.epoch = caller.epoch.wrapping_add(1);
         let shared = &*self.shared;
         shared.done.store(0, Ordering::Relaxed);
         let f: *const (dyn Fn(usize, usize) + Sync + '_) = f;
@@ -173,13 +217,15 @@ impl Workers {
         unsafe {
             *shared.job.get() = Some(std::mem::transmute::<*const (dyn Fn(usize, usize) + Sync + '_), Job>(f))
         };
-        shared.ticket.store(Ticket::first(*epoch, n).0, Ordering::SeqCst);
+        shared.ticket.store(Ticket::first(caller.epoch, n).0, Ordering::SeqCst);
         for ((thread, _), asleep) in self.threads.iter().zip(&shared.asleep) {
             if asleep.load(Ordering::SeqCst) {
                 thread.unpark();
             }
         }
+        let start = Instant::now();
         while shared.run_one(0) {}
+        let computed = start.elapsed();
         let mut turns = 0;
         while shared.done.load(Ordering::Acquire) < chunks {
             if turns < SPINS {
@@ -189,8 +235,9 @@ impl Workers {
             }
             turns += 1;
         }
+        caller.learn(computed, start.elapsed() - computed);
         let panic = shared.panic.lock().map_or_else(|p| p.into_inner().take(), |mut slot| slot.take());
-        drop(epoch);
+        drop(caller);
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
