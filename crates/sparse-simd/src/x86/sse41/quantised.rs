@@ -1,0 +1,239 @@
+//! Products of quantised weights with int8 activations.
+//!
+//! All formats go through one driver, four groups of 32 columns at a time. `pmaddubsw` and `pmaddwd` reduce a group
+//! to four integers, and horizontal additions the four groups to one integer each (exact: see [`Step::codes`]), which
+//! are scaled as floats. Centres and minima go through the sums of the activations, one multiplication for the four
+//! groups.
+
+use super::load;
+use super::product::{self, Product};
+use crate::x86::shared::prefetch;
+use crate::{MatMut, Q8, Rows};
+use bytemuck::Pod;
+use core::arch::x86_64::*;
+use core::marker::PhantomData;
+
+/// Which columns have a scale of their own below the floats.
+#[derive(PartialEq, Eq)]
+pub(super) enum SubScales {
+    None,
+    /// 32 columns.
+    Group,
+    /// 16 columns.
+    Half,
+}
+
+/// 128 columns of one row of weights, or a multiple of that.
+pub(super) trait Step: Pod {
+    /// How many times 128 columns.
+    const QUADS: usize;
+    /// Whether codes are signed.
+    const SIGNED: bool = false;
+    /// What has a scale below the floats.
+    const SUB_SCALES: SubScales = SubScales::None;
+    /// What is subtracted from each unsigned code.
+    const CENTRE: i16 = 0;
+    /// Whether there are minima.
+    const MINS: bool = false;
+
+    /// The 32 codes of group `g` as bytes, signed or not as [`SIGNED`](Self::SIGNED) says.
+    ///
+    /// Unsigned ones must be below 64, or below 32 unless halves have sub-scales of their own. Then nothing
+    /// saturates: `pmaddubsw` adds two products in 16 bits, and with activations of at most 127 and codes of at most
+    /// 128 their sum is at most 32512. The driver adds two such sums only where codes are below 32.
+    ///
+    /// # Safety
+    /// - The CPU has SSE4.1.
+    unsafe fn codes(&self, g: usize) -> [__m128i; 2];
+
+    /// The factors of groups `4 * quad..4 * quad + 4`.
+    ///
+    /// # Safety
+    /// - The CPU has SSE4.1.
+    unsafe fn factors(&self, quad: usize) -> Factors;
+}
+
+/// Value `i` of four groups is `d[i / 32] * sub[i / 16] * (code[i] - CENTRE) + m[i / 32] * mins[i / 16]`.
+pub(super) struct Factors {
+    /// Scales of the groups.
+    pub(super) d: __m128,
+    /// Eight sub-scales of 16 bits, all one without [`Step::SUB_SCALES`].
+    pub(super) sub: __m128i,
+    /// Factors of the minima; not used unless [`Step::MINS`].
+    pub(super) m: __m128,
+    /// Eight minima of 16 bits; not used unless [`Step::MINS`].
+    pub(super) mins: __m128i,
+}
+
+/// 128 columns of one token's activations.
+#[derive(Clone, Copy)]
+struct X<'a> {
+    codes: &'a [i8; 128],
+    d: &'a [f32; 4],
+    sums: &'a [i16; 8],
+}
+
+struct Quantised<'a, S> {
+    w: Rows<'a>,
+    x: Q8<'a>,
+    steps: PhantomData<S>,
+}
+
+/// # Safety
+/// As for [`MatmulQ8`](crate::kernels::MatmulQ8).
+#[target_feature(enable = "sse4.1")]
+pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+    product::write(&Quantised::<S> { w, x, steps: PhantomData }, out);
+}
+
+impl<S: Step> Product for Quantised<'_, S> {
+    /// Arrays are filled by loops here: closures that need CPU features do not get inlined into `map` and `from_fn`,
+    /// which have none.
+    #[inline]
+    #[target_feature(enable = "sse4.1")]
+    unsafe fn dot<const R: usize, const T: usize>(&self, r: [usize; R], t: usize) -> [[f32; T]; R] {
+        let full = self.w.row_bytes() / size_of::<S>();
+        let (mut steps, mut rests): ([&[S]; R], [&[u8]; R]) = ([&[]; R], [&[]; R]);
+        for i in 0..R {
+            let (whole, rest) = self.w.row(r[i]).split_at(full * size_of::<S>());
+            (steps[i], rests[i]) = (bytemuck::cast_slice(whole), rest);
+        }
+        let mut tokens = [self.x.row(t); T];
+        for (i, token) in tokens.iter_mut().enumerate().skip(1) {
+            *token = self.x.row(t + i);
+        }
+        let mut sums = [[_mm_setzero_ps(); T]; R];
+        for s in 0..full {
+            let mut w = [&steps[0][s]; R];
+            for (w, steps) in w.iter_mut().zip(steps) {
+                *w = &steps[s];
+                if T == 1 {
+                    prefetch(*w);
+                }
+            }
+            for quad in 0..S::QUADS {
+                let i = s * S::QUADS + quad;
+                let mut x = [X { codes: &[0; 128], d: &[0.0; 4], sums: &[0; 8] }; T];
+                for (x, token) in x.iter_mut().zip(&tokens) {
+                    x.codes = &token.q.as_chunks().0[i];
+                    x.d = &token.d.as_chunks().0[i];
+                    x.sums = &token.sums.as_chunks().0[i];
+                }
+                // SAFETY: this function asks for the same features.
+                unsafe { add_products(w, quad, x, &mut sums) };
+            }
+        }
+        if !rests[0].is_empty() {
+            // Fewer than four groups are left: padded with zeros, they are a step like the others.
+            for (i, token) in tokens.iter().enumerate() {
+                let (mut codes, mut d, mut scales) = ([0; 128], [0.0; 4], [0; 8]);
+                pad(token.q, &mut codes);
+                pad(token.d, &mut d);
+                pad(token.sums, &mut scales);
+                for r in 0..R {
+                    let mut w = S::zeroed();
+                    bytemuck::bytes_of_mut(&mut w)[..rests[r].len()].copy_from_slice(rests[r]);
+                    let x = X { codes: &codes, d: &d, sums: &scales };
+                    let mut sum = [[sums[r][i]]];
+                    // SAFETY: as above.
+                    unsafe { add_products([&w], 0, [x], &mut sum) };
+                    sums[r][i] = sum[0][0];
+                }
+            }
+        }
+        let mut out = [[0.0; T]; R];
+        for (out, sums) in out.iter_mut().flatten().zip(sums.iter().flatten()) {
+            *out = load::sum(*sums);
+        }
+        out
+    }
+}
+
+/// Copies what is behind the last whole `N` values of `x`.
+#[inline]
+fn pad<V: Copy, const N: usize>(x: &[V], out: &mut [V; N]) {
+    let rest = x.as_chunks::<N>().1;
+    out[..rest.len()].copy_from_slice(rest);
+}
+
+/// Adds the products of four groups.
+///
+/// Always inlined, so that the sums stay in registers; such a function cannot ask for CPU features itself.
+///
+/// # Safety
+/// - The CPU has SSE4.1.
+#[inline(always)]
+unsafe fn add_products<S: Step, const R: usize, const T: usize>(
+    w: [&S; R],
+    quad: usize,
+    x: [X<'_>; T],
+    sums: &mut [[__m128; T]; R],
+) {
+    // SAFETY: what this function asks of its caller is what all these ask.
+    unsafe {
+        for r in 0..R {
+            let f = w[r].factors(quad);
+            let mut codes = [[_mm_setzero_si128(); 2]; 4];
+            for (g, codes) in codes.iter_mut().enumerate() {
+                *codes = w[r].codes(4 * quad + g);
+            }
+            for t in 0..T {
+                let mut groups = [_mm_setzero_si128(); 4];
+                for (g, group) in groups.iter_mut().enumerate() {
+                    *group = group_products::<S>(codes[g], &x[t].codes.as_chunks().0[g], f.sub, g);
+                }
+                let [a, b, c, d] = groups;
+                let mut products = _mm_hadd_epi32(_mm_hadd_epi32(a, b), _mm_hadd_epi32(c, d));
+                let x_sums = load::words8(x[t].sums);
+                if S::CENTRE > 0 {
+                    let centre = _mm_mullo_epi16(f.sub, _mm_set1_epi16(S::CENTRE));
+                    products = _mm_sub_epi32(products, _mm_madd_epi16(centre, x_sums));
+                }
+                let x_d = load::floats(x[t].d);
+                let scaled = _mm_mul_ps(_mm_mul_ps(f.d, x_d), _mm_cvtepi32_ps(products));
+                sums[r][t] = _mm_add_ps(sums[r][t], scaled);
+                if S::MINS {
+                    let mins = _mm_cvtepi32_ps(_mm_madd_epi16(f.mins, x_sums));
+                    sums[r][t] = _mm_add_ps(sums[r][t], _mm_mul_ps(_mm_mul_ps(f.m, x_d), mins));
+                }
+            }
+        }
+    }
+}
+
+/// Products of group `g` of four with its sub-scales, as four sums.
+#[inline]
+#[target_feature(enable = "sse4.1")]
+fn group_products<S: Step>(codes: [__m128i; 2], x: &[i8; 32], sub: __m128i, g: usize) -> __m128i {
+    let [x0, x1] = load::bytes32(x);
+    let [first, second] = if S::SIGNED {
+        [
+            _mm_maddubs_epi16(_mm_abs_epi8(codes[0]), _mm_sign_epi8(x0, codes[0])),
+            _mm_maddubs_epi16(_mm_abs_epi8(codes[1]), _mm_sign_epi8(x1, codes[1])),
+        ]
+    } else {
+        [_mm_maddubs_epi16(codes[0], x0), _mm_maddubs_epi16(codes[1], x1)]
+    };
+    let sub_scale = |half| _mm_shuffle_epi8(sub, load::bytes16(&SUB_SCALE[2 * g + half]));
+    match S::SUB_SCALES {
+        SubScales::None if S::SIGNED => {
+            _mm_add_epi32(_mm_madd_epi16(first, sub), _mm_madd_epi16(second, sub))
+        }
+        SubScales::None => _mm_madd_epi16(_mm_add_epi16(first, second), sub),
+        SubScales::Group => _mm_madd_epi16(_mm_add_epi16(first, second), sub_scale(0)),
+        SubScales::Half => {
+            _mm_add_epi32(_mm_madd_epi16(first, sub_scale(0)), _mm_madd_epi16(second, sub_scale(1)))
+        }
+    }
+}
+
+/// For each of eight sub-scales of 16 bits, the indices that put it everywhere.
+const SUB_SCALE: [[u8; 16]; 8] = {
+    let mut indices = [[0; 16]; 8];
+    let mut i = 0;
+    while i < 8 * 16 {
+        indices[i / 16][i % 16] = (i / 16 * 2 + i % 2) as u8;
+        i += 1;
+    }
+    indices
+};

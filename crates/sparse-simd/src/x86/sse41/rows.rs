@@ -1,0 +1,111 @@
+//! Norms, softmax, activations and rotation of one row.
+
+use super::exp::exp;
+use super::load::{floats, part, store, store_part, sum};
+use core::arch::x86_64::*;
+
+/// `y[i] = f(y[i], x[i])`, four at a time.
+#[inline]
+#[target_feature(enable = "sse4.1")]
+fn update(y: &mut [f32], x: &[f32], f: impl Fn(__m128, __m128) -> __m128) {
+    let (y, y_rest) = y.as_chunks_mut();
+    let (x, x_rest) = x.as_chunks();
+    for (y, x) in y.iter_mut().zip(x) {
+        store(f(floats(y), floats(x)), y);
+    }
+    if !y_rest.is_empty() {
+        store_part(f(part(y_rest, 0.0), part(x_rest, 0.0)), y_rest);
+    }
+}
+
+/// # Safety
+/// As for the field of [`Kernels`](crate::Kernels).
+#[target_feature(enable = "sse4.1")]
+pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let mean = super::float::dot_f32(x, x) / x.len() as f32;
+    let factor = 1.0 / libm::sqrtf(mean + eps);
+    for ((y, x), w) in out.iter_mut().zip(x).zip(weight) {
+        *y = x * factor * w;
+    }
+}
+
+/// # Safety
+/// As for the field of [`Kernels`](crate::Kernels).
+#[target_feature(enable = "sse4.1")]
+pub(super) fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    let one = _mm_set1_ps(1.0);
+    update(gate, up, |g, u| {
+        let negative = _mm_xor_ps(g, _mm_set1_ps(-0.0));
+        _mm_mul_ps(_mm_div_ps(g, _mm_add_ps(one, exp(negative))), u)
+    });
+}
+
+/// # Safety
+/// As for the field of [`Kernels`](crate::Kernels).
+#[target_feature(enable = "sse4.1")]
+pub(super) fn softmax(x: &mut [f32]) {
+    let shift = _mm_set1_ps(max(x));
+    let mut total = _mm_setzero_ps();
+    let (blocks, rest) = x.as_chunks_mut();
+    for block in blocks {
+        let e = exp(_mm_sub_ps(floats(block), shift));
+        total = _mm_add_ps(total, e);
+        store(e, block);
+    }
+    if !rest.is_empty() {
+        let e = exp(_mm_sub_ps(part(rest, f32::NEG_INFINITY), shift));
+        total = _mm_add_ps(total, e);
+        store_part(e, rest);
+    }
+    let factor = 1.0 / sum(total);
+    for x in x {
+        *x *= factor;
+    }
+}
+
+/// The largest value but NaN.
+#[inline]
+#[target_feature(enable = "sse4.1")]
+fn max(x: &[f32]) -> f32 {
+    let (blocks, rest) = x.as_chunks();
+    let mut max = part(rest, f32::NEG_INFINITY);
+    max = _mm_max_ps(max, _mm_set1_ps(f32::NEG_INFINITY));
+    for block in blocks {
+        // Returns the second operand if one is NaN.
+        max = _mm_max_ps(floats(block), max);
+    }
+    max = _mm_max_ps(max, _mm_movehl_ps(max, max));
+    _mm_cvtss_f32(_mm_max_ss(max, _mm_movehdup_ps(max)))
+}
+
+/// # Safety
+/// As for the field of [`Kernels`](crate::Kernels).
+#[target_feature(enable = "sse4.1")]
+pub(super) fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (eights, rest) = x.as_chunks_mut::<8>();
+    let ((cos, cos_rest), (sin, sin_rest)) = (cos.as_chunks(), sin.as_chunks());
+    for ((x, cos), sin) in eights.iter_mut().zip(cos).zip(sin) {
+        rotate(x, floats(cos), floats(sin));
+    }
+    if !rest.is_empty() {
+        let mut all = [0.0; 8];
+        all[..rest.len()].copy_from_slice(rest);
+        rotate(&mut all, part(cos_rest, 0.0), part(sin_rest, 0.0));
+        rest.copy_from_slice(&all[..rest.len()]);
+    }
+}
+
+/// Rotates four adjacent pairs.
+#[inline]
+#[target_feature(enable = "sse4.1")]
+fn rotate(x: &mut [f32; 8], cos: __m128, sin: __m128) {
+    let factors = [
+        (_mm_unpacklo_ps(cos, cos), _mm_unpacklo_ps(sin, sin)),
+        (_mm_unpackhi_ps(cos, cos), _mm_unpackhi_ps(sin, sin)),
+    ];
+    for (x, (cos, sin)) in x.as_chunks_mut().0.iter_mut().zip(factors) {
+        let pairs = floats(x);
+        let swapped = _mm_shuffle_ps::<0b10_11_00_01>(pairs, pairs);
+        store(_mm_addsub_ps(_mm_mul_ps(pairs, cos), _mm_mul_ps(swapped, sin)), x);
+    }
+}
