@@ -4,7 +4,7 @@
 //! - `quantised`: products of quantised weights, one driver for all formats; `small` and `super_blocks` tell it
 //!   where a format's codes and scales are.
 //! - `float`: products of float weights, and the KV cache's half-precision rows.
-//! - `rows`: norms, softmax, activations, rotation; `exp` is their exponential.
+//! - `rows`: norms, softmax, activations; `exp` is their exponential.
 //! - `quantise`: activations to int8.
 //!
 //! Where the scalar kernel is a plain loop, compilers make it SSE2 already, and it serves here too.
@@ -48,5 +48,5 @@ pub(crate) const KERNELS: Kernels = Kernels {
     softmax: rows::softmax,
     silu_mul: rows::silu_mul,
     add: scalar::KERNELS.add,
-    rope: rows::rope,
+    rope: scalar::KERNELS.rope,
 };

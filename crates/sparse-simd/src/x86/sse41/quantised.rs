@@ -23,9 +23,9 @@ pub(super) enum SubScales {
     Half,
 }
 
-/// 128 columns of one row of weights, or a multiple of that.
+/// 128 or 256 columns of one row of weights.
 pub(super) trait Step: Pod {
-    /// How many times 128 columns.
+    /// How many times 128 columns, 1 or 2.
     const QUADS: usize;
     /// Whether codes are signed.
     const SIGNED: bool = false;
@@ -83,9 +83,13 @@ struct Quantised<'a, S> {
 /// As for [`MatmulQ8`](crate::kernels::MatmulQ8).
 #[target_feature(enable = "sse4.1")]
 pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+    if w.cols() < 128 {
+        return narrow::<S>(w, x, out);
+    }
     product::write(&Quantised::<S> { w, x, steps: PhantomData }, out);
 }
 
+/// Rows of at least 128 columns.
 impl<S: Step> Product for Quantised<'_, S> {
     /// Arrays are filled by loops here: closures that need CPU features do not get inlined into `map` and `from_fn`,
     /// which have none.
@@ -93,10 +97,11 @@ impl<S: Step> Product for Quantised<'_, S> {
     #[target_feature(enable = "sse4.1")]
     unsafe fn dot<const R: usize, const T: usize>(&self, r: [usize; R], t: usize) -> [[f32; T]; R] {
         let full = self.w.row_bytes() / size_of::<S>();
-        let (mut steps, mut rests): ([&[S]; R], [&[u8]; R]) = ([&[]; R], [&[]; R]);
+        let (mut steps, mut last): ([&[S]; R], [&[u8]; R]) = ([&[]; R], [&[]; R]);
         for i in 0..R {
-            let (whole, rest) = self.w.row(r[i]).split_at(full * size_of::<S>());
-            (steps[i], rests[i]) = (bytemuck::cast_slice(whole), rest);
+            let row = self.w.row(r[i]);
+            steps[i] = bytemuck::cast_slice(&row[..full * size_of::<S>()]);
+            last[i] = &row[row.len() - size_of::<S>()..];
         }
         let mut tokens = [self.x.row(t); T];
         for (i, token) in tokens.iter_mut().enumerate().skip(1) {
@@ -111,35 +116,37 @@ impl<S: Step> Product for Quantised<'_, S> {
                     prefetch(*w);
                 }
             }
-            for quad in 0..S::QUADS {
-                let i = s * S::QUADS + quad;
-                let mut x = [X { codes: &[0; 128], d: &[0.0; 4], sums: &[0; 8] }; T];
-                for (x, token) in x.iter_mut().zip(&tokens) {
-                    x.codes = &token.q.as_chunks().0[i];
-                    x.d = &token.d.as_chunks().0[i];
-                    x.sums = &token.sums.as_chunks().0[i];
+            // SAFETY: this function asks for the same features.
+            unsafe {
+                add_products(w, 0, columns(&tokens, s * S::QUADS), &mut sums);
+                // Not a loop, so that `quad` is a constant.
+                if S::QUADS == 2 {
+                    add_products(w, 1, columns(&tokens, s * S::QUADS + 1), &mut sums);
                 }
-                // SAFETY: this function asks for the same features.
-                unsafe { add_products(w, quad, x, &mut sums) };
             }
         }
-        if !rests[0].is_empty() {
-            // Fewer than four groups are left: padded with zeros, they are a step like the others.
-            for (i, token) in tokens.iter().enumerate() {
-                let (mut codes, mut d, mut scales) = ([0; 128], [0.0; 4], [0; 8]);
-                pad(token.q, &mut codes);
-                pad(token.d, &mut d);
-                pad(token.sums, &mut scales);
-                for r in 0..R {
-                    let mut w = S::zeroed();
-                    bytemuck::bytes_of_mut(&mut w)[..rests[r].len()].copy_from_slice(rests[r]);
-                    let x = X { codes: &codes, d: &d, sums: &scales };
-                    let mut sum = [[sums[r][i]]];
-                    // SAFETY: as above.
-                    unsafe { add_products([&w], 0, [x], &mut sum) };
-                    sums[r][i] = sum[0][0];
-                }
+        let groups = self.x.cols / 32 % 4;
+        if groups > 0 {
+            // The last 128 columns, but only the groups that were in no step yet: the others have a scale of zero.
+            let mut w: [&S; R] = [bytemuck::from_bytes(last[0]); R];
+            for (w, last) in w.iter_mut().zip(last) {
+                *w = bytemuck::from_bytes(last);
             }
+            let mut d = [[0.0; 4]; T];
+            for (d, token) in d.iter_mut().zip(&tokens) {
+                d[4 - groups..].copy_from_slice(&token.d[token.d.len() - groups..]);
+            }
+            let mut x = [X { codes: &[0; 128], d: &[0.0; 4], sums: &[0; 8] }; T];
+            for ((x, token), d) in x.iter_mut().zip(&tokens).zip(&d) {
+                let whole = self.x.cols - 128;
+                *x = X {
+                    codes: &token.q[whole..].as_chunks().0[0],
+                    d,
+                    sums: &token.sums[whole / 16..].as_chunks().0[0],
+                };
+            }
+            // SAFETY: as above.
+            unsafe { add_products(w, 0, x, &mut sums) };
         }
         let mut out = [[0.0; T]; R];
         for (out, sums) in out.iter_mut().flatten().zip(sums.iter().flatten()) {
@@ -149,11 +156,36 @@ impl<S: Step> Product for Quantised<'_, S> {
     }
 }
 
-/// Copies what is behind the last whole `N` values of `x`.
+/// Columns `128 * i..` of all tokens.
 #[inline]
-fn pad<V: Copy, const N: usize>(x: &[V], out: &mut [V; N]) {
-    let rest = x.as_chunks::<N>().1;
-    out[..rest.len()].copy_from_slice(rest);
+fn columns<'a, const T: usize>(tokens: &[Q8<'a>; T], i: usize) -> [X<'a>; T] {
+    tokens.map(|x| X {
+        codes: &x.q.as_chunks().0[i],
+        d: &x.d.as_chunks().0[i],
+        sums: &x.sums.as_chunks().0[i],
+    })
+}
+
+/// Rows of fewer than 128 columns, padded with zeros.
+#[target_feature(enable = "sse4.1")]
+fn narrow<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+    fn padded<V: Pod, const N: usize>(x: &[V]) -> [V; N] {
+        let mut all = [V::zeroed(); N];
+        all[..x.len()].copy_from_slice(x);
+        all
+    }
+    let mut step = S::zeroed();
+    for r in 0..w.rows() {
+        bytemuck::bytes_of_mut(&mut step)[..w.row_bytes()].copy_from_slice(w.row(r));
+        for t in 0..x.tokens() {
+            let x = x.row(t);
+            let x = X { codes: &padded(x.q), d: &padded(x.d), sums: &padded(x.sums) };
+            let mut sums = [[_mm_setzero_ps()]];
+            // SAFETY: this function asks for the same features.
+            unsafe { add_products([&step], 0, [x], &mut sums) };
+            out.row(t)[r] = load::sum(sums[0][0]);
+        }
+    }
 }
 
 /// Adds the products of four groups.

@@ -1,4 +1,4 @@
-//! Norms, softmax, activations and rotation of one row.
+//! Norms, softmax and activations of one row.
 
 use super::exp::exp;
 use super::load::{floats, part, store, store_part, sum};
@@ -76,36 +76,4 @@ fn max(x: &[f32]) -> f32 {
     }
     max = _mm_max_ps(max, _mm_movehl_ps(max, max));
     _mm_cvtss_f32(_mm_max_ss(max, _mm_movehdup_ps(max)))
-}
-
-/// # Safety
-/// As for the field of [`Kernels`](crate::Kernels).
-#[target_feature(enable = "sse4.1")]
-pub(super) fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]) {
-    let (eights, rest) = x.as_chunks_mut::<8>();
-    let ((cos, cos_rest), (sin, sin_rest)) = (cos.as_chunks(), sin.as_chunks());
-    for ((x, cos), sin) in eights.iter_mut().zip(cos).zip(sin) {
-        rotate(x, floats(cos), floats(sin));
-    }
-    if !rest.is_empty() {
-        let mut all = [0.0; 8];
-        all[..rest.len()].copy_from_slice(rest);
-        rotate(&mut all, part(cos_rest, 0.0), part(sin_rest, 0.0));
-        rest.copy_from_slice(&all[..rest.len()]);
-    }
-}
-
-/// Rotates four adjacent pairs.
-#[inline]
-#[target_feature(enable = "sse4.1")]
-fn rotate(x: &mut [f32; 8], cos: __m128, sin: __m128) {
-    let factors = [
-        (_mm_unpacklo_ps(cos, cos), _mm_unpacklo_ps(sin, sin)),
-        (_mm_unpackhi_ps(cos, cos), _mm_unpackhi_ps(sin, sin)),
-    ];
-    for (x, (cos, sin)) in x.as_chunks_mut().0.iter_mut().zip(factors) {
-        let pairs = floats(x);
-        let swapped = _mm_shuffle_ps::<0b10_11_00_01>(pairs, pairs);
-        store(_mm_addsub_ps(_mm_mul_ps(pairs, cos), _mm_mul_ps(swapped, sin)), x);
-    }
 }
