@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-/// `e^x`, within 3e-7 of it relatively where that is a normal number; zero, infinity and NaN as `exp` has them.
+/// `e^x`, within 2e-7 of it relatively where that is a normal number; zero, infinity and NaN as `exp` has them.
 ///
 /// `x = n ln 2 + r` with `|r| <= ln(2) / 2`; `e^r` by its Taylor polynomial of degree 7, whose remainder there is
 /// below 6e-9, and `2^n` in two factors, because `n` reaches from -150 to 128.

@@ -1,6 +1,6 @@
 //! The formats with blocks of 32: four blocks are a step.
 
-use super::load::{bytes8, bytes16, bytes32, half_to_float};
+use super::load::{bytes16, bytes32, half_to_float};
 use super::quantised::{Factors, Step};
 use crate::layout::*;
 use core::arch::x86_64::*;
@@ -69,6 +69,6 @@ fn from_table([low, high]: [__m128i; 2]) -> [__m128i; 2] {
 #[inline]
 #[target_feature(enable = "sse4.1")]
 fn halves(x: [Half; 4]) -> __m128 {
-    let x = bytes8(&bytemuck::cast::<[Half; 4], [u8; 8]>(x));
-    half_to_float(_mm_unpacklo_epi16(_mm_setzero_si128(), x))
+    let [a, b, c, d] = x.map(|x| x.to_bits() as i16);
+    half_to_float(_mm_setr_epi16(0, a, 0, b, 0, c, 0, d))
 }
