@@ -12,6 +12,7 @@ use crate::{MatMut, Q8, Rows};
 use bytemuck::Pod;
 use core::arch::x86_64::*;
 use core::marker::PhantomData;
+use core::ops::Range;
 
 /// Which columns have a scale of their own below the floats.
 #[derive(PartialEq, Eq)]
@@ -66,7 +67,6 @@ pub(super) struct Factors {
 }
 
 /// 128 columns of one token's activations.
-#[derive(Clone, Copy)]
 struct X<'a> {
     codes: &'a [i8; 128],
     d: &'a [f32; 4],
@@ -91,30 +91,18 @@ pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
 
 /// Rows of at least 128 columns.
 impl<S: Step> Product for Quantised<'_, S> {
-    /// Arrays are filled by loops here: closures that need CPU features do not get inlined into `map` and `from_fn`,
-    /// which have none.
     #[inline]
     #[target_feature(enable = "sse4.1")]
     unsafe fn dot<const R: usize, const T: usize>(&self, r: [usize; R], t: usize) -> [[f32; T]; R] {
-        let full = self.w.row_bytes() / size_of::<S>();
-        let (mut steps, mut last): ([&[S]; R], [&[u8]; R]) = ([&[]; R], [&[]; R]);
-        for i in 0..R {
-            let row = self.w.row(r[i]);
-            steps[i] = bytemuck::cast_slice(&row[..full * size_of::<S>()]);
-            last[i] = &row[row.len() - size_of::<S>()..];
-        }
-        let mut tokens = [self.x.row(t); T];
-        for (i, token) in tokens.iter_mut().enumerate().skip(1) {
-            *token = self.x.row(t + i);
-        }
+        let (rows, tokens) = (self.rows(r), self.tokens::<T>(t));
+        let (size, bytes) = (size_of::<S>(), self.w.row_bytes());
+        let full = bytes / size;
+        let whole = steps::<S, R>(&rows, 0..full * size);
         let mut sums = [[_mm_setzero_ps(); T]; R];
         for s in 0..full {
-            let mut w = [&steps[0][s]; R];
-            for (w, steps) in w.iter_mut().zip(steps) {
-                *w = &steps[s];
-                if T == 1 {
-                    prefetch(*w);
-                }
+            let w = step(&whole, s);
+            if T == 1 {
+                w.into_iter().for_each(prefetch);
             }
             // SAFETY: this function asks for the same features.
             unsafe {
@@ -127,26 +115,14 @@ impl<S: Step> Product for Quantised<'_, S> {
         }
         let groups = self.x.cols / 32 % 4;
         if groups > 0 {
-            // The last 128 columns, but only the groups that were in no step yet: the others have a scale of zero.
-            let mut w: [&S; R] = [bytemuck::from_bytes(last[0]); R];
-            for (w, last) in w.iter_mut().zip(last) {
-                *w = bytemuck::from_bytes(last);
-            }
+            // The last 128 columns, but only the groups that were in no step yet: the others get a scale of zero.
             let mut d = [[0.0; 4]; T];
             for (d, token) in d.iter_mut().zip(&tokens) {
                 d[4 - groups..].copy_from_slice(&token.d[token.d.len() - groups..]);
             }
-            let mut x = [X { codes: &[0; 128], d: &[0.0; 4], sums: &[0; 8] }; T];
-            for ((x, token), d) in x.iter_mut().zip(&tokens).zip(&d) {
-                let whole = self.x.cols - 128;
-                *x = X {
-                    codes: &token.q[whole..].as_chunks().0[0],
-                    d,
-                    sums: &token.sums[whole / 16..].as_chunks().0[0],
-                };
-            }
+            let w = step(&steps::<S, R>(&rows, bytes - size..bytes), 0);
             // SAFETY: as above.
-            unsafe { add_products(w, 0, x, &mut sums) };
+            unsafe { add_products(w, 0, last_columns(&tokens, &d), &mut sums) };
         }
         let mut out = [[0.0; T]; R];
         for (out, sums) in out.iter_mut().flatten().zip(sums.iter().flatten()) {
@@ -154,6 +130,32 @@ impl<S: Step> Product for Quantised<'_, S> {
         }
         out
     }
+}
+
+// These have closures, so they ask for no CPU features: those would keep the closures from being inlined.
+
+impl<'a, S> Quantised<'a, S> {
+    #[inline]
+    fn rows<const R: usize>(&self, r: [usize; R]) -> [&'a [u8]; R] {
+        r.map(|r| self.w.row(r))
+    }
+
+    #[inline]
+    fn tokens<const T: usize>(&self, t: usize) -> [Q8<'a>; T] {
+        core::array::from_fn(|i| self.x.row(t + i))
+    }
+}
+
+/// The steps in a range of bytes of all rows.
+#[inline]
+fn steps<'a, S: Step, const R: usize>(rows: &[&'a [u8]; R], bytes: Range<usize>) -> [&'a [S]; R] {
+    rows.map(|row| bytemuck::cast_slice(&row[bytes.clone()]))
+}
+
+/// Step `s` of all rows.
+#[inline]
+fn step<'a, S, const R: usize>(steps: &[&'a [S]; R], s: usize) -> [&'a S; R] {
+    steps.map(|steps| &steps[s])
 }
 
 /// Columns `128 * i..` of all tokens.
@@ -166,6 +168,16 @@ fn columns<'a, const T: usize>(tokens: &[Q8<'a>; T], i: usize) -> [X<'a>; T] {
     })
 }
 
+/// The last 128 columns of all tokens, with scales `d`.
+#[inline]
+fn last_columns<'a, const T: usize>(tokens: &[Q8<'a>; T], d: &'a [[f32; 4]; T]) -> [X<'a>; T] {
+    core::array::from_fn(|t| X {
+        codes: &tokens[t].q[tokens[t].q.len() - 128..].as_chunks().0[0],
+        d: &d[t],
+        sums: &tokens[t].sums[tokens[t].sums.len() - 8..].as_chunks().0[0],
+    })
+}
+
 /// Rows of fewer than 128 columns, padded with zeros.
 #[target_feature(enable = "sse4.1")]
 fn narrow<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
@@ -174,15 +186,15 @@ fn narrow<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
         all[..x.len()].copy_from_slice(x);
         all
     }
-    let mut step = S::zeroed();
+    let mut w_padded = S::zeroed();
     for r in 0..w.rows() {
-        bytemuck::bytes_of_mut(&mut step)[..w.row_bytes()].copy_from_slice(w.row(r));
+        bytemuck::bytes_of_mut(&mut w_padded)[..w.row_bytes()].copy_from_slice(w.row(r));
         for t in 0..x.tokens() {
             let x = x.row(t);
             let x = X { codes: &padded(x.q), d: &padded(x.d), sums: &padded(x.sums) };
             let mut sums = [[_mm_setzero_ps()]];
             // SAFETY: this function asks for the same features.
-            unsafe { add_products([&step], 0, [x], &mut sums) };
+            unsafe { add_products([&w_padded], 0, [x], &mut sums) };
             out.row(t)[r] = load::sum(sums[0][0]);
         }
     }
