@@ -200,7 +200,7 @@ fn narrow<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     }
 }
 
-/// Adds the products of four groups.
+/// Adds the products of four groups of `R` rows, one or two.
 ///
 /// Always inlined, so that the sums stay in registers; such a function cannot ask for CPU features itself.
 ///
@@ -213,33 +213,50 @@ unsafe fn add_products<S: Step, const R: usize, const T: usize>(
     x: [X<'_>; T],
     sums: &mut [[__m128; T]; R],
 ) {
+    // SAFETY: what this function asks of its caller is what these ask.
+    unsafe {
+        // No loop either: compilers leave long ones as they are, and the sums in memory.
+        add_row_products(w[0], quad, &x, &mut sums[0]);
+        if R == 2 {
+            add_row_products(w[1], quad, &x, &mut sums[1]);
+        }
+    }
+}
+
+/// # Safety
+/// - The CPU has SSE4.1.
+#[inline(always)]
+unsafe fn add_row_products<S: Step, const T: usize>(
+    w: &S,
+    quad: usize,
+    x: &[X<'_>; T],
+    sums: &mut [__m128; T],
+) {
     // SAFETY: what this function asks of its caller is what all these ask.
     unsafe {
-        for r in 0..R {
-            let f = w[r].factors(quad);
-            let mut codes = [[_mm_setzero_si128(); 2]; 4];
-            for (g, codes) in codes.iter_mut().enumerate() {
-                *codes = w[r].codes(4 * quad + g);
+        let f = w.factors(quad);
+        let mut codes = [[_mm_setzero_si128(); 2]; 4];
+        for (g, codes) in codes.iter_mut().enumerate() {
+            *codes = w.codes(4 * quad + g);
+        }
+        for t in 0..T {
+            let mut groups = [_mm_setzero_si128(); 4];
+            for (g, group) in groups.iter_mut().enumerate() {
+                *group = group_products::<S>(codes[g], &x[t].codes.as_chunks().0[g], f.sub, g);
             }
-            for t in 0..T {
-                let mut groups = [_mm_setzero_si128(); 4];
-                for (g, group) in groups.iter_mut().enumerate() {
-                    *group = group_products::<S>(codes[g], &x[t].codes.as_chunks().0[g], f.sub, g);
-                }
-                let [a, b, c, d] = groups;
-                let mut products = _mm_hadd_epi32(_mm_hadd_epi32(a, b), _mm_hadd_epi32(c, d));
-                let x_sums = load::words8(x[t].sums);
-                if S::CENTRE > 0 {
-                    let centre = _mm_mullo_epi16(f.sub, _mm_set1_epi16(S::CENTRE));
-                    products = _mm_sub_epi32(products, _mm_madd_epi16(centre, x_sums));
-                }
-                let x_d = load::floats(x[t].d);
-                let scaled = _mm_mul_ps(_mm_mul_ps(f.d, x_d), _mm_cvtepi32_ps(products));
-                sums[r][t] = _mm_add_ps(sums[r][t], scaled);
-                if S::MINS {
-                    let mins = _mm_cvtepi32_ps(_mm_madd_epi16(f.mins, x_sums));
-                    sums[r][t] = _mm_add_ps(sums[r][t], _mm_mul_ps(_mm_mul_ps(f.m, x_d), mins));
-                }
+            let [a, b, c, d] = groups;
+            let mut products = _mm_hadd_epi32(_mm_hadd_epi32(a, b), _mm_hadd_epi32(c, d));
+            let x_sums = load::words8(x[t].sums);
+            if S::CENTRE > 0 {
+                let centre = _mm_mullo_epi16(f.sub, _mm_set1_epi16(S::CENTRE));
+                products = _mm_sub_epi32(products, _mm_madd_epi16(centre, x_sums));
+            }
+            let x_d = load::floats(x[t].d);
+            let scaled = _mm_mul_ps(_mm_mul_ps(f.d, x_d), _mm_cvtepi32_ps(products));
+            sums[t] = _mm_add_ps(sums[t], scaled);
+            if S::MINS {
+                let mins = _mm_cvtepi32_ps(_mm_madd_epi16(f.mins, x_sums));
+                sums[t] = _mm_add_ps(sums[t], _mm_mul_ps(_mm_mul_ps(f.m, x_d), mins));
             }
         }
     }
