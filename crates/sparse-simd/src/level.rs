@@ -10,7 +10,7 @@ use thiserror::Error;
 pub enum Level {
     /// Plain Rust, on every target: the specification of the others.
     Scalar,
-    /// SSE4.1. Has no kernels yet, so it is never available.
+    /// SSE4.1 with SSSE3: x86 since Nehalem, Silvermont and Bulldozer.
     Sse41,
     /// AVX2 with FMA and F16C: x86 since Haswell and Zen.
     Avx2,

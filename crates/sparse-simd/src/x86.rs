@@ -1,17 +1,24 @@
-//! x86-64 kernels: one module per level.
+//! x86-64 kernels: one module per level, and what they share.
 
 mod avx2;
 mod avx512;
+mod shared;
+mod sse41;
 
 use crate::{Kernels, Level};
 
 /// The kernels of `level`, if the CPU has its instructions.
 pub(crate) fn kernels(level: Level) -> Option<&'static Kernels> {
     match level {
+        Level::Sse41 if has_sse41() => Some(&sse41::KERNELS),
         Level::Avx2 if has_avx2() => Some(&avx2::KERNELS),
         Level::Avx512 if has_avx512() => Some(&avx512::KERNELS),
         _ => None,
     }
+}
+
+fn has_sse41() -> bool {
+    is_x86_feature_detected!("sse4.1") && is_x86_feature_detected!("ssse3")
 }
 
 fn has_avx2() -> bool {

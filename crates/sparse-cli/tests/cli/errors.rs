@@ -1,5 +1,6 @@
 use super::*;
 use sparse_gguf::BlockFormat;
+use sparse_simd::Level;
 use sparse_testdata::Tensor;
 
 fn generate(file: &File) -> Run {
@@ -43,7 +44,10 @@ fn the_model_may_come_from_the_environment() {
 
 #[test]
 fn wrong_simd_levels_are_refused() {
-    for (level, part) in [("nonsense", "expected scalar"), ("sse4.1", "sse4.1 is not available")] {
+    let lacking =
+        Level::ALL.into_iter().filter(|level| Level::available().all(|available| available != *level));
+    let lacking = lacking.map(|level| (level.name(), "is not available"));
+    for (level, part) in lacking.chain([("nonsense", "expected scalar")]) {
         let output = sparse(&["inspect", "--cpu"]).env("SPARSE_SIMD", level).output().unwrap();
         Run::of(output).fails(2, &["SPARSE_SIMD", part]);
     }

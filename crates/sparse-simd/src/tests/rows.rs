@@ -129,6 +129,36 @@ fn half_precision_is_rounded_to_nearest_even() {
     none(failures);
 }
 
+/// The numbers half-way between two neighbours, where rounding turns, and what is next to them.
+#[test]
+fn half_precision_rounds_at_the_middle() {
+    let mut x = Vec::new();
+    for bits in 0..0x7C00 {
+        let (low, high) = (f16::from_bits(bits).to_f32(), f16::from_bits(bits + 1).to_f32());
+        let middle = if high.is_finite() { (low + high) / 2.0 } else { 65520.0 };
+        x.extend([low, middle.next_down(), middle, middle.next_up()]);
+    }
+    x.extend(x.clone().iter().map(|x| -x));
+    for kernels in levels() {
+        let mut out = vec![f16::ONE; x.len()];
+        kernels.to_f16(&x, &mut out);
+        let wrong = x.iter().zip(out).filter(|(x, y)| y.to_bits() != f16::from_f32(**x).to_bits());
+        none(wrong.map(|(x, y)| format!("{}: {x} became {y}", kernels.level())).collect());
+    }
+}
+
+#[test]
+fn every_half_precision_number_is_read_exactly() {
+    let w: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+    for kernels in levels() {
+        let mut y = vec![-0.0; w.len()];
+        kernels.axpy_f16(1.0, &w, &mut y);
+        let read = |w: &f16, y: f32| y.to_bits() == w.to_f32().to_bits() || w.is_nan() && y.is_nan();
+        let wrong = w.iter().zip(y).filter(|(w, y)| !read(w, *y));
+        none(wrong.map(|(w, y)| format!("{}: {w} became {y}", kernels.level())).collect());
+    }
+}
+
 #[test]
 fn rms_norm() {
     let mut failures = Vec::new();

@@ -6,15 +6,13 @@
 //! multiplication per step.
 
 use super::load;
+use crate::x86::shared::prefetch;
 use crate::{MatMut, Q8, Rows};
 use bytemuck::Pod;
 use core::arch::x86_64::*;
 
 /// Tokens per tile of a batch: a group's codes are unpacked once for all of them.
 const TOKENS: usize = 4;
-
-/// How far ahead weights are prefetched, in bytes: far enough to cover the latency of DRAM at full bandwidth.
-const AHEAD: usize = 4096;
 
 /// 256 columns of one row of weights.
 pub(super) trait Step: Pod {
@@ -265,17 +263,3 @@ const SUB_SCALES: [[u8; 32]; 4] = {
     }
     indices
 };
-
-/// Fetches what is read [`AHEAD`] bytes later, as much as a step.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn prefetch<S>(step: &S) {
-    for offset in (0..size_of::<S>()).step_by(64) {
-        let at = core::ptr::from_ref(step).cast::<i8>().wrapping_add(AHEAD + offset);
-        // SAFETY: a prefetch is a hint; it may point anywhere.
-        #[allow(unused_unsafe, reason = "not every supported compiler knows that it is safe")]
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(at)
-        };
-    }
-}

@@ -3,6 +3,7 @@
 use super::load::{bytes16, bytes32, half};
 use super::quantised::{Factors, Step};
 use crate::layout::*;
+use crate::x86::shared::{k_scales, q3_k_scales};
 use core::arch::x86_64::*;
 
 impl Step for BlockQ2K {
@@ -37,10 +38,8 @@ impl Step for BlockQ3K {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn factors(&self) -> Factors {
-        let [a, b, high] = words(self.scales);
-        let fold = |low: u32, high: u32| low & 0x0F0F_0F0F | (high & 0x0303_0303) << 4;
-        let sub = [fold(a, high), fold(b, high >> 2), fold(a >> 4, high >> 4), fold(b >> 4, high >> 6)];
-        let sub = _mm256_cvtepi8_epi16(bytes16(&bytemuck::cast::<[u32; 4], [u8; 16]>(sub)));
+        let sub =
+            _mm256_cvtepi8_epi16(bytes16(&bytemuck::cast::<[u32; 4], [u8; 16]>(q3_k_scales(self.scales))));
         let sub = _mm256_sub_epi16(sub, _mm256_set1_epi16(32));
         factors(half(self.d), sub, 0.0, sub)
     }
@@ -125,19 +124,11 @@ fn k_nibbles(qs: &[u8; 128], g: usize) -> __m256i {
     masked(bytes32(&qs.as_chunks().0[g / 2]), (g % 2 * 4) as i32, 15)
 }
 
-fn words(bytes: [u8; 12]) -> [u32; 3] {
-    bytemuck::cast::<[u8; 12], [[u8; 4]; 3]>(bytes).map(u32::from_le_bytes)
-}
-
 /// The factors of Q4_K and Q5_K: 6-bit scales and minima for each group, here twice per group.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn k_factors(d: Half, dmin: Half, scales: [u8; 12]) -> Factors {
-    let [a, b, c] = words(scales);
-    let fold = |low: u32, high: u32| i64::from(low & 0x0F0F_0F0F | (high >> 6 & 0x0303_0303) << 4);
-    let sub = i64::from(a & 0x3F3F_3F3F) | fold(c, a) << 32;
-    let mins = i64::from(b & 0x3F3F_3F3F) | fold(c >> 4, b) << 32;
-    let both = _mm_set_epi64x(mins, sub);
+    let both = bytes16(&bytemuck::cast::<[[u32; 2]; 2], [u8; 16]>(k_scales(scales)));
     let twice = |x: __m128i| _mm256_cvtepu8_epi16(x);
     factors(half(d), twice(_mm_unpacklo_epi8(both, both)), -half(dmin), twice(_mm_unpackhi_epi8(both, both)))
 }

@@ -1,0 +1,74 @@
+//! The formats with blocks of 32: four blocks are a step.
+
+use super::load::{bytes16, bytes32, half_to_float};
+use super::quantised::{Factors, Step};
+use crate::layout::*;
+use core::arch::x86_64::*;
+
+macro_rules! step {
+    ($block:ty { $($constant:ident: $ty:ty = $value:expr),* } $b:ident => $codes:expr, $m:expr) => {
+        impl Step for [$block; 4] {
+            const QUADS: usize = 1;
+            $(const $constant: $ty = $value;)*
+
+            #[inline]
+            #[target_feature(enable = "sse4.1")]
+            unsafe fn codes(&self, g: usize) -> [__m128i; 2] {
+                let $b = &self[g];
+                $codes
+            }
+
+            #[inline]
+            #[target_feature(enable = "sse4.1")]
+            unsafe fn factors(&self, _: usize) -> Factors {
+                let ones = _mm_set1_epi16(1);
+                let $b = self.each_ref();
+                Factors { d: halves($b.map(|b| b.d)), sub: ones, m: $m, mins: ones }
+            }
+        }
+    };
+}
+
+step!(BlockQ4_0 { CENTRE: i16 = 8 } b => nibbles(&b.qs), _mm_setzero_ps());
+step!(BlockQ4_1 { MINS: bool = true } b => nibbles(&b.qs), halves(b.map(|b| b.m)));
+step!(BlockQ5_0 { CENTRE: i16 = 16 } b => five_bits(&b.qs, b.qh), _mm_setzero_ps());
+step!(BlockQ5_1 { MINS: bool = true } b => five_bits(&b.qs, b.qh), halves(b.map(|b| b.m)));
+step!(BlockQ8_0 { SIGNED: bool = true } b => bytes32(&b.qs), _mm_setzero_ps());
+step!(BlockIq4Nl { SIGNED: bool = true } b => from_table(nibbles(&b.qs)), _mm_setzero_ps());
+
+/// The 32 nibbles of 16 bytes: low ones first.
+#[inline]
+#[target_feature(enable = "sse4.1")]
+fn nibbles(qs: &[u8; 16]) -> [__m128i; 2] {
+    let (qs, mask) = (bytes16(qs), _mm_set1_epi8(15));
+    [_mm_and_si128(qs, mask), _mm_and_si128(_mm_srli_epi16::<4>(qs), mask)]
+}
+
+/// Nibbles with bit `i` of `qh` as bit 4 of byte `i`.
+#[inline]
+#[target_feature(enable = "sse4.1")]
+fn five_bits(qs: &[u8; 16], qh: [u8; 4]) -> [__m128i; 2] {
+    let qh = _mm_cvtsi32_si128(i32::from_le_bytes(qh));
+    let own_byte = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    let own_bit = _mm_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+    let [low, high] = nibbles(qs);
+    let add_fifth = |x, own_byte| {
+        let bits = _mm_and_si128(_mm_shuffle_epi8(qh, own_byte), own_bit);
+        _mm_or_si128(x, _mm_and_si128(_mm_cmpeq_epi8(bits, own_bit), _mm_set1_epi8(16)))
+    };
+    [add_fifth(low, own_byte), add_fifth(high, _mm_add_epi8(own_byte, _mm_set1_epi8(2)))]
+}
+
+#[inline]
+#[target_feature(enable = "sse4.1")]
+fn from_table([low, high]: [__m128i; 2]) -> [__m128i; 2] {
+    let values = bytes16(&IQ4_NL_VALUES);
+    [_mm_shuffle_epi8(values, low), _mm_shuffle_epi8(values, high)]
+}
+
+#[inline]
+#[target_feature(enable = "sse4.1")]
+fn halves(x: [Half; 4]) -> __m128 {
+    let [a, b, c, d] = x.map(|x| x.to_bits() as i16);
+    half_to_float(_mm_setr_epi16(0, a, 0, b, 0, c, 0, d))
+}
