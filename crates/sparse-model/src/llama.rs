@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use half::f16;
 use sparse_core::{Activations, Compute};
-use sparse_simd::{BlockFormat, Kernels, MatMut, Rows};
+use sparse_simd::{Activation, BlockFormat, Kernels, MatMut, Rows};
 
 use crate::kv_cache::KvCache;
 use crate::weights::{Layer, Linear};
@@ -252,7 +252,7 @@ impl Session {
         let up = &mut self.up[..n * c.feed_forward];
         linear(compute, &layer.gate, &self.normed, self.hidden.x_mut());
         linear(compute, &layer.up, &self.normed, up);
-        compute.kernels.silu_mul(self.hidden.x_mut(), up);
+        compute.kernels.activate_mul(Activation::Silu, self.hidden.x_mut(), up);
         self.hidden.quantise(compute.kernels);
         linear(compute, &layer.down, &self.hidden, &mut self.delta[..n * c.embedding]);
     }

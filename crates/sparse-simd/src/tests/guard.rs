@@ -2,7 +2,7 @@
 
 use super::data::{Activations, Rng, weights};
 use super::levels;
-use crate::{BlockFormat, Kernels, Level, MatMut, Q8, Q8Mut, Rows};
+use crate::{Activation, BlockFormat, Kernels, Level, MatMut, Q8, Q8Mut, Rows};
 use bytemuck::Pod;
 use half::f16;
 use std::ops::{Deref, DerefMut};
@@ -139,7 +139,7 @@ fn rows_stay_inside_their_slices() {
             kernels.axpy_f16(0.5, &w, &mut out);
             kernels.to_f16(&x, &mut halves);
             kernels.add(&mut out, &x);
-            kernels.silu_mul(&mut out, &x);
+            kernels.activate_mul(Activation::Silu, &mut out, &x);
             kernels.softmax(&mut out);
             kernels.rope(&mut out[n % 2..], &x[..n / 2], &x[n - n / 2..]);
             kernels.rms_norm(&x, &Guarded::new(&y, edge), 1e-5, &mut out);

@@ -2,7 +2,7 @@
 
 use super::data::Rng;
 use super::{levels, none, within};
-use crate::Kernels;
+use crate::{Activation, Kernels};
 use half::f16;
 
 /// Lengths from nothing to a few vectors of any level, and some that a model has.
@@ -223,7 +223,7 @@ fn silu_mul() {
         }
         let up: Vec<f32> = rng.floats(n + offset).iter().map(|x| x + 1.5).collect();
         let given = gate.clone();
-        kernels.silu_mul(&mut gate[offset..], &up[offset..]);
+        kernels.activate_mul(Activation::Silu, &mut gate[offset..], &up[offset..]);
         compare(&mut failures, &format!("silu_mul {what}"), &gate[offset..], |i| {
             let (g, u) = (wide(given[offset + i]), wide(up[offset + i]));
             let y = g / (1.0 + (-g).exp()) * u;
@@ -232,7 +232,7 @@ fn silu_mul() {
     });
     for kernels in levels() {
         let mut gate = [f32::NEG_INFINITY; 9];
-        kernels.silu_mul(&mut gate, &[1.0; 9]);
+        kernels.activate_mul(Activation::Silu, &mut gate, &[1.0; 9]);
         assert!(gate.iter().all(|g| g.is_nan()), "{}: {gate:?}", kernels.level());
     }
     none(failures);
@@ -245,7 +245,7 @@ fn exponential_is_accurate_everywhere() {
     let gates: Vec<f32> = (-87_000..87_000).step_by(7).map(|i| i as f32 * 1e-3).collect();
     for kernels in levels() {
         let mut y = gates.clone();
-        kernels.silu_mul(&mut y, &vec![1.0; gates.len()]);
+        kernels.activate_mul(Activation::Silu, &mut y, &vec![1.0; gates.len()]);
         compare(&mut failures, kernels.level().name(), &y, |i| {
             let g = wide(gates[i]);
             let y = g / (1.0 + (-g).exp());
