@@ -2,21 +2,17 @@
 
 use sparse_simd::{Activation, BlockFormat, Kernels, Level, MatMut, Rows};
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Seconds of one call: the median of a few rounds of 20 ms each.
+/// Seconds of one call: the fastest of many rounds of a millisecond, so that other programs do not count.
 fn seconds(mut f: impl FnMut()) -> f64 {
-    let mut rounds = Vec::new();
-    for _ in 0..7 {
-        let (start, mut calls) = (Instant::now(), 0);
-        while start.elapsed() < Duration::from_millis(20) {
-            f();
-            calls += 1;
-        }
-        rounds.push(start.elapsed().as_secs_f64() / f64::from(calls));
-    }
-    rounds.sort_by(f64::total_cmp);
-    rounds[rounds.len() / 2]
+    let round = |calls: u32, f: &mut dyn FnMut()| {
+        let start = Instant::now();
+        (0..calls).for_each(|_| f());
+        start.elapsed().as_secs_f64() / f64::from(calls)
+    };
+    let calls = (1e-3 / round(3, &mut f)).ceil() as u32;
+    (0..60).map(|_| round(calls, &mut f)).fold(f64::INFINITY, f64::min)
 }
 
 fn values(n: usize) -> Vec<f32> {
@@ -26,9 +22,7 @@ fn values(n: usize) -> Vec<f32> {
 fn bytes(format: BlockFormat, n: usize) -> Vec<u8> {
     match format {
         BlockFormat::F32 => values(n).iter().flat_map(|x| x.to_le_bytes()).collect(),
-        BlockFormat::F16 => {
-            values(n).iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect()
-        }
+        BlockFormat::F16 => values(n).iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
         _ => values(n).iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
     }
 }

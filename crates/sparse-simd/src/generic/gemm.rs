@@ -5,7 +5,7 @@
 //! then broadcast and multiplied with the vectors of its depth. Every output is one sum in the order of depth, so
 //! it depends neither on the tile that it falls into nor on how rows are split among threads.
 
-use crate::simd::{Simd, Stored, first, first_mut};
+use crate::simd::{Simd, Stored};
 use crate::{MatMut, Rows};
 use bytemuck::Zeroable;
 
@@ -129,17 +129,18 @@ fn tile<S: Simd, const V: usize, const T: usize>(
     out: &mut MatMut<'_>,
 ) -> usize {
     let depth = job.panel.len() / V;
-    let mut sums = [[s.splat(0.0); V]; T];
+    // Between registers and `out` the sums pass through memory of constant size: a loop over `out` that knows about
+    // part vectors would keep them in memory all the time.
+    let mut lines = [[S::Floats::zeroed(); V]; T];
     if job.from > 0 {
-        for (i, sums) in sums.iter_mut().enumerate() {
-            let out = &*out.row(t + i);
-            for (v, sum) in sums.iter_mut().enumerate() {
-                let out = out.get(v * S::LANES..).unwrap_or_default();
-                *sum = match out.len() < S::LANES {
-                    true => s.load_part(out, 0.0),
-                    false => s.load(first::<S>(out)),
-                };
-            }
+        for (i, line) in lines.iter_mut().enumerate() {
+            copy(out.row(t + i), bytemuck::cast_slice_mut(line));
+        }
+    }
+    let mut sums = [[s.splat(0.0); V]; T];
+    for k in 0..T {
+        for v in 0..V {
+            sums[k][v] = s.load(&lines[k][v]);
         }
     }
     let x = &job.x[t * job.stride + job.from..][..(T - 1) * job.stride + depth];
@@ -156,15 +157,24 @@ fn tile<S: Simd, const V: usize, const T: usize>(
             }
         }
     }
-    for (i, sums) in sums.iter().enumerate() {
-        let out = out.row(t + i);
-        for (v, sum) in sums.iter().enumerate() {
-            let out = out.get_mut(v * S::LANES..).unwrap_or_default();
-            match out.len() < S::LANES {
-                true => s.store_part(*sum, out),
-                false => s.store(*sum, first_mut::<S>(out)),
-            }
+    for k in 0..T {
+        for v in 0..V {
+            s.store(sums[k][v], &mut lines[k][v]);
         }
     }
+    for (i, line) in lines.iter().enumerate() {
+        copy(bytemuck::cast_slice(line), out.row(t + i));
+    }
     T
+}
+
+/// Copies as many values as the shorter has: nearly always both have the length of a line, which is a constant.
+#[inline(always)]
+fn copy(from: &[f32], to: &mut [f32]) {
+    if from.len() == to.len() {
+        to.copy_from_slice(from);
+    } else {
+        let n = from.len().min(to.len());
+        to[..n].copy_from_slice(&from[..n]);
+    }
 }

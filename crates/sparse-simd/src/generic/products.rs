@@ -5,7 +5,7 @@ use crate::simd::{Bf16, F16, F32, Simd, Stored, first, first_mut};
 use crate::{BlockFormat, MatMut, Rows};
 
 /// Tokens from which packing weights for [`gemm`] is faster than reading them once for every few tokens.
-const MANY: usize = 6;
+const MANY: usize = 24;
 
 /// Rows whose dot products are computed at a time: streams far enough apart that each is prefetched.
 const ROWS: usize = 4;
@@ -108,7 +108,7 @@ pub(crate) fn weighted_sum<S: Simd>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatM
 
 #[inline(always)]
 fn sum_rows<S: Simd, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
-    if out.tokens() >= 2 * MANY {
+    if out.tokens() >= MANY / 2 {
         return gemm::straight::<S, W>(s, w, x, out);
     }
     let mut t = 0;

@@ -2,6 +2,7 @@
 //!
 //! - `format` is what the drivers `gemv` (one token) and `gemm` (several) need of a quantised format; `small`
 //!   and `supers` provide it for the formats with blocks of 32 and of 256 values.
+//! - `simd`: functions and norms on rows of floats, and sums of weighted rows.
 //!
 //! Everything else is the AVX2 level's: on Zen 4, which executes 512-bit operations in two halves, float
 //! products were no faster with wider vectors.
@@ -21,9 +22,6 @@ use supers::{Q2K, Q3K, Q4K, Q5K, Q6K};
 
 pub(crate) const KERNELS: Kernels = Kernels {
     level: Level::Avx512,
-    matmul_f32: simd::matmul_f32,
-    matmul_f16: simd::matmul_f16,
-    matmul_bf16: simd::matmul_bf16,
     matmul_q4_0: matmul::<Q4_0>,
     matmul_q4_1: matmul::<Q4_1>,
     matmul_q5_0: matmul::<Q5_0>,
@@ -36,12 +34,6 @@ pub(crate) const KERNELS: Kernels = Kernels {
     matmul_q6_k: matmul::<Q6K>,
     matmul_iq4_nl: matmul::<Iq4Nl>,
     weighted_sum: simd::weighted_sum,
-    dot_f32: simd::dot_f32,
-    dot_f16: simd::dot_f16,
-    dot_bf16: simd::dot_bf16,
-    axpy_f32: simd::axpy_f32,
-    axpy_f16: simd::axpy_f16,
-    axpy_bf16: simd::axpy_bf16,
     to_f16: simd::to_f16,
     rms_norm: simd::rms_norm,
     layer_norm: simd::layer_norm,

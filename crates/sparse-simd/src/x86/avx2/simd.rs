@@ -1,7 +1,7 @@
 //! Eight floats at a time, and the kernels made of that.
 
 use super::load;
-use crate::generic::float_kernels;
+use crate::generic::{float_functions, product_functions};
 use crate::simd::Simd;
 use core::arch::x86_64::*;
 
@@ -17,7 +17,8 @@ impl Avx2 {
     }
 }
 
-float_kernels!(Avx2, "avx2,fma,f16c");
+float_functions!(Avx2, "avx2,fma,f16c");
+product_functions!(Avx2, "avx2,fma,f16c");
 
 /// Calls a function with target features.
 macro_rules! with_avx2 {

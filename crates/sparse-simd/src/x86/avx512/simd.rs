@@ -1,6 +1,6 @@
 //! Sixteen floats at a time, and the kernels made of that.
 
-use crate::generic::float_kernels;
+use crate::generic::float_functions;
 use crate::simd::Simd;
 use core::arch::x86_64::*;
 
@@ -16,7 +16,7 @@ impl Avx512 {
     }
 }
 
-float_kernels!(Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi");
+float_functions!(Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi");
 
 /// Calls a function with target features.
 macro_rules! with_avx512 {
