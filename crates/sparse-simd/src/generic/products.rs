@@ -108,7 +108,8 @@ pub(crate) fn weighted_sum<S: Simd>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatM
 
 #[inline(always)]
 fn sum_rows<S: Simd, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
-    if out.tokens() >= MANY / 2 {
+    // Without rows there is no first panel that would write zeros.
+    if out.tokens() >= MANY / 2 && w.rows() > 0 {
         return gemm::straight::<S, W>(s, w, x, out);
     }
     let mut t = 0;
