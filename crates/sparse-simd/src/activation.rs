@@ -35,6 +35,6 @@ impl Activation {
 }
 
 /// `sqrt(8 / pi)`: `(1 + tanh(y / 2)) / 2` is the sigmoid of `y`.
-pub(crate) const TANH_FORM: f32 = 1.595_769_1;
+pub(crate) const TANH_FORM: f32 = 1.595_769;
 /// The factor of the cube, times [`TANH_FORM`].
 pub(crate) const TANH_FORM_CUBE: f32 = 0.071_354_82;

@@ -19,6 +19,10 @@ pub(crate) type MatmulQ8 = unsafe fn(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_
 ///   `out.cols() == w.rows()`.
 pub(crate) type MatmulF32 = unsafe fn(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>);
 
+/// # Safety
+/// The CPU has the level, and the slices are equally long.
+pub(crate) type LayerNorm = unsafe fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
+
 /// The kernels of one CPU level.
 ///
 /// All methods are safe: they check shapes and panic with both lengths when these do not fit, which is a
@@ -63,7 +67,7 @@ pub struct Kernels {
     pub(crate) axpy_bf16: unsafe fn(a: f32, w: &[bf16], y: &mut [f32]),
     pub(crate) to_f16: unsafe fn(x: &[f32], out: &mut [f16]),
     pub(crate) rms_norm: unsafe fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
-    pub(crate) layer_norm: unsafe fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]),
+    pub(crate) layer_norm: LayerNorm,
     pub(crate) softmax: unsafe fn(x: &mut [f32]),
     pub(crate) activate: unsafe fn(f: Activation, x: &mut [f32]),
     pub(crate) activate_mul: unsafe fn(f: Activation, gate: &mut [f32], up: &[f32]),

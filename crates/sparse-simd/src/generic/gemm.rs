@@ -149,11 +149,11 @@ fn tile<S: Simd, const V: usize, const T: usize>(
         for v in 0..V {
             w[v] = s.load(&vectors[v]);
         }
-        for k in 0..T {
+        for (k, sums) in sums.iter_mut().enumerate() {
             // SAFETY: `k < T` and `i < depth`.
             let x = s.splat(unsafe { *x.get_unchecked(k * job.stride + i) });
-            for v in 0..V {
-                sums[k][v] = s.fma(x, w[v], sums[k][v]);
+            for (sum, w) in sums.iter_mut().zip(w) {
+                *sum = s.fma(x, w, *sum);
             }
         }
     }

@@ -168,16 +168,16 @@ fn sum_tile<S: Simd, W: Stored, const T: usize, const V: usize>(
     let mut sums = [[s.splat(0.0); V]; T];
     for r in 0..w.rows() {
         let mut values = [s.splat(0.0); V];
-        for v in 0..V {
+        for (v, values) in values.iter_mut().enumerate() {
             let at = r * w.row_bytes() + (col + v * S::LANES) * W::BYTES;
             // SAFETY: the vector ends inside row `r`, as was just checked.
-            values[v] = unsafe { W::load(s, w.data(), at) };
+            *values = unsafe { W::load(s, w.data(), at) };
         }
-        for k in 0..T {
+        for (k, sums) in sums.iter_mut().enumerate() {
             // SAFETY: `k < T` and `r < rows`, and `x` has that many values.
             let x = s.splat(unsafe { *x.get_unchecked(k * w.rows() + r) });
-            for v in 0..V {
-                sums[k][v] = s.fma(x, values[v], sums[k][v]);
+            for (sum, values) in sums.iter_mut().zip(values) {
+                *sum = s.fma(x, values, *sum);
             }
         }
     }
