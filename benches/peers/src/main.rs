@@ -14,7 +14,7 @@ use candle_transformers::models::quantized_llama::ModelWeights;
 use ruvector_sparse_inference::backend::{Backend, cpu::CpuBackend};
 use ruvector_sparse_inference::config::ActivationType;
 use serde_json::{Value, json};
-use sparse_simd::Kernels;
+use sparse_simd::{Activation, Kernels};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -96,7 +96,7 @@ fn kernels() -> Value {
         "axpy_f32": measure(&mut |x| ours.axpy_f32(1e-9, &a, x), &mut |x| theirs.axpy(x, &a, 1e-9)),
         "add": measure(&mut |x| ours.add(x, &a), &mut |x| theirs.add(x, &a)),
         "silu": measure(
-            &mut |x| ours.silu_mul(x, &a),
+            &mut |x| ours.activate(Activation::Silu, x),
             &mut |x| theirs.activation(x, ActivationType::Silu),
         ),
     })

@@ -68,37 +68,49 @@ impl Pool {
     /// Splits the columns of `out` into windows whose widths are multiples of `grain` (but for the last) and
     /// calls `f(columns, window)` for each, on all threads.
     pub fn for_columns(&self, out: MatMut<'_>, grain: usize, f: impl Fn(Range<usize>, MatMut<'_>) + Sync) {
-        // Zero-sized, so this allocates nothing.
-        let mut no_scratch = [(); MAX_THREADS];
-        self.for_columns_with(&mut no_scratch, out, grain, |(), columns, window| f(columns, window));
-    }
-
-    /// Like [`for_columns`](Self::for_columns), lending each call one element of `scratch`, which no other call
-    /// uses at the same time.
-    ///
-    /// # Panics
-    /// If `scratch` has fewer elements than the pool has threads.
-    pub fn for_columns_with<S: Send>(
-        &self,
-        scratch: &mut [S],
-        out: MatMut<'_>,
-        grain: usize,
-        f: impl Fn(&mut S, Range<usize>, MatMut<'_>) + Sync,
-    ) {
-        assert!(scratch.len() >= self.threads(), "scratch for {} threads", scratch.len());
         let cols = out.cols();
         let grains = cols.div_ceil(grain);
         let chunks = if self.threads() == 1 { 1 } else { grains.min(self.threads() * CHUNKS_PER_THREAD) };
-        let scratch = Shared(scratch.as_mut_ptr());
         let out = Shared(&raw const out);
-        self.run(chunks, &|chunk, worker| {
+        self.run(chunks, &|chunk, _| {
             let start = (chunk * grains / chunks) * grain;
             let end = (((chunk + 1) * grains / chunks) * grain).min(cols);
             // SAFETY: chunks are distinct, so their column ranges are disjoint, and `out` is not used directly
-            // while `run` lasts; `worker` is below the length of `scratch` and no two calls share it.
-            let (scratch, window) =
-                unsafe { (&mut *scratch.get().add(worker), (*out.get()).columns_shared(start..end)) };
-            f(scratch, start..end, window);
+            // while `run` lasts.
+            let window = unsafe { (*out.get()).window_shared(0..(*out.get()).tokens(), start..end) };
+            f(start..end, window);
+        });
+    }
+
+    /// Splits `out` into tiles of `tokens` rows and `columns` columns (the last of each may be smaller) and calls
+    /// `f(scratch, rows, columns, tile)` for each, on all threads. A call has one element of `scratch`, which no
+    /// other call uses at the same time.
+    ///
+    /// # Panics
+    /// If a tile is empty, or `scratch` has fewer elements than the pool has threads.
+    pub fn for_tiles<S: Send>(
+        &self,
+        scratch: &mut [S],
+        out: MatMut<'_>,
+        (tokens, columns): (usize, usize),
+        f: impl Fn(&mut S, Range<usize>, Range<usize>, MatMut<'_>) + Sync,
+    ) {
+        assert!(scratch.len() >= self.threads(), "scratch for {} threads", scratch.len());
+        let (all_tokens, all_columns) = (out.tokens(), out.cols());
+        let down = all_tokens.div_ceil(tokens);
+        let scratch = Shared(scratch.as_mut_ptr());
+        let out = Shared(&raw const out);
+        self.run(down * all_columns.div_ceil(columns), &|chunk, worker| {
+            let (token, column) = (chunk % down * tokens, chunk / down * columns);
+            let rows = token..all_tokens.min(token + tokens);
+            let columns = column..all_columns.min(column + columns);
+            // SAFETY: chunks are distinct, so their tiles are disjoint, and `out` is not used directly while `run`
+            // lasts; `worker` is below the length of `scratch` and no two calls share it.
+            let (scratch, tile) = unsafe {
+                let tile = (*out.get()).window_shared(rows.clone(), columns.clone());
+                (&mut *scratch.get().add(worker), tile)
+            };
+            f(scratch, rows, columns, tile);
         });
     }
 }
@@ -144,6 +156,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_tile_is_visited_once() {
+        for threads in [1, 2, 4] {
+            let pool = Pool::new(threads);
+            for (tokens, cols, tile) in [(0, 3, (1, 1)), (1, 1, (5, 5)), (10, 12, (3, 5)), (16, 12, (4, 4))] {
+                let mut out = vec![0.0; tokens * cols];
+                let f = |(): &mut (), rows: Range<usize>, columns: Range<usize>, mut tile: MatMut<'_>| {
+                    assert_eq!((tile.tokens(), tile.cols()), (rows.len(), columns.len()));
+                    for (t, row) in rows.enumerate() {
+                        for (v, c) in tile.row(t).iter_mut().zip(columns.clone()) {
+                            *v += (row * cols + c + 1) as f32;
+                        }
+                    }
+                };
+                pool.for_tiles(&mut [(); 4], MatMut::new(&mut out, cols), tile, f);
+                let expected: Vec<f32> = (1..=tokens * cols).map(|i| i as f32).collect();
+                assert_eq!(out, expected, "{threads} threads, {tokens} x {cols}, {tile:?}");
+            }
+        }
+    }
+
     #[cfg(feature = "parallel")]
     #[test]
     fn scratch_is_never_shared() {
@@ -151,10 +184,10 @@ mod tests {
         let mut scratch = vec![0usize; 4];
         let mut out = vec![0.0; 4096];
         for _ in 0..200 {
-            pool.for_columns_with(&mut scratch, MatMut::new(&mut out, 4096), 16, |count, range, _| {
+            pool.for_tiles(&mut scratch, MatMut::new(&mut out, 64), (7, 5), |count, rows, columns, _| {
                 let before = *count;
                 std::hint::spin_loop();
-                *count = before + range.len();
+                *count = before + rows.len() * columns.len();
             });
         }
         assert_eq!(scratch.iter().sum::<usize>(), 200 * 4096);

@@ -1,6 +1,7 @@
 //! Keys and values of the tokens seen so far.
 
 use half::f16;
+use sparse_simd::{BlockFormat, Rows};
 
 /// Keys and values of every layer in half precision.
 ///
@@ -37,14 +38,15 @@ impl KvCache {
         (layer * self.kv_heads + head) * self.context * self.head_dim
     }
 
-    /// Keys of the first `len` tokens, `[len x head_dim]`.
-    pub(crate) fn keys(&self, layer: usize, head: usize, len: usize) -> &[f16] {
-        &self.keys[self.start(layer, head)..][..len * self.head_dim]
-    }
-
-    /// Values of the first `len` tokens, `[len x head_dim]`.
-    pub(crate) fn values(&self, layer: usize, head: usize, len: usize) -> &[f16] {
-        &self.values[self.start(layer, head)..][..len * self.head_dim]
+    /// Keys and values of the first `len` tokens, `[len x head_dim]` each.
+    pub(crate) fn rows(&self, layer: usize, head: usize, len: usize) -> (Rows<'_>, Rows<'_>) {
+        let start = self.start(layer, head);
+        [&self.keys, &self.values]
+            .map(|all| {
+                let bytes = bytemuck::cast_slice(&all[start..][..len * self.head_dim]);
+                Rows::new(BlockFormat::F16, self.head_dim, bytes).expect("whole rows")
+            })
+            .into()
     }
 
     /// Key and value of the token at `position`, for writing.

@@ -20,6 +20,7 @@
 pub mod chat;
 pub mod tokenizer;
 
+mod attention;
 mod config;
 mod error;
 mod generate;

@@ -5,10 +5,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use half::f16;
 use sparse_core::{Activations, Compute};
-use sparse_simd::{BlockFormat, Kernels, MatMut, Rows};
+use sparse_simd::{Activation, MatMut};
 
+use crate::attention::{Group, Scratch};
 use crate::kv_cache::KvCache;
 use crate::weights::{Layer, Linear};
 use crate::{Error, Model};
@@ -43,8 +43,9 @@ pub struct Session {
     /// Cosine and sine per token and rotary pair.
     cos: Vec<f32>,
     sin: Vec<f32>,
-    /// Attention scores, one buffer per thread.
-    scores: Vec<Vec<f32>>,
+    group: Group,
+    /// Buffers of attention, one per thread.
+    scratch: Vec<Scratch>,
     logits: Vec<f32>,
 }
 
@@ -60,7 +61,8 @@ impl Session {
         }
         let batch = MAX_BATCH.min(context);
         let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        let group = c.heads / c.kv_heads;
+        let group = Group { heads: c.heads / c.kv_heads, head_dim: c.head_dim, scale: c.attention_scale };
+        let threads = model.compute().pool.threads();
         Ok(Self {
             cache: KvCache::new(c.layers, c.kv_heads, context, c.head_dim),
             position: 0,
@@ -75,7 +77,8 @@ impl Session {
             delta: vec![0.0; batch * c.embedding],
             cos: vec![0.0; batch * c.rope.dims / 2],
             sin: vec![0.0; batch * c.rope.dims / 2],
-            scores: vec![vec![0.0; group * context]; model.compute().pool.threads()],
+            scratch: (0..threads).map(|_| group.scratch(batch, context)).collect(),
+            group,
             logits: vec![0.0; MAX_LOGITS.min(batch) * model.vocab_len()],
             model: Arc::clone(model),
         })
@@ -208,9 +211,6 @@ impl Session {
             for head in queries.chain(keys) {
                 k.rope(head, cos, sin);
             }
-            for q in &mut self.query[t * q_width..][..q_width] {
-                *q *= c.attention_scale;
-            }
             for head in 0..c.kv_heads {
                 let at = t * kv_width + head * c.head_dim;
                 let (key, value) = self.cache.entry(i, head, self.position + t);
@@ -220,26 +220,13 @@ impl Session {
         }
 
         // Heads that share keys and values are computed together, so that those are read once.
-        let group = c.heads / c.kv_heads;
-        let group_width = group * c.head_dim;
-        let (cache, query, position) = (&self.cache, &self.query, self.position);
-        let out = MatMut::new(self.attended.x_mut(), q_width);
-        compute.pool.for_columns_with(&mut self.scores, out, group_width, |scores, columns, mut out| {
-            for head in columns.start / group_width..columns.end / group_width {
-                let at = head * group_width;
-                for t in 0..n {
-                    let seen = position + t + 1;
-                    attend(
-                        k,
-                        c.head_dim,
-                        cache.keys(i, head, seen),
-                        cache.values(i, head, seen),
-                        &query[t * q_width + at..][..group_width],
-                        scores,
-                        &mut out.row(t)[at - columns.start..][..group_width],
-                    );
-                }
-            }
+        let (group, cache, query, position) = (self.group, &self.cache, &self.query, self.position);
+        let (out, tile) = (MatMut::new(self.attended.x_mut(), q_width), (group.tokens(), group.width()));
+        compute.pool.for_tiles(&mut self.scratch, out, tile, |scratch, tokens, columns, mut out| {
+            let head = columns.start / group.width();
+            let seen = position + tokens.start + 1..position + tokens.end;
+            let queries = query.chunks(q_width).skip(tokens.start).map(|q| &q[columns.clone()]);
+            group.attend(k, cache.rows(i, head, seen.end), seen, queries, scratch, &mut out);
         });
         self.attended.quantise(k);
         linear(compute, &layer.attention_output, &self.attended, &mut self.delta[..n * c.embedding]);
@@ -252,7 +239,7 @@ impl Session {
         let up = &mut self.up[..n * c.feed_forward];
         linear(compute, &layer.gate, &self.normed, self.hidden.x_mut());
         linear(compute, &layer.up, &self.normed, up);
-        compute.kernels.silu_mul(self.hidden.x_mut(), up);
+        compute.kernels.activate_mul(Activation::Silu, self.hidden.x_mut(), up);
         self.hidden.quantise(compute.kernels);
         linear(compute, &layer.down, &self.hidden, &mut self.delta[..n * c.embedding]);
     }
@@ -291,30 +278,6 @@ fn linear(compute: &Compute, linear: &Linear, x: &Activations, out: &mut [f32]) 
     if let Some(bias) = &linear.bias {
         for y in out.chunks_mut(bias.len()) {
             compute.kernels.add(y, bias);
-        }
-    }
-}
-
-/// Softmax attention of one token: `query` and `out` are `[heads x head_dim]`, the query already scaled; all
-/// heads share the same `keys` and `values`, `[seen x head_dim]`.
-fn attend(
-    k: &Kernels,
-    head_dim: usize,
-    keys: &[f16],
-    values: &[f16],
-    query: &[f32],
-    scores: &mut [f32],
-    out: &mut [f32],
-) {
-    let (seen, heads) = (keys.len() / head_dim, query.len() / head_dim);
-    let scores = &mut scores[..heads * seen];
-    let rows = Rows::new(BlockFormat::F16, head_dim, bytemuck::cast_slice(keys)).expect("whole rows");
-    k.matmul_f32(rows, query, &mut MatMut::new(scores, seen));
-    for (scores, out) in scores.chunks_mut(seen).zip(out.chunks_mut(head_dim)) {
-        k.softmax(scores);
-        out.fill(0.0);
-        for (weight, value) in scores.iter().zip(values.chunks(head_dim)) {
-            k.axpy_f16(*weight, value, out);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One table of functions per CPU level, and the checked methods that call them.
 
-use crate::{BlockFormat, Level, LevelError, MatMut, Q8, Q8Mut, Rows, q8, scalar};
-use half::f16;
+use crate::{Activation, BlockFormat, Level, LevelError, MatMut, Q8, Q8Mut, Rows, q8, scalar};
+use half::{bf16, f16};
 
 /// A product of quantised weights with int8 activations.
 ///
@@ -18,6 +18,10 @@ pub(crate) type MatmulQ8 = unsafe fn(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_
 /// - `w` has the format that the field is named after, `x` is `[out.tokens() x w.cols()]`, and
 ///   `out.cols() == w.rows()`.
 pub(crate) type MatmulF32 = unsafe fn(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>);
+
+/// # Safety
+/// The CPU has the level, and the slices are equally long.
+pub(crate) type LayerNorm = unsafe fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
 
 /// The kernels of one CPU level.
 ///
@@ -50,18 +54,26 @@ pub struct Kernels {
     pub(crate) matmul_q5_k: MatmulQ8,
     pub(crate) matmul_q6_k: MatmulQ8,
     pub(crate) matmul_iq4_nl: MatmulQ8,
+    /// # Safety
+    /// The CPU has the level; `w` is not quantised, `x` is `[out.tokens() x w.rows()]`, `out.cols() == w.cols()`.
+    pub(crate) weighted_sum: unsafe fn(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>),
     // The functions below ask of their caller that the CPU has the level and that all slices are equally long
-    // (`rope`: `cos` and `sin` half as long as `x`).
+    // (`rope` and `rope_halves`: `cos` and `sin` half as long as `x`).
     pub(crate) dot_f32: unsafe fn(a: &[f32], b: &[f32]) -> f32,
     pub(crate) dot_f16: unsafe fn(x: &[f32], w: &[f16]) -> f32,
+    pub(crate) dot_bf16: unsafe fn(x: &[f32], w: &[bf16]) -> f32,
     pub(crate) axpy_f32: unsafe fn(a: f32, x: &[f32], y: &mut [f32]),
     pub(crate) axpy_f16: unsafe fn(a: f32, w: &[f16], y: &mut [f32]),
+    pub(crate) axpy_bf16: unsafe fn(a: f32, w: &[bf16], y: &mut [f32]),
     pub(crate) to_f16: unsafe fn(x: &[f32], out: &mut [f16]),
     pub(crate) rms_norm: unsafe fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
+    pub(crate) layer_norm: LayerNorm,
     pub(crate) softmax: unsafe fn(x: &mut [f32]),
-    pub(crate) silu_mul: unsafe fn(gate: &mut [f32], up: &[f32]),
+    pub(crate) activate: unsafe fn(f: Activation, x: &mut [f32]),
+    pub(crate) activate_mul: unsafe fn(f: Activation, gate: &mut [f32], up: &[f32]),
     pub(crate) add: unsafe fn(y: &mut [f32], x: &[f32]),
     pub(crate) rope: unsafe fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
+    pub(crate) rope_halves: unsafe fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
 }
 
 impl core::fmt::Debug for Kernels {
@@ -192,6 +204,22 @@ impl Kernels {
         unsafe { kernel(w, x, out) }
     }
 
+    /// Sums of weighted rows: `out[t]` = sum over `r` of `x[t][r]` times row `r` of `w`, where `x` is
+    /// `[out.tokens() x w.rows()]`. With attention weights as `x` and values as `w` this is the output of attention.
+    ///
+    /// Each row is read once for a few tokens, so one call for many is the fast way. A weight of zero does not hide
+    /// NaN or infinity.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, or `w` is quantised.
+    pub fn weighted_sum(&self, x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) {
+        assert!(!w.format().is_quantised(), "weighted_sum: {} rows are quantised", w.format().name());
+        same_len("weighted_sum", "x", x.len(), "out.tokens * w.rows", out.tokens() * w.rows());
+        same_len("weighted_sum", "w.cols", w.cols(), "out.cols", out.cols());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.weighted_sum)(x, w, out) }
+    }
+
     /// The dot product of `a` and `b`.
     ///
     /// # Panics
@@ -212,6 +240,16 @@ impl Kernels {
         unsafe { (self.dot_f16)(x, w) }
     }
 
+    /// The dot product of `x` and `w`.
+    ///
+    /// # Panics
+    /// If their lengths differ.
+    pub fn dot_bf16(&self, x: &[f32], w: &[bf16]) -> f32 {
+        same_len("dot_bf16", "x", x.len(), "w", w.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.dot_bf16)(x, w) }
+    }
+
     /// `y += a * x`.
     ///
     /// # Panics
@@ -230,6 +268,16 @@ impl Kernels {
         same_len("axpy_f16", "w", w.len(), "y", y.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
         unsafe { (self.axpy_f16)(a, w, y) }
+    }
+
+    /// `y += a * w`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn axpy_bf16(&self, a: f32, w: &[bf16], y: &mut [f32]) {
+        same_len("axpy_bf16", "w", w.len(), "y", y.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.axpy_bf16)(a, w, y) }
     }
 
     /// Converts to half precision, rounding to nearest, ties to even. Identical at every level, but for the
@@ -255,6 +303,19 @@ impl Kernels {
         unsafe { (self.rms_norm)(x, weight, eps, out) }
     }
 
+    /// Layer norm of one row: `out[i] = (x[i] - mean(x)) / sqrt(variance(x) + eps) * weight[i] + bias[i]`
+    /// (Ba et al. 2016, arXiv 1607.06450); the variance is the mean of squared deviations.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn layer_norm(&self, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+        same_len("layer_norm", "x", x.len(), "weight", weight.len());
+        same_len("layer_norm", "x", x.len(), "bias", bias.len());
+        same_len("layer_norm", "x", x.len(), "out", out.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.layer_norm)(x, weight, bias, eps, out) }
+    }
+
     /// `x[i] = exp(x[i] - max) / sum exp(x[j] - max)`.
     ///
     /// -inf gives zero beside a finite value. A slice that holds NaN or +inf, or nothing but -inf, becomes all
@@ -264,15 +325,21 @@ impl Kernels {
         unsafe { (self.softmax)(x) }
     }
 
-    /// `gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i]`: the gated activation of SwiGLU (Shazeer 2020,
-    /// arXiv 2002.05202). A gate of -inf gives NaN.
+    /// `x[i] = f(x[i])`, within the bounds that [`Activation`] states.
+    pub fn activate(&self, f: Activation, x: &mut [f32]) {
+        // SAFETY: a table is only handed out on CPUs of its level.
+        unsafe { (self.activate)(f, x) }
+    }
+
+    /// `gate[i] = f(gate[i]) * up[i]`: a gated activation, with [`Activation::Silu`] that of SwiGLU (Shazeer 2020,
+    /// arXiv 2002.05202).
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
-        same_len("silu_mul", "gate", gate.len(), "up", up.len());
+    pub fn activate_mul(&self, f: Activation, gate: &mut [f32], up: &[f32]) {
+        same_len("activate_mul", "gate", gate.len(), "up", up.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.silu_mul)(gate, up) }
+        unsafe { (self.activate_mul)(f, gate, up) }
     }
 
     /// `y += x`.
@@ -295,6 +362,18 @@ impl Kernels {
         same_len("rope", "cos", cos.len(), "sin", sin.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
         unsafe { (self.rope)(x, cos, sin) }
+    }
+
+    /// Like [`rope`](Self::rope), with the pairs `(x[i], x[i + n / 2])`: the halves of a head of `n` values, as
+    /// GPT-NeoX has them.
+    ///
+    /// # Panics
+    /// If `cos` and `sin` are not half as long as `x`.
+    pub fn rope_halves(&self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        same_len("rope_halves", "x", x.len(), "2 * cos", 2 * cos.len());
+        same_len("rope_halves", "cos", cos.len(), "sin", sin.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.rope_halves)(x, cos, sin) }
     }
 }
 

@@ -10,6 +10,9 @@
 //! No allocation, no threads, no I/O: every function takes slices.
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
 
+mod activation;
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+mod generic;
 mod kernels;
 pub mod layout;
 mod level;
@@ -18,8 +21,11 @@ mod q8;
 mod rows;
 mod scalar;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
+mod simd;
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod x86;
 
+pub use activation::Activation;
 pub use kernels::Kernels;
 pub use layout::{BlockFormat, ShapeError};
 pub use level::{Level, LevelError};

@@ -57,23 +57,26 @@ impl<'a> MatMut<'a> {
     /// If `range` is out of bounds.
     pub fn columns(&mut self, range: Range<usize>) -> MatMut<'_> {
         // SAFETY: the returned window borrows `self` mutably, so no other window exists meanwhile.
-        unsafe { self.columns_shared(range) }
+        unsafe { self.window_shared(0..self.tokens, range) }
     }
 
-    /// Like [`columns`](Self::columns), from a shared reference, for handing windows to several threads.
+    /// The window of these rows and columns, from a shared reference, for handing windows to several threads.
     ///
     /// # Safety
     /// - Windows alive at the same time must not overlap, and `self` must not be used while one lives.
     ///
     /// # Panics
-    /// If `range` is out of bounds.
-    pub unsafe fn columns_shared(&self, range: Range<usize>) -> MatMut<'_> {
-        assert!(range.start <= range.end && range.end <= self.cols);
+    /// If a range is out of bounds.
+    pub unsafe fn window_shared(&self, tokens: Range<usize>, columns: Range<usize>) -> MatMut<'_> {
+        assert!(tokens.start <= tokens.end && tokens.end <= self.tokens);
+        assert!(columns.start <= columns.end && columns.end <= self.cols);
+        // An empty window has no place; rows of it are empty or not there.
+        let offset = if tokens.is_empty() { 0 } else { tokens.start * self.stride + columns.start };
         MatMut {
-            // SAFETY: `start <= cols`, so the pointer stays inside (or one past) the first row's window.
-            ptr: unsafe { self.ptr.add(range.start) },
-            tokens: self.tokens,
-            cols: range.len(),
+            // SAFETY: the window's first row is a row of this one, and `columns.start` is at most its length.
+            ptr: unsafe { self.ptr.add(offset) },
+            tokens: tokens.len(),
+            cols: columns.len(),
             stride: self.stride,
             _data: PhantomData,
         }

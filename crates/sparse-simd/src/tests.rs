@@ -1,5 +1,6 @@
 //! Every kernel at every level that this machine has, against plain arithmetic in f64 or the scalar level.
 
+mod activation;
 mod data;
 #[cfg(unix)]
 mod guard;

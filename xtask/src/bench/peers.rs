@@ -149,7 +149,7 @@ fn kernels(report: &mut Report) -> Result<()> {
     report.table(
         "ruvector-sparse-inference 2.3.0",
         "f32 kernels on 2048 values in cache, in turn in one process. Theirs has no other kernels to compare: its quantised \
-         weights are decoded wrongly. Our `silu` also multiplies with `up`.",
+         weights are decoded wrongly.",
         &[
             ("kernel", |k: &Kernel| k.name.to_owned()),
             ("ours", |k| format!("{:.0} ns", k.ours_ns)),

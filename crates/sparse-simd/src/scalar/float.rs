@@ -1,6 +1,7 @@
 //! Float weights, the KV cache's half-precision rows, norms and activations.
 
-use crate::{MatMut, Rows};
+use crate::activation::{TANH_FORM, TANH_FORM_CUBE};
+use crate::{Activation, BlockFormat, MatMut, Rows};
 use half::{bf16, f16};
 
 /// Sum of `x[i] * value(w[i])`, in eight partial sums so that compilers can use vectors.
@@ -35,6 +36,25 @@ pub(super) fn matmul_bf16(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
     matmul(w, x, out, |b| bf16::from_le_bytes(b).to_f32());
 }
 
+pub(super) fn weighted_sum(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) {
+    fn sum<const N: usize>(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>, value: impl Fn([u8; N]) -> f32) {
+        for t in 0..out.tokens() {
+            let out = out.row(t);
+            out.fill(0.0);
+            for (r, x) in x[t * w.rows()..][..w.rows()].iter().enumerate() {
+                for (y, w) in out.iter_mut().zip(w.row(r).as_chunks::<N>().0) {
+                    *y += x * value(*w);
+                }
+            }
+        }
+    }
+    match w.format() {
+        BlockFormat::F32 => sum(x, w, out, f32::from_le_bytes),
+        BlockFormat::F16 => sum(x, w, out, |b| f16::from_le_bytes(b).to_f32()),
+        _ => sum(x, w, out, |b| bf16::from_le_bytes(b).to_f32()),
+    }
+}
+
 pub(super) fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
     dot(a, b, |b| b)
 }
@@ -43,16 +63,26 @@ pub(super) fn dot_f16(x: &[f32], w: &[f16]) -> f32 {
     dot(x, w, f16::to_f32)
 }
 
-pub(super) fn axpy_f32(a: f32, x: &[f32], y: &mut [f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
+pub(super) fn dot_bf16(x: &[f32], w: &[bf16]) -> f32 {
+    dot(x, w, bf16::to_f32)
+}
+
+fn axpy<W: Copy>(a: f32, w: &[W], y: &mut [f32], value: impl Fn(W) -> f32) {
+    for (y, w) in y.iter_mut().zip(w) {
+        *y += a * value(*w);
     }
 }
 
+pub(super) fn axpy_f32(a: f32, x: &[f32], y: &mut [f32]) {
+    axpy(a, x, y, |x| x);
+}
+
 pub(super) fn axpy_f16(a: f32, w: &[f16], y: &mut [f32]) {
-    for (y, w) in y.iter_mut().zip(w) {
-        *y += a * w.to_f32();
-    }
+    axpy(a, w, y, f16::to_f32);
+}
+
+pub(super) fn axpy_bf16(a: f32, w: &[bf16], y: &mut [f32]) {
+    axpy(a, w, y, bf16::to_f32);
 }
 
 pub(super) fn to_f16(x: &[f32], out: &mut [f16]) {
@@ -68,6 +98,19 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
+pub(super) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    let n = x.len() as f32;
+    // In f64: the deviations of values far from zero are no better than the mean.
+    let mean = (x.iter().map(|x| f64::from(*x)).sum::<f64>() / x.len() as f64) as f32;
+    for (y, x) in out.iter_mut().zip(x) {
+        *y = x - mean;
+    }
+    let factor = 1.0 / libm::sqrtf(dot_f32(out, out) / n + eps);
+    for ((y, w), b) in out.iter_mut().zip(weight).zip(bias) {
+        *y = *y * factor * w + b;
+    }
+}
+
 pub(super) fn softmax(x: &mut [f32]) {
     let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0;
@@ -80,9 +123,40 @@ pub(super) fn softmax(x: &mut [f32]) {
     }
 }
 
-pub(super) fn silu_mul(gate: &mut [f32], up: &[f32]) {
+/// The exponential is of `-|x|`, so that neither end loses digits.
+fn sigmoid(x: f32) -> f32 {
+    let e = libm::expf(-x.abs());
+    if x < 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) }
+}
+
+fn evaluate(f: Activation, x: f32) -> f32 {
+    match f {
+        Activation::Relu => {
+            if x < 0.0 {
+                0.0
+            } else {
+                x
+            }
+        }
+        Activation::Exp => libm::expf(x),
+        Activation::Tanh => libm::tanhf(x),
+        Activation::Sigmoid => sigmoid(x),
+        Activation::Silu => x * sigmoid(x),
+        // In f64, as the tail's relative error grows with the square of x.
+        Activation::Gelu => x * (0.5 * libm::erfc(f64::from(x) * -core::f64::consts::FRAC_1_SQRT_2)) as f32,
+        Activation::GeluTanh => x * sigmoid(x * (x * x * TANH_FORM_CUBE + TANH_FORM)),
+    }
+}
+
+pub(super) fn activate(f: Activation, x: &mut [f32]) {
+    for x in x {
+        *x = evaluate(f, *x);
+    }
+}
+
+pub(super) fn activate_mul(f: Activation, gate: &mut [f32], up: &[f32]) {
     for (g, u) in gate.iter_mut().zip(up) {
-        *g = *g / (1.0 + libm::expf(-*g)) * u;
+        *g = evaluate(f, *g) * u;
     }
 }
 
@@ -95,5 +169,12 @@ pub(super) fn add(y: &mut [f32], x: &[f32]) {
 pub(super) fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     for ((pair, c), s) in x.as_chunks_mut::<2>().0.iter_mut().zip(cos).zip(sin) {
         *pair = [pair[0] * c - pair[1] * s, pair[0] * s + pair[1] * c];
+    }
+}
+
+pub(super) fn rope_halves(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (a, b) = x.split_at_mut(cos.len());
+    for (((a, b), c), s) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+        (*a, *b) = (*a * c - *b * s, *a * s + *b * c);
     }
 }

@@ -2,9 +2,9 @@
 
 use super::data::{Activations, Rng, weights};
 use super::levels;
-use crate::{BlockFormat, Kernels, Level, MatMut, Q8, Q8Mut, Rows};
+use crate::{Activation, BlockFormat, Kernels, Level, MatMut, Q8, Q8Mut, Rows};
 use bytemuck::Pod;
-use half::f16;
+use half::{bf16, f16};
 use std::ops::{Deref, DerefMut};
 
 /// Which end of the readable memory the slice touches.
@@ -93,7 +93,7 @@ fn products_stay_inside_their_slices() {
                 .into_iter()
                 .filter(|c| format.row_bytes(*c).is_some())
             {
-                for (rows, tokens) in [(1, 1), (2, 1), (3, 4), (5, 9)] {
+                for (rows, tokens) in [(1, 1), (2, 1), (3, 4), (5, 9), (18, 25)] {
                     let mut rng = Rng((cols * rows) as u64);
                     let w = weights(format, rows * cols, &mut rng);
                     let x = rng.floats(cols * tokens);
@@ -125,6 +125,23 @@ fn products_stay_inside_their_slices() {
 }
 
 #[test]
+fn sums_of_rows_stay_inside_their_slices() {
+    each(|kernels, edge| {
+        for (rows, cols, tokens) in
+            [(1, 1, 1), (3, 7, 2), (5, 33, 3), (7, 64, 5), (9, 65, 8), (11, 17, 25), (1, 128, 13)]
+        {
+            let mut rng = Rng(rows as u64);
+            let w = Guarded::new(&weights(BlockFormat::F16, rows * cols, &mut rng), edge);
+            let x = Guarded::new(&rng.floats(rows * tokens), edge);
+            let mut out = Guarded::new(&vec![f32::NAN; cols * tokens], edge);
+            let rows = Rows::new(BlockFormat::F16, cols, &w).unwrap();
+            kernels.weighted_sum(&x, rows, &mut MatMut::new(&mut out, cols));
+            assert!(out.iter().all(|y| y.is_finite()));
+        }
+    });
+}
+
+#[test]
 fn rows_stay_inside_their_slices() {
     each(|kernels, edge| {
         for n in (0..70).chain([128, 576]) {
@@ -139,9 +156,17 @@ fn rows_stay_inside_their_slices() {
             kernels.axpy_f16(0.5, &w, &mut out);
             kernels.to_f16(&x, &mut halves);
             kernels.add(&mut out, &x);
-            kernels.silu_mul(&mut out, &x);
+            kernels.activate_mul(Activation::Silu, &mut out, &x);
             kernels.softmax(&mut out);
             kernels.rope(&mut out[n % 2..], &x[..n / 2], &x[n - n / 2..]);
+            kernels.rope_halves(&mut out[n % 2..], &x[..n / 2], &x[n - n / 2..]);
+            kernels.layer_norm(&x, &Guarded::new(&y, edge), &x, 1e-5, &mut out);
+            let b = Guarded::new(&y.iter().map(|y| bf16::from_f32(*y)).collect::<Vec<_>>(), edge);
+            kernels.dot_bf16(&x, &b);
+            kernels.axpy_bf16(0.5, &b, &mut out);
+            for f in Activation::ALL {
+                kernels.activate(f, &mut out);
+            }
             kernels.rms_norm(&x, &Guarded::new(&y, edge), 1e-5, &mut out);
         }
     });

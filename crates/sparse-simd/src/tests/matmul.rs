@@ -238,35 +238,72 @@ fn windows_are_written_and_nothing_else() {
     none(failures);
 }
 
-#[test]
-fn float_weights_are_within_the_bound() {
+const FLOATS: [BlockFormat; 3] = [BlockFormat::F32, BlockFormat::F16, BlockFormat::Bf16];
+
+/// What is wrong with a product of floats at any level: with the rows as they are, or with their columns.
+fn wrong_floats(
+    (rows, cols, tokens): (usize, usize, usize),
+    run: impl Fn(&Kernels, Rows<'_>, &[f32], &mut MatMut<'_>),
+    transposed: bool,
+) -> Vec<String> {
     let mut failures = Vec::new();
-    for format in [BlockFormat::F32, BlockFormat::F16, BlockFormat::Bf16] {
-        for cols in (1..40).chain([64, 100, 576, 1537]) {
-            for (rows, tokens) in [(1, 1), (2, 4), (3, 5), (4, 0)] {
-                let mut rng = Rng((cols * rows * 10 + tokens) as u64);
-                let mut bytes = vec![0];
-                bytes.extend(weights(format, rows * cols, &mut rng));
-                let w = Rows::new(format, cols, &bytes[1..]).unwrap();
-                let x = rng.floats(cols * tokens);
-                let mut values = vec![0.0; rows * cols];
-                format.decode(w.data(), &mut values).unwrap();
-                for kernels in levels() {
-                    let mut out = vec![f32::NAN; rows * tokens];
-                    kernels.matmul_f32(w, &x, &mut MatMut::new(&mut out, rows));
-                    for (i, &found) in out.iter().enumerate() {
-                        let terms = x[i / rows * cols..].iter().zip(&values[i % rows * cols..][..cols]);
-                        let terms = terms.map(|(x, w)| f64::from(*x) * f64::from(*w));
-                        let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
-                        if !within(f64::from(found), sum, 1e-6 * size) {
-                            let (level, name) = (kernels.level(), format.name());
-                            failures
-                                .push(format!("{level} {name} {rows}x{cols} {i}: {found}, expected {sum}"));
-                        }
-                    }
+    let (outputs, depth) = if transposed { (rows, cols) } else { (cols, rows) };
+    for format in FLOATS {
+        let mut rng = Rng((cols * rows * 10 + tokens) as u64);
+        let mut bytes = vec![0];
+        bytes.extend(weights(format, rows * cols, &mut rng));
+        let w = Rows::new(format, cols, &bytes[1..]).unwrap();
+        let x = rng.floats(depth * tokens);
+        let mut values = vec![0.0; rows * cols];
+        format.decode(w.data(), &mut values).unwrap();
+        for kernels in levels() {
+            let mut out = vec![f32::NAN; outputs * tokens];
+            run(kernels, w, &x, &mut MatMut::new(&mut out, outputs));
+            for (i, &found) in out.iter().enumerate() {
+                let (t, o) = (i / outputs, i % outputs);
+                let terms = (0..depth).map(|n| {
+                    let at = if transposed { o * cols + n } else { n * cols + o };
+                    f64::from(x[t * depth + n]) * f64::from(values[at])
+                });
+                let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
+                if !within(f64::from(found), sum, 1e-6 * size) {
+                    let (level, name) = (kernels.level(), format.name());
+                    failures.push(format!(
+                        "{level} {name} {rows}x{cols}, {tokens} tokens, {i}: {found}, expected {sum}"
+                    ));
                 }
             }
         }
+    }
+    failures
+}
+
+#[test]
+fn float_weights_are_within_the_bound() {
+    let mut failures = Vec::new();
+    let matmul = |k: &Kernels, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>| k.matmul_f32(w, x, out);
+    for cols in (1..40).chain([64, 100, 576, 1537]) {
+        for (rows, tokens) in [(1, 1), (2, 4), (3, 5), (4, 0), (9, 3)] {
+            failures.extend(wrong_floats((rows, cols, tokens), matmul, true));
+        }
+    }
+    for shape in [(1, 64, 24), (17, 33, 25), (16, 384, 29), (33, 385, 36), (48, 800, 24), (15, 1, 31)] {
+        failures.extend(wrong_floats(shape, matmul, true));
+    }
+    none(failures);
+}
+
+#[test]
+fn sums_of_weighted_rows_are_within_the_bound() {
+    let mut failures = Vec::new();
+    let sum = |k: &Kernels, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>| k.weighted_sum(x, w, out);
+    for cols in (1..40).chain([64, 80, 100, 130]) {
+        for tokens in (0..9).chain([12, 25]) {
+            failures.extend(wrong_floats((cols % 7, cols, tokens), sum, false));
+        }
+    }
+    for shape in [(384, 64, 12), (385, 64, 13), (800, 48, 17), (800, 65, 3), (1, 16, 48)] {
+        failures.extend(wrong_floats(shape, sum, false));
     }
     none(failures);
 }

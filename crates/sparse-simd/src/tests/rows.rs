@@ -2,8 +2,8 @@
 
 use super::data::Rng;
 use super::{levels, none, within};
-use crate::Kernels;
-use half::f16;
+use crate::{Activation, Kernels};
+use half::{bf16, f16};
 
 /// Lengths from nothing to a few vectors of any level, and some that a model has.
 fn lengths() -> impl Iterator<Item = usize> {
@@ -52,6 +52,11 @@ fn dot_products() {
         compare(&mut failures, &format!("dot_f32 {what}"), &[kernels.dot_f32(a, b)], |_| (sum, 1e-6 * size));
         let (sum, size) = sum_and_size(a.iter().zip(w).map(|(a, w)| wide(*a) * w.to_f64()));
         compare(&mut failures, &format!("dot_f16 {what}"), &[kernels.dot_f16(a, w)], |_| (sum, 1e-6 * size));
+        let w: Vec<bf16> = b.iter().map(|&b| bf16::from_f32(b)).collect();
+        let (sum, size) = sum_and_size(a.iter().zip(&w).map(|(a, w)| wide(*a) * w.to_f64()));
+        compare(&mut failures, &format!("dot_bf16 {what}"), &[kernels.dot_bf16(a, &w)], |_| {
+            (sum, 1e-6 * size)
+        });
     });
     none(failures);
 }
@@ -73,6 +78,13 @@ fn sums_of_rows() {
         let mut y = y0.clone();
         kernels.axpy_f16(a, &w[offset..], &mut y[offset..]);
         compare(&mut failures, &format!("axpy_f16 {what}"), &y[offset..], |i| {
+            (wide(y0[offset + i]) + wide(a) * w[offset + i].to_f64(), slack)
+        });
+
+        let w: Vec<bf16> = x.iter().map(|&x| bf16::from_f32(x)).collect();
+        let mut y = y0.clone();
+        kernels.axpy_bf16(a, &w[offset..], &mut y[offset..]);
+        compare(&mut failures, &format!("axpy_bf16 {what}"), &y[offset..], |i| {
             (wide(y0[offset + i]) + wide(a) * w[offset + i].to_f64(), slack)
         });
 
@@ -186,6 +198,38 @@ fn rms_norm() {
 }
 
 #[test]
+fn layer_norm() {
+    let mut failures = Vec::new();
+    for shift in [0.0, 100.0] {
+        each(|kernels, what, n, offset, rng| {
+            let x: Vec<f32> = rng.floats(n + offset).iter().map(|x| x + shift).collect();
+            let (w, b) = (rng.floats(n + offset), rng.floats(n + offset));
+            let (x, w, b) = (&x[offset..], &w[offset..], &b[offset..]);
+            let mut out = vec![9.0; n + offset];
+            kernels.layer_norm(x, w, b, 1e-5, &mut out[offset..]);
+            let mean = x.iter().map(|x| wide(*x)).sum::<f64>() / n as f64;
+            let variance = x.iter().map(|x| (wide(*x) - mean).powi(2)).sum::<f64>() / n as f64;
+            let factor = 1.0 / (variance + wide(1e-5)).sqrt();
+            // The mean is rounded to f32; everything else is relative.
+            let slack = 2e-6 + 3e-7 * wide(shift) * factor;
+            compare(&mut failures, &format!("layer_norm {what} shift={shift}"), &out[offset..], |i| {
+                ((wide(x[i]) - mean) * factor * wide(w[i]) + wide(b[i]), slack)
+            });
+        });
+    }
+    for kernels in levels() {
+        let mut out = [0.0; 21];
+        kernels.layer_norm(&[3.0; 21], &[1.0; 21], &[0.5; 21], 1e-6, &mut out);
+        assert_eq!(out, [0.5; 21]);
+        let mut x = [1.0; 21];
+        x[18] = f32::NAN;
+        kernels.layer_norm(&x, &[1.0; 21], &[0.5; 21], 1e-6, &mut out);
+        assert!(out.iter().all(|y| y.is_nan()), "{}", kernels.level());
+    }
+    none(failures);
+}
+
+#[test]
 fn softmax() {
     let mut failures = Vec::new();
     for scale in [1.0, 20.0, 500.0, 1e38] {
@@ -253,7 +297,7 @@ fn silu_mul() {
         }
         let up: Vec<f32> = rng.floats(n + offset).iter().map(|x| x + 1.5).collect();
         let given = gate.clone();
-        kernels.silu_mul(&mut gate[offset..], &up[offset..]);
+        kernels.activate_mul(Activation::Silu, &mut gate[offset..], &up[offset..]);
         compare(&mut failures, &format!("silu_mul {what}"), &gate[offset..], |i| {
             let (g, u) = (wide(given[offset + i]), wide(up[offset + i]));
             let y = g / (1.0 + (-g).exp()) * u;
@@ -262,25 +306,8 @@ fn silu_mul() {
     });
     for kernels in levels() {
         let mut gate = [f32::NEG_INFINITY; 9];
-        kernels.silu_mul(&mut gate, &[1.0; 9]);
+        kernels.activate_mul(Activation::Silu, &mut gate, &[1.0; 9]);
         assert!(gate.iter().all(|g| g.is_nan()), "{}: {gate:?}", kernels.level());
-    }
-    none(failures);
-}
-
-/// A fine sweep over where the exponential is neither zero nor infinite.
-#[test]
-fn exponential_is_accurate_everywhere() {
-    let mut failures = Vec::new();
-    let gates: Vec<f32> = (-87_000..87_000).step_by(7).map(|i| i as f32 * 1e-3).collect();
-    for kernels in levels() {
-        let mut y = gates.clone();
-        kernels.silu_mul(&mut y, &vec![1.0; gates.len()]);
-        compare(&mut failures, kernels.level().name(), &y, |i| {
-            let g = wide(gates[i]);
-            let y = g / (1.0 + (-g).exp());
-            (y, 5e-7 * y.abs())
-        });
     }
     none(failures);
 }
@@ -299,6 +326,25 @@ fn rope() {
             let (c, s) = (wide(cos[i / 2]), wide(sin[i / 2]));
             let (even, odd) = (wide(given[i / 2 * 2]), wide(given[i / 2 * 2 + 1]));
             (if i % 2 == 0 { even * c - odd * s } else { even * s + odd * c }, 3e-7)
+        });
+    });
+    none(failures);
+}
+
+#[test]
+fn rope_of_halves() {
+    let mut failures = Vec::new();
+    each(|kernels, what, n, offset, rng| {
+        let angles: Vec<f32> = rng.floats(n + offset).iter().map(|x| x * 7.0).collect();
+        let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
+        let (cos, sin) = (&cos[offset..], &sin[offset..]);
+        let mut x = rng.floats(2 * n + offset);
+        let given = x[offset..].to_vec();
+        kernels.rope_halves(&mut x[offset..], cos, sin);
+        compare(&mut failures, &format!("rope_halves {what}"), &x[offset..], |i| {
+            let (c, s) = (wide(cos[i % n]), wide(sin[i % n]));
+            let (low, high) = (wide(given[i % n]), wide(given[n + i % n]));
+            (if i < n { low * c - high * s } else { low * s + high * c }, 3e-7)
         });
     });
     none(failures);

@@ -2,16 +2,14 @@
 //!
 //! - `quantised`: products of quantised weights, one driver for all formats; `small` and `super_blocks` tell it
 //!   where a format's codes and scales are.
-//! - `float`: products of float weights, and the KV cache's half-precision rows.
-//! - `rows`: norms, softmax, activations, rotation; `exp` is their exponential.
+//! - `simd`: everything on floats, from the generic kernels; `rope` is what these cannot say.
 //! - `quantise`: activations to int8.
 
-mod exp;
-mod float;
 mod load;
 mod quantise;
 mod quantised;
-mod rows;
+mod rope;
+mod simd;
 mod small;
 mod super_blocks;
 
@@ -21,9 +19,9 @@ use crate::{Kernels, Level};
 pub(crate) const KERNELS: Kernels = Kernels {
     level: Level::Avx2,
     quantise: quantise::quantise,
-    matmul_f32: float::matmul::<float::F32>,
-    matmul_f16: float::matmul::<float::F16>,
-    matmul_bf16: float::matmul::<float::Bf16>,
+    matmul_f32: simd::matmul_f32,
+    matmul_f16: simd::matmul_f16,
+    matmul_bf16: simd::matmul_bf16,
     matmul_q4_0: quantised::matmul::<[BlockQ4_0; 8]>,
     matmul_q4_1: quantised::matmul::<[BlockQ4_1; 8]>,
     matmul_q5_0: quantised::matmul::<[BlockQ5_0; 8]>,
@@ -35,14 +33,20 @@ pub(crate) const KERNELS: Kernels = Kernels {
     matmul_q5_k: quantised::matmul::<BlockQ5K>,
     matmul_q6_k: quantised::matmul::<BlockQ6K>,
     matmul_iq4_nl: quantised::matmul::<[BlockIq4Nl; 8]>,
-    dot_f32: float::dot_f32,
-    dot_f16: float::dot_f16,
-    axpy_f32: float::axpy_f32,
-    axpy_f16: float::axpy_f16,
-    to_f16: float::to_f16,
-    rms_norm: rows::rms_norm,
-    softmax: rows::softmax,
-    silu_mul: rows::silu_mul,
-    add: rows::add,
-    rope: rows::rope,
+    weighted_sum: simd::weighted_sum,
+    dot_f32: simd::dot_f32,
+    dot_f16: simd::dot_f16,
+    dot_bf16: simd::dot_bf16,
+    axpy_f32: simd::axpy_f32,
+    axpy_f16: simd::axpy_f16,
+    axpy_bf16: simd::axpy_bf16,
+    to_f16: simd::to_f16,
+    rms_norm: simd::rms_norm,
+    layer_norm: simd::layer_norm,
+    softmax: simd::softmax,
+    activate: simd::activate,
+    activate_mul: simd::activate_mul,
+    add: simd::add,
+    rope: rope::rope,
+    rope_halves: simd::rope_halves,
 };

@@ -2,6 +2,7 @@
 //!
 //! - `format` is what the drivers `gemv` (one token) and `gemm` (several) need of a quantised format; `small`
 //!   and `supers` provide it for the formats with blocks of 32 and of 256 values.
+//! - `simd`: functions and norms on rows of floats, and sums of weighted rows.
 //!
 //! Everything else is the AVX2 level's: on Zen 4, which executes 512-bit operations in two halves, float
 //! products were no faster with wider vectors.
@@ -9,6 +10,7 @@
 mod format;
 mod gemm;
 mod gemv;
+mod simd;
 mod small;
 mod supers;
 mod transpose;
@@ -31,6 +33,15 @@ pub(crate) const KERNELS: Kernels = Kernels {
     matmul_q5_k: matmul::<Q5K>,
     matmul_q6_k: matmul::<Q6K>,
     matmul_iq4_nl: matmul::<Iq4Nl>,
+    weighted_sum: simd::weighted_sum,
+    to_f16: simd::to_f16,
+    rms_norm: simd::rms_norm,
+    layer_norm: simd::layer_norm,
+    softmax: simd::softmax,
+    activate: simd::activate,
+    activate_mul: simd::activate_mul,
+    add: simd::add,
+    rope_halves: simd::rope_halves,
     ..super::avx2::KERNELS
 };
 

@@ -2,7 +2,6 @@
 
 use crate::layout::Half;
 use core::arch::x86_64::*;
-use half::f16;
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -57,35 +56,8 @@ pub(super) fn store(x: __m256, out: &mut [f32; 8]) {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn halves(x: &[f16; 8]) -> __m256 {
-    // SAFETY: 16 bytes can be read behind the reference.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(x.as_ptr().cast()) })
-}
-
-/// Stores with rounding to nearest, ties to even.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn store_halves(x: __m256, out: &mut [f16; 8]) {
-    let x = _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(x);
-    // SAFETY: 16 bytes can be written behind the reference.
-    unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), x) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn half(x: Half) -> f32 {
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(x.to_bits()))))
-}
-
-/// Up to eight values, the rest of the register zero.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn part_halves(x: &[f16]) -> __m256 {
-    let mut all = [f16::ZERO; 8];
-    for (to, from) in all.iter_mut().zip(x) {
-        *to = *from;
-    }
-    halves(&all)
 }
 
 /// Up to eight values, the rest of the register `fill`.

@@ -1,7 +1,6 @@
 //! Between memory and registers: every access has the size of a reference to an array, so none can overrun.
 
 use core::arch::x86_64::*;
-use half::f16;
 
 #[inline]
 #[target_feature(enable = "sse4.1")]
@@ -55,18 +54,10 @@ pub(super) fn store(x: __m128, out: &mut [f32; 4]) {
     unsafe { _mm_storeu_ps(out.as_mut_ptr(), x) }
 }
 
-#[inline]
-#[target_feature(enable = "sse4.1")]
-pub(super) fn halves(x: &[f16; 4]) -> __m128 {
-    // SAFETY: 8 bytes can be read behind the reference.
-    let x = unsafe { _mm_loadl_epi64(x.as_ptr().cast()) };
-    half_to_float(_mm_unpacklo_epi16(_mm_setzero_si128(), x))
-}
-
 /// Stores with rounding to nearest, ties to even.
 #[inline]
 #[target_feature(enable = "sse4.1")]
-pub(super) fn store_halves(x: __m128, out: &mut [f16; 4]) {
+pub(super) fn store_halves(x: __m128, out: &mut [u16; 4]) {
     let x = float_to_half(x);
     // SAFETY: 8 bytes can be written behind the reference.
     unsafe { _mm_storel_epi64(out.as_mut_ptr().cast(), _mm_packus_epi32(x, x)) }
@@ -112,39 +103,6 @@ fn float_to_half(x: __m128) -> __m128i {
     let half = _mm_blendv_epi8(half, special, is_special);
     let sign = _mm_and_si128(_mm_srli_epi32::<16>(x), _mm_set1_epi32(0x8000));
     _mm_or_si128(half, sign)
-}
-
-/// Up to four values, the rest of the register zero.
-#[inline]
-#[target_feature(enable = "sse4.1")]
-pub(super) fn part_halves(x: &[f16]) -> __m128 {
-    let mut all = [f16::ZERO; 4];
-    for (to, from) in all.iter_mut().zip(x) {
-        *to = *from;
-    }
-    halves(&all)
-}
-
-/// Up to four values, the rest of the register `fill`.
-#[inline]
-#[target_feature(enable = "sse4.1")]
-pub(super) fn part(x: &[f32], fill: f32) -> __m128 {
-    let mut all = [fill; 4];
-    for (to, from) in all.iter_mut().zip(x) {
-        *to = *from;
-    }
-    floats(&all)
-}
-
-/// The first values of a register, as many as `out` takes, four at most.
-#[inline]
-#[target_feature(enable = "sse4.1")]
-pub(super) fn store_part(x: __m128, out: &mut [f32]) {
-    let mut all = [0.0; 4];
-    store(x, &mut all);
-    for (to, from) in out.iter_mut().zip(all) {
-        *to = from;
-    }
 }
 
 /// The sum of the four values.

@@ -1,0 +1,72 @@
+//! Kernels on floats, written once over the vectors of a level.
+
+pub(crate) mod gemm;
+pub(crate) mod math;
+pub(crate) mod products;
+pub(crate) mod rows;
+
+/// Makes functions of a level's table from the generic ones: `functions! { token, features; ... }`.
+macro_rules! functions {
+    ($token:ty, $features:literal; $(
+        $name:ident($($arg:ident: $kind:ty),*) $(-> $out:ty)? = $module:ident::$generic:ident
+            $(::<_, $stored:ident>)?($($value:expr),*);
+    )*) => {$(
+        #[target_feature(enable = $features)]
+        pub(super) fn $name($($arg: $kind),*) $(-> $out)? {
+            $module::$generic$(::<_, $stored>)?(<$token>::new(), $($value),*)
+        }
+    )*};
+}
+
+/// Products with float weights: `product_functions!(token, features)`, beside [`float_functions`].
+macro_rules! product_functions {
+    ($token:ty, $features:literal) => {
+        use crate::simd::{Bf16, F16, F32};
+        use half::bf16;
+
+        crate::generic::functions! { $token, $features;
+            matmul_f32(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) = products::matmul::<_, F32>(w, x, out);
+            matmul_f16(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) = products::matmul::<_, F16>(w, x, out);
+            matmul_bf16(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) = products::matmul::<_, Bf16>(w, x, out);
+            dot_f32(a: &[f32], b: &[f32]) -> f32 = products::dot::<_, F32>(a, bytemuck::cast_slice(b));
+            dot_f16(x: &[f32], w: &[f16]) -> f32 = products::dot::<_, F16>(x, bytemuck::cast_slice(w));
+            dot_bf16(x: &[f32], w: &[bf16]) -> f32 = products::dot::<_, Bf16>(x, bytemuck::cast_slice(w));
+            axpy_f32(a: f32, x: &[f32], y: &mut [f32]) = products::axpy::<_, F32>(a, bytemuck::cast_slice(x), y);
+            axpy_f16(a: f32, w: &[f16], y: &mut [f32]) = products::axpy::<_, F16>(a, bytemuck::cast_slice(w), y);
+            axpy_bf16(a: f32, w: &[bf16], y: &mut [f32])
+                = products::axpy::<_, Bf16>(a, bytemuck::cast_slice(w), y);
+        }
+    };
+}
+
+/// A level's other functions on floats: `float_functions!(token, features)`, in a module of its own. What they ask
+/// of their caller is said at the fields of [`Kernels`](crate::Kernels).
+macro_rules! float_functions {
+    ($token:ty, $features:literal) => {
+        use crate::generic::{gemm::Job, math, products, rows};
+        use crate::{Activation, MatMut, Rows};
+        use half::f16;
+
+        crate::generic::functions! { $token, $features;
+            weighted_sum(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) = products::weighted_sum(w, x, out);
+            to_f16(x: &[f32], out: &mut [f16]) = rows::to_f16(x, out);
+            rms_norm(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) = rows::rms_norm(x, w, eps, out);
+            layer_norm(x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32])
+                = rows::layer_norm(x, w, b, eps, out);
+            softmax(x: &mut [f32]) = rows::softmax(x);
+            activate(f: Activation, x: &mut [f32]) = math::activate(f, x);
+            activate_mul(f: Activation, gate: &mut [f32], up: &[f32]) = math::activate_mul(f, gate, up);
+            add(y: &mut [f32], x: &[f32]) = rows::add(y, x);
+            rope_halves(x: &mut [f32], cos: &[f32], sin: &[f32]) = rows::rope_halves(x, cos, sin);
+        }
+
+        /// One tile function per level: inlined into every product, it would be compiled a dozen times.
+        #[target_feature(enable = $features)]
+        pub(super) fn multiply(job: &Job<'_, $token>, out: &mut MatMut<'_>) {
+            const V: usize = <$token as Simd>::VECTORS;
+            const T: usize = <$token as Simd>::TOKENS;
+            crate::generic::gemm::multiply::<_, V, T>(<$token>::new(), job, out);
+        }
+    };
+}
+pub(crate) use {float_functions, functions, product_functions};

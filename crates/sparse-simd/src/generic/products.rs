@@ -1,0 +1,233 @@
+//! Products with few tokens, which read the weights where they are: dot products of rows, and sums of rows.
+
+use super::gemm;
+use crate::simd::{Bf16, F16, F32, Simd, Stored, first, first_mut};
+use crate::{BlockFormat, MatMut, Rows};
+
+/// Tokens from which packing weights for [`gemm`] is faster than reading them once for every few tokens.
+const MANY: usize = 24;
+
+/// Rows whose dot products are computed at a time: streams far enough apart that each is prefetched.
+const ROWS: usize = 4;
+
+/// `out[t][r]` = row `r` of `w` times token `t` of `x`.
+#[inline(always)]
+pub(crate) fn matmul<S: Simd, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
+    if out.tokens() >= MANY {
+        return gemm::transposed::<S, W>(s, w, x, out);
+    }
+    let quarter = w.rows() / ROWS;
+    for r in 0..quarter {
+        columns::<S, W, ROWS>(s, w, [r, quarter + r, 2 * quarter + r, 3 * quarter + r], x, out);
+    }
+    for r in ROWS * quarter..w.rows() {
+        columns::<S, W, 1>(s, w, [r], x, out);
+    }
+}
+
+/// Rows `r` times all tokens.
+#[inline(always)]
+fn columns<S: Simd, W: Stored, const R: usize>(
+    s: S,
+    w: Rows<'_>,
+    r: [usize; R],
+    x: &[f32],
+    out: &mut MatMut<'_>,
+) {
+    let mut rows: [&[u8]; R] = [&[]; R];
+    for (row, r) in rows.iter_mut().zip(r) {
+        *row = w.row(r);
+    }
+    let mut t = 0;
+    while t < out.tokens() {
+        t += match out.tokens() - t {
+            1 => dots::<S, W, R, 1>(s, rows, r, x, t, out),
+            2 | 4 => dots::<S, W, R, 2>(s, rows, r, x, t, out),
+            _ => dots::<S, W, R, 3>(s, rows, r, x, t, out),
+        };
+    }
+}
+
+/// Rows `r` times tokens `t..t + T`; returns `T`.
+#[inline(always)]
+fn dots<S: Simd, W: Stored, const R: usize, const T: usize>(
+    s: S,
+    rows: [&[u8]; R],
+    r: [usize; R],
+    x: &[f32],
+    t: usize,
+    out: &mut MatMut<'_>,
+) -> usize {
+    let cols = rows[0].len() / W::BYTES;
+    let mut tokens: [&[f32]; T] = [&[]; T];
+    for (token, x) in tokens.iter_mut().zip(x[t * cols..].chunks_exact(cols)) {
+        *token = x;
+    }
+    // A row of four sums, though R may be fewer: the order of additions must not depend on it.
+    let mut sums = [[s.splat(0.0); ROWS]; T];
+    let whole = cols / S::LANES * S::LANES;
+    let mut col = 0;
+    while col < whole {
+        for i in 0..R {
+            // SAFETY: `col + LANES <= cols`.
+            let w = unsafe { W::load(s, rows[i], col * W::BYTES) };
+            for k in 0..T {
+                // SAFETY: as above; a token has `cols` values.
+                let x = unsafe { F32::load(s, bytemuck::cast_slice(tokens[k]), col * F32::BYTES) };
+                sums[k][i] = s.fma(w, x, sums[k][i]);
+            }
+        }
+        col += S::LANES;
+    }
+    if whole < cols {
+        for i in 0..R {
+            let w = W::load_part(s, &rows[i][whole * W::BYTES..]);
+            for k in 0..T {
+                sums[k][i] = s.fma(w, s.load_part(&tokens[k][whole..], 0.0), sums[k][i]);
+            }
+        }
+    }
+    for (k, sums) in sums.into_iter().enumerate() {
+        let out = out.row(t + k);
+        for (r, sum) in r.iter().zip(s.sums(sums)) {
+            out[*r] = sum;
+        }
+    }
+    T
+}
+
+/// `out[t]` = sum over `r` of `x[t][r]` times row `r` of `w`. `w` is not quantised.
+#[inline(always)]
+pub(crate) fn weighted_sum<S: Simd>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
+    match w.format() {
+        BlockFormat::F32 => sum_rows::<S, F32>(s, w, x, out),
+        BlockFormat::F16 => sum_rows::<S, F16>(s, w, x, out),
+        _ => sum_rows::<S, Bf16>(s, w, x, out),
+    }
+}
+
+#[inline(always)]
+fn sum_rows<S: Simd, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
+    // Without rows there is no first panel that would write zeros.
+    if out.tokens() >= MANY / 2 && w.rows() > 0 {
+        return gemm::straight::<S, W>(s, w, x, out);
+    }
+    let mut t = 0;
+    while t < out.tokens() {
+        t += match out.tokens() - t {
+            1 => sum_columns::<S, W, 1>(s, w, x, t, out),
+            2 | 4 => sum_columns::<S, W, 2>(s, w, x, t, out),
+            _ => sum_columns::<S, W, 3>(s, w, x, t, out),
+        };
+    }
+}
+
+/// All columns of tokens `t..t + T`; returns `T`.
+#[inline(always)]
+fn sum_columns<S: Simd, W: Stored, const T: usize>(
+    s: S,
+    w: Rows<'_>,
+    x: &[f32],
+    t: usize,
+    out: &mut MatMut<'_>,
+) -> usize {
+    let x = &x[t * w.rows()..][..T * w.rows()];
+    let mut col = 0;
+    while w.cols() - col >= 4 * S::LANES {
+        col += sum_tile::<S, W, T, 4>(s, w, x, t, col, out);
+    }
+    while w.cols() - col >= S::LANES {
+        col += sum_tile::<S, W, T, 1>(s, w, x, t, col, out);
+    }
+    if col < w.cols() {
+        let mut sums = [s.splat(0.0); T];
+        for r in 0..w.rows() {
+            let values = W::load_part(s, &w.row(r)[col * W::BYTES..]);
+            for k in 0..T {
+                sums[k] = s.fma(s.splat(x[k * w.rows() + r]), values, sums[k]);
+            }
+        }
+        for (k, sum) in sums.into_iter().enumerate() {
+            s.store_part(sum, &mut out.row(t + k)[col..]);
+        }
+    }
+    T
+}
+
+/// `V` vectors from column `col` on, of tokens `t..t + T`; returns the number of columns.
+#[inline(always)]
+fn sum_tile<S: Simd, W: Stored, const T: usize, const V: usize>(
+    s: S,
+    w: Rows<'_>,
+    x: &[f32],
+    t: usize,
+    col: usize,
+    out: &mut MatMut<'_>,
+) -> usize {
+    assert!(x.len() == T * w.rows() && col + V * S::LANES <= w.cols());
+    let mut sums = [[s.splat(0.0); V]; T];
+    for r in 0..w.rows() {
+        let mut values = [s.splat(0.0); V];
+        for (v, values) in values.iter_mut().enumerate() {
+            let at = r * w.row_bytes() + (col + v * S::LANES) * W::BYTES;
+            // SAFETY: the vector ends inside row `r`, as was just checked.
+            *values = unsafe { W::load(s, w.data(), at) };
+        }
+        for (k, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: `k < T` and `r < rows`, and `x` has that many values.
+            let x = s.splat(unsafe { *x.get_unchecked(k * w.rows() + r) });
+            for (sum, values) in sums.iter_mut().zip(values) {
+                *sum = s.fma(x, values, *sum);
+            }
+        }
+    }
+    for (k, sums) in sums.into_iter().enumerate() {
+        let out = &mut out.row(t + k)[col..];
+        for (v, sum) in sums.into_iter().enumerate() {
+            s.store(sum, first_mut::<S>(&mut out[v * S::LANES..]));
+        }
+    }
+    V * S::LANES
+}
+
+/// The dot product of `x` with stored values.
+#[inline(always)]
+pub(crate) fn dot<S: Simd, W: Stored>(s: S, x: &[f32], w: &[u8]) -> f32 {
+    assert_eq!(x.len() * W::BYTES, w.len());
+    let mut sums = [s.splat(0.0); 4];
+    let step = S::LANES;
+    let mut i = 0;
+    while x.len() - i >= 4 * step {
+        for (v, sum) in sums.iter_mut().enumerate() {
+            let at = i + v * step;
+            // SAFETY: `at + LANES <= x.len()`, and `w` has as many values.
+            *sum = s.fma(s.load(first::<S>(&x[at..])), unsafe { W::load(s, w, at * W::BYTES) }, *sum);
+        }
+        i += 4 * step;
+    }
+    while x.len() - i >= step {
+        // SAFETY: as above.
+        sums[0] = s.fma(s.load(first::<S>(&x[i..])), unsafe { W::load(s, w, i * W::BYTES) }, sums[0]);
+        i += step;
+    }
+    let rest = s.load_part(&x[i..], 0.0);
+    sums[1] = s.fma(rest, W::load_part(s, &w[i * W::BYTES..]), sums[1]);
+    s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])))
+}
+
+/// `y += a * w` for stored values.
+#[inline(always)]
+pub(crate) fn axpy<S: Simd, W: Stored>(s: S, a: f32, w: &[u8], y: &mut [f32]) {
+    assert_eq!(y.len() * W::BYTES, w.len());
+    let a = s.splat(a);
+    let bytes = S::LANES * W::BYTES;
+    let (y, y_rest) = crate::simd::split_mut::<S>(y);
+    for (i, y) in y.iter_mut().enumerate() {
+        // SAFETY: `w` has as many values as `y`.
+        s.store(s.fma(a, unsafe { W::load(s, w, i * bytes) }, s.load(y)), y);
+    }
+    if !y_rest.is_empty() {
+        let x = W::load_part(s, &w[y.len() * bytes..]);
+        s.store_part(s.fma(a, x, s.load_part(y_rest, 0.0)), y_rest);
+    }
+}
