@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use half::f16;
+use half::{bf16, f16};
 use sparse_benches::Matrix;
-use sparse_simd::{BlockFormat, Kernels, Level, MatMut, Q8, Q8Mut, Rows};
+use sparse_simd::{Activation, BlockFormat, Kernels, Level, MatMut, Q8, Q8Mut, Rows};
 
 /// Columns of the matrices, length of the rows.
 const COLS: usize = 2048;
@@ -108,6 +108,7 @@ struct Row {
     b: Vec<f32>,
     out: Vec<f32>,
     half: Vec<f16>,
+    brain: Vec<bf16>,
     q: Vec<i8>,
     d: Vec<f32>,
     sums: Vec<i16>,
@@ -117,7 +118,8 @@ impl Row {
     fn new() -> Self {
         let Input { x, q, d, sums } = Input::new(1);
         let half = x.iter().map(|v| f16::from_f32(*v)).collect();
-        Self { b: x.clone(), out: x.clone(), a: x, half, q, d, sums }
+        let brain = x.iter().map(|v| bf16::from_f32(*v)).collect();
+        Self { b: x.clone(), out: x.clone(), a: x, half, brain, q, d, sums }
     }
 }
 
@@ -127,12 +129,40 @@ fn rows(c: &mut Criterion) {
     });
     row(c, "dot_f32", |k, r| r.out[0] = k.dot_f32(&r.a, &r.b));
     row(c, "dot_f16", |k, r| r.out[0] = k.dot_f16(&r.a, &r.half));
+    row(c, "dot_bf16", |k, r| r.out[0] = k.dot_bf16(&r.a, &r.brain));
     row(c, "axpy_f32", |k, r| k.axpy_f32(1e-3, &r.a, &mut r.out));
     row(c, "axpy_f16", |k, r| k.axpy_f16(1e-3, &r.half, &mut r.out));
+    row(c, "axpy_bf16", |k, r| k.axpy_bf16(1e-3, &r.brain, &mut r.out));
     row(c, "to_f16", |k, r| k.to_f16(&r.a, &mut r.half));
+    row(c, "add", |k, r| k.add(&mut r.out, &r.a));
     row(c, "rms_norm", |k, r| k.rms_norm(&r.a, &r.b, 1e-5, &mut r.out));
+    row(c, "layer_norm", |k, r| k.layer_norm(&r.a, &r.b, &r.a, 1e-5, &mut r.out));
     row(c, "softmax", |k, r| k.softmax(&mut r.out));
     row(c, "rope", |k, r| k.rope(&mut r.out, &r.a[..COLS / 2], &r.b[..COLS / 2]));
+    row(c, "rope_halves", |k, r| k.rope_halves(&mut r.out, &r.a[..COLS / 2], &r.b[..COLS / 2]));
+    for f in Activation::ALL {
+        row(c, &format!("{f:?}"), |k, r| {
+            r.out.copy_from_slice(&r.a);
+            k.activate(f, &mut r.out);
+        });
+    }
+}
+
+/// Values of the attention of three heads over 1024 positions, out of the KV cache.
+fn weighted_sum(c: &mut Criterion) {
+    let (heads, seen, dim) = (3, 1024, 64);
+    let mut group = c.benchmark_group("weighted_sum/F16");
+    let values = Matrix::of_bytes(BlockFormat::F16, dim, seen * dim * 2);
+    let weights = vec![1.0 / seen as f32; heads * seen];
+    let mut out = vec![0.0; heads * dim];
+    group.throughput(Throughput::Elements((2 * heads * seen * dim) as u64));
+    for (level, kernels) in levels() {
+        group.bench_function(BenchmarkId::from_parameter(level), |b| {
+            b.iter(|| {
+                kernels.weighted_sum(&weights, black_box(values.rows()), &mut MatMut::new(&mut out, dim))
+            });
+        });
+    }
 }
 
 criterion_group! {
@@ -141,6 +171,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_secs(1))
         .sample_size(20);
-    targets = gemv, gemv_cached, gemm, rows
+    targets = gemv, gemv_cached, gemm, weighted_sum, rows
 }
 criterion_main!(benches);
