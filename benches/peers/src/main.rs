@@ -59,45 +59,48 @@ fn candle(path: &str, prompt: usize, tokens: usize, depth: usize) -> Result<Valu
     }))
 }
 
-/// Nanoseconds per call on 2048 values, in turn; the median of many rounds.
-fn kernels() -> Value {
-    const N: usize = 2048;
-    const CALLS: usize = 200;
-    let ours = Kernels::get();
-    let theirs = CpuBackend;
-    let a: Vec<f32> = (0..N).map(|i| (i * 31 % 97) as f32 / 48.0 - 1.0).collect();
-    let (mut x, mut y) = (a.clone(), a.clone());
-    let mut measure = |mine: &mut dyn FnMut(&mut [f32]), other: &mut dyn FnMut(&mut [f32])| {
-        let mut times = [Vec::new(), Vec::new()];
-        for _ in 0..101 {
-            for (f, (data, times)) in
-                [&mut *mine, &mut *other].into_iter().zip([&mut x, &mut y].into_iter().zip(&mut times))
-            {
-                data.copy_from_slice(&a);
-                let start = Instant::now();
-                (0..CALLS).for_each(|_| f(black_box(data)));
-                times.push(start.elapsed().as_secs_f64() * 1e9 / CALLS as f64);
-            }
+/// Values per call of a kernel, calls per timing, timings.
+const N: usize = 2048;
+const CALLS: usize = 200;
+const ROUNDS: usize = 101;
+
+/// A kernel on a row that it may change.
+type Kernel<'a> = &'a dyn Fn(&mut [f32]);
+
+/// Nanoseconds per call, ours and theirs in turn; the median of many rounds.
+fn measure(a: &[f32], kernels: [Kernel<'_>; 2]) -> Value {
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (kernel, times) in kernels.into_iter().zip(&mut times) {
+            let mut x = a.to_vec();
+            let start = Instant::now();
+            (0..CALLS).for_each(|_| kernel(black_box(&mut x)));
+            times.push(start.elapsed().as_secs_f64() * 1e9 / CALLS as f64);
         }
-        let [ours, theirs] = times.map(|mut t| {
-            t.sort_by(f64::total_cmp);
-            t[t.len() / 2]
-        });
-        json!({ "ours_ns": ours, "theirs_ns": theirs })
-    };
+    }
+    let [ours, theirs] = times.map(|mut t| {
+        t.sort_by(f64::total_cmp);
+        t[t.len() / 2]
+    });
+    json!({ "ours_ns": ours, "theirs_ns": theirs })
+}
+
+fn kernels() -> Value {
+    let (ours, theirs) = (Kernels::get(), CpuBackend);
+    let a: Vec<f32> = (0..N).map(|i| (i * 31 % 97) as f32 / 48.0 - 1.0).collect();
     json!({
         "package": "ruvector-sparse-inference 2.3.0",
         "level": ours.level().name(),
         "values": N,
-        "dot_f32": measure(
-            &mut |x| { black_box(ours.dot_f32(&a, x)); },
-            &mut |x| { black_box(theirs.dot_product(&a, x)); },
-        ),
-        "axpy_f32": measure(&mut |x| ours.axpy_f32(1e-9, &a, x), &mut |x| theirs.axpy(x, &a, 1e-9)),
-        "add": measure(&mut |x| ours.add(x, &a), &mut |x| theirs.add(x, &a)),
-        "silu": measure(
-            &mut |x| ours.activate(Activation::Silu, x),
-            &mut |x| theirs.activation(x, ActivationType::Silu),
-        ),
+        "dot_f32": measure(&a, [
+            &|x| { black_box(ours.dot_f32(&a, x)); },
+            &|x| { black_box(theirs.dot_product(&a, x)); },
+        ]),
+        "axpy_f32": measure(&a, [&|x| ours.axpy_f32(1e-9, &a, x), &|x| theirs.axpy(x, &a, 1e-9)]),
+        "add": measure(&a, [&|x| ours.add(x, &a), &|x| theirs.add(x, &a)]),
+        "silu": measure(&a, [
+            &|x| ours.activate(Activation::Silu, x),
+            &|x| theirs.activation(x, ActivationType::Silu),
+        ]),
     })
 }
