@@ -27,9 +27,10 @@ pub(crate) struct Args {
     what: Option<What>,
     /// Measure the models beside llama.cpp and candle, in turn, and kernels beside ruvector-sparse-inference.
     ///
-    /// llama.cpp comes with the Python package llama-cpp-python, see tools/reference/README.md.
-    #[arg(long)]
-    peers: bool,
+    /// llama.cpp comes with the Python package llama-cpp-python, see tools/reference/README.md. candle takes minutes a
+    /// round on some formats: `--peers llama.cpp` leaves it out.
+    #[arg(long, value_name = "PEER", num_args = 0.., default_missing_values = ["llama.cpp", "candle"])]
+    peers: Vec<Peer>,
     /// Only this criterion bench; may be given several times.
     #[arg(long, value_name = "BENCH")]
     only: Vec<Bench>,
@@ -54,6 +55,13 @@ pub(crate) struct Args {
 enum What {
     /// Files of Llama-7B's exact shape with random weights (3.8 GB on disk, made when absent).
     Targets,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Peer {
+    #[value(name = "llama.cpp")]
+    LlamaCpp,
+    Candle,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -94,7 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut report = Report::new(Machine::this()?);
     match args.what {
         Some(What::Targets) => targets::run(args, &mut report)?,
-        None if args.peers => peers::run(args, &mut report)?,
+        None if !args.peers.is_empty() => peers::run(args, &mut report)?,
         None => criterion::run(args, &mut report)?,
     }
     report.write(&args.out)

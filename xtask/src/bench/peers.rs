@@ -6,9 +6,9 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use super::Args;
 use super::report::Report;
 use super::rounds::{self, PROMPT, Round, Spread, TOKENS};
+use super::{Args, Peer};
 use crate::program::{self, cargo};
 
 /// One engine on one file with one thread count.
@@ -34,7 +34,7 @@ const PEERS: &str = "benches/peers/Cargo.toml";
 pub(super) fn run(args: &Args, report: &mut Report) -> Result<()> {
     let python = crate::root().join(&args.python);
     ensure!(
-        python.exists(),
+        python.exists() || !args.peers.contains(&Peer::LlamaCpp),
         "{} is not there: make a virtual environment as tools/reference/README.md says, or name one with --python",
         python.display()
     );
@@ -87,12 +87,16 @@ fn compare(args: &Args, python: &Path, model: &Path, threads: usize) -> Result<V
         command.env("RAYON_NUM_THREADS", threads.to_string());
         command
     };
+    let wanted = |peer| args.peers.contains(&peer);
     // candle refuses some formats; that is found out once.
-    let candle_runs = rounds::peer(candle).map_err(|e| eprintln!("without candle: {e:#}")).is_ok();
+    let candle_runs =
+        wanted(Peer::Candle) && rounds::peer(candle).map_err(|e| eprintln!("without candle: {e:#}")).is_ok();
     let mut found: [Vec<Round>; 3] = Default::default();
     for _ in 0..args.rounds.max(1) {
         found[0].push(rounds::ours(model, threads)?);
-        found[1].push(rounds::peer(llama)?);
+        if wanted(Peer::LlamaCpp) {
+            found[1].push(rounds::peer(llama)?);
+        }
         if candle_runs {
             found[2].push(rounds::peer(candle)?);
         }

@@ -1,7 +1,7 @@
 //! Whole processes that measure one model in turn.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -88,7 +88,7 @@ pub(super) fn peer(command: impl Fn(usize, usize, usize) -> Command) -> Result<R
 }
 
 pub(super) fn json(command: &mut Command) -> Result<Value> {
-    let printed = output(command)?;
+    let printed = output(command.stderr(Stdio::inherit()))?;
     serde_json::from_slice(&printed).with_context(|| format!("{command:?} printed no JSON"))
 }
 
