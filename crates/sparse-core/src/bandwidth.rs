@@ -38,7 +38,7 @@ impl ReadBandwidth {
     pub fn pass(&mut self, pool: &Pool) -> Duration {
         let start = Instant::now();
         let (words, chunks) = (&self.words, self.sums.len());
-        pool.for_columns(MatMut::new(&mut self.sums, chunks), 1, |range, mut out| {
+        pool.for_columns(MatMut::new(&mut self.sums, chunks), 1, 0, |range, mut out| {
             for (sum, chunk) in out.row(0).iter_mut().zip(range) {
                 *sum = add_up(&words[chunk * CHUNK / 8..][..CHUNK / 8]) as f32;
             }

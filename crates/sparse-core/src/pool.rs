@@ -3,12 +3,15 @@
 //! One token of a small model has some 150 parallel sections of a few microseconds each. Workers therefore wait
 //! for the next section by a short spin, then by yielding, and park only when none comes. Chunks are claimed one
 //! by one from a shared counter, and the caller waits for claimed chunks, never for workers: a worker that the
-//! system has taken off its core simply claims nothing.
+//! system has taken off its core simply claims nothing. One that loses its core in the middle of a chunk does make
+//! the caller wait; where that happens, the pool finds out that the caller is faster alone (`governor`).
 
 use core::ops::Range;
 
 use sparse_simd::MatMut;
 
+#[cfg(feature = "parallel")]
+mod governor;
 #[cfg(feature = "parallel")]
 mod workers;
 #[cfg(feature = "parallel")]
@@ -45,34 +48,44 @@ impl Pool {
         1
     }
 
-    /// Calls `f(chunk, worker)` once for every chunk in `0..chunks`, on all threads, and returns when all calls
-    /// have. `worker` is below [`threads`](Self::threads), and no two calls with the same worker overlap.
+    /// Calls `f(chunk, chunks, worker)` once for every `chunk` in `0..chunks`, on all threads, and returns when all
+    /// calls have. `chunks` is at most `most_chunks`, and 1 where one thread does everything. `worker` is below
+    /// [`threads`](Self::threads), and no two calls with the same worker overlap. `work` is as for
+    /// [`for_columns`](Self::for_columns).
     ///
     /// When another thread is using the pool at this moment, everything runs on the calling thread, as worker 0.
     ///
     /// # Panics
     /// If a call of `f` panics.
-    fn run(&self, chunks: usize, f: &(dyn Fn(usize, usize) + Sync)) {
+    fn run(&self, most_chunks: usize, work: usize, f: &Job<'_>) {
+        #[cfg(not(feature = "parallel"))]
+        let _ = (most_chunks, work);
         #[cfg(feature = "parallel")]
         if let Some(workers) = &self.workers
-            && chunks > 1
-            && workers.run(chunks, f)
+            && most_chunks > 1
+            && workers.run(most_chunks, work, f)
         {
             return;
         }
-        for chunk in 0..chunks {
-            f(chunk, 0);
-        }
+        f(0, 1, 0);
     }
 
     /// Splits the columns of `out` into windows whose widths are multiples of `grain` (but for the last) and
     /// calls `f(columns, window)` for each, on all threads.
-    pub fn for_columns(&self, out: MatMut<'_>, grain: usize, f: impl Fn(Range<usize>, MatMut<'_>) + Sync) {
+    ///
+    /// `work` is the number of weight bytes that the job reads, by which the pool finds out whether its threads have
+    /// cores of their own; 0 for jobs whose time is not that of reading.
+    pub fn for_columns(
+        &self,
+        out: MatMut<'_>,
+        grain: usize,
+        work: usize,
+        f: impl Fn(Range<usize>, MatMut<'_>) + Sync,
+    ) {
         let cols = out.cols();
         let grains = cols.div_ceil(grain);
-        let chunks = if self.threads() == 1 { 1 } else { grains.min(self.threads() * CHUNKS_PER_THREAD) };
         let out = Shared(&raw const out);
-        self.run(chunks, &|chunk, _| {
+        self.run(grains.min(self.threads() * CHUNKS_PER_THREAD), work, &|chunk, chunks, _| {
             let start = (chunk * grains / chunks) * grain;
             let end = (((chunk + 1) * grains / chunks) * grain).min(cols);
             // SAFETY: chunks are distinct, so their column ranges are disjoint, and `out` is not used directly
@@ -100,23 +113,31 @@ impl Pool {
         let down = all_tokens.div_ceil(tokens);
         let scratch = Shared(scratch.as_mut_ptr());
         let out = Shared(&raw const out);
-        self.run(down * all_columns.div_ceil(columns), &|chunk, worker| {
-            let (token, column) = (chunk % down * tokens, chunk / down * columns);
-            let rows = token..all_tokens.min(token + tokens);
-            let columns = column..all_columns.min(column + columns);
-            // SAFETY: chunks are distinct, so their tiles are disjoint, and `out` is not used directly while `run`
-            // lasts; `worker` is below the length of `scratch` and no two calls share it.
-            let (scratch, tile) = unsafe {
-                let tile = (*out.get()).window_shared(rows.clone(), columns.clone());
-                (&mut *scratch.get().add(worker), tile)
-            };
-            f(scratch, rows, columns, tile);
+        let tiles = down * all_columns.div_ceil(columns);
+        self.run(tiles, 0, &|chunk, chunks, worker| {
+            // Tiles have their size whatever the number of chunks.
+            for tile in chunk * tiles / chunks..(chunk + 1) * tiles / chunks {
+                let (token, column) = (tile % down * tokens, tile / down * columns);
+                let rows = token..all_tokens.min(token + tokens);
+                let columns = column..all_columns.min(column + columns);
+                // SAFETY: chunks and tiles are distinct, so the windows are disjoint, and `out` is not used directly
+                // while `run` lasts; `worker` is below the length of `scratch` and no two calls share it.
+                let (scratch, tile) = unsafe {
+                    let tile = (*out.get()).window_shared(rows.clone(), columns.clone());
+                    (&mut *scratch.get().add(worker), tile)
+                };
+                f(scratch, rows, columns, tile);
+            }
         });
     }
 }
 
 /// Most threads a pool has.
+#[cfg(feature = "parallel")]
 const MAX_THREADS: usize = 256;
+
+/// What threads share: called with a chunk, the number of chunks, and the worker that calls.
+type Job<'a> = dyn Fn(usize, usize, usize) + Sync + 'a;
 
 /// A pointer that may cross threads; who dereferences it says why that is sound.
 struct Shared<P>(P);
@@ -141,7 +162,7 @@ mod tests {
             for (tokens, cols, grain) in [(1, 1, 32), (1, 100, 32), (3, 64, 64), (2, 1000, 7), (1, 33, 1)] {
                 let mut out = vec![0.0; tokens * cols];
                 for _ in 0..50 {
-                    pool.for_columns(MatMut::new(&mut out, cols), grain, |range, mut window| {
+                    pool.for_columns(MatMut::new(&mut out, cols), grain, 0, |range, mut window| {
                         for t in 0..tokens {
                             for (v, c) in window.row(t).iter_mut().zip(range.clone()) {
                                 *v += (c + t) as f32;
@@ -200,13 +221,13 @@ mod tests {
         let mut out = vec![0.0; 1000];
         for bad in [0, 500, 999] {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                pool.for_columns(MatMut::new(&mut out, 1000), 10, |range, _| {
+                pool.for_columns(MatMut::new(&mut out, 1000), 10, 0, |range, _| {
                     assert!(!range.contains(&bad), "chunk of {bad}");
                 });
             }));
             assert!(result.is_err());
         }
-        pool.for_columns(MatMut::new(&mut out, 1000), 10, |_, mut w| w.row(0).fill(2.0));
+        pool.for_columns(MatMut::new(&mut out, 1000), 10, 0, |_, mut w| w.row(0).fill(2.0));
         assert!(out.iter().all(|v| *v == 2.0));
     }
 
@@ -219,7 +240,7 @@ mod tests {
                 s.spawn(|| {
                     let mut out = vec![0.0; 512];
                     for _ in 0..200 {
-                        pool.for_columns(MatMut::new(&mut out, 512), 8, |_, mut w| {
+                        pool.for_columns(MatMut::new(&mut out, 512), 8, 0, |_, mut w| {
                             w.row(0).iter_mut().for_each(|v| *v += 1.0);
                         });
                     }

@@ -6,20 +6,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::thread::{self, JoinHandle, Thread};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use super::Job;
+use super::governor::Governor;
 
 /// Spins before a waiting worker starts to yield its core: some tens of microseconds.
 const SPINS: u32 = 2_000;
 /// Yields before it parks.
 const YIELDS: u32 = 50;
 
-/// A wait for other threads longer than this, and than the caller's own part of the job, is a stall: the system gave a
-/// worker's core to somebody else while the worker held a chunk.
-const STALL: Duration = Duration::from_micros(200);
-/// How long the caller works alone after a stall; doubled with each stall that follows soon, up to the last value.
-const ALONE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(640));
-
-type Job = *const (dyn Fn(usize, usize) + Sync);
+type JobPointer = *const super::Job<'static>;
 type Panic = Box<dyn Any + Send>;
 
 /// The chunk counter: epoch of the job in the high 32 bits, then chunks in all and chunks claimed, 16 bits each.
@@ -47,7 +44,7 @@ struct Shared {
     /// Chunks of the current job whose calls have returned.
     done: AtomicUsize,
     /// The current job; written while no chunk is claimable or unfinished, read while holding a claimed chunk.
-    job: UnsafeCell<Option<Job>>,
+    job: UnsafeCell<Option<JobPointer>>,
     panic: Mutex<Option<Panic>>,
     asleep: Box<[AtomicBool]>,
     stop: AtomicBool,
@@ -70,7 +67,7 @@ impl Shared {
             }
             match self.ticket.compare_exchange_weak(seen, seen + 1, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
-                    self.call(ticket.claimed(), worker);
+                    self.call(ticket, worker);
                     return true;
                 }
                 Err(now) => seen = now,
@@ -78,12 +75,13 @@ impl Shared {
         }
     }
 
-    fn call(&self, chunk: usize, worker: usize) {
+    fn call(&self, ticket: Ticket, worker: usize) {
         // SAFETY: this thread holds an unfinished chunk, so `Workers::run` has not returned and the job it
         // published before the ticket is still there.
         let job = unsafe { (*self.job.get()).map(|job| &*job) };
         if let Some(job) = job
-            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(chunk, worker)))
+            && let Err(panic) =
+                catch_unwind(AssertUnwindSafe(|| job(ticket.claimed(), ticket.chunks(), worker)))
             && let Ok(mut slot) = self.panic.lock()
         {
             slot.get_or_insert(panic);
@@ -125,34 +123,7 @@ impl Shared {
 struct Caller {
     /// The epoch of the last job.
     epoch: u32,
-    /// Until when it works alone, because a worker stalled it.
-    alone_until: Option<Instant>,
-    /// How long it will work alone after the next stall.
-    penalty: Duration,
-}
-
-impl Caller {
-    /// Whether workers are to be kept out of a job that starts now.
-    fn alone(&mut self) -> bool {
-        match self.alone_until {
-            Some(end) if Instant::now() < end => true,
-            _ => {
-                self.alone_until = None;
-                false
-            }
-        }
-    }
-
-    /// Learns from a job: how long the caller computed, and then waited for others.
-    fn learn(&mut self, computed: Duration, waited: Duration) {
-        if waited > STALL.max(computed) {
-            self.alone_until = Some(Instant::now() + self.penalty);
-            self.penalty = (self.penalty * 2).min(ALONE.1);
-        } else if self.penalty > ALONE.0 {
-            // Thousands of good jobs, about half a second of decoding, forget one stall.
-            self.penalty = self.penalty.mul_f32(0.9998).max(ALONE.0);
-        }
-    }
+    governor: Governor,
 }
 
 /// Worker threads waiting for jobs.
@@ -189,45 +160,54 @@ impl Workers {
             })
             .map(|handle| (handle.thread().clone(), Some(handle)))
             .collect();
-        Self { shared, threads, caller: Mutex::new(Caller { epoch: 0, alone_until: None, penalty: ALONE.0 }) }
+        Self { shared, threads, caller: Mutex::new(Caller { epoch: 0, governor: Governor::new() }) }
     }
 
     pub(super) fn count(&self) -> usize {
         self.threads.len()
     }
 
-    /// Runs `f` for every chunk; false, having done nothing, when another caller's job is running, there are more
-    /// chunks than a ticket can count, or workers have lately made callers wait.
-    pub(super) fn run(&self, chunks: usize, f: &(dyn Fn(usize, usize) + Sync)) -> bool {
+    /// Runs `f` for every chunk, or for one that is all of them on the calling thread alone where the [`Governor`] thinks that faster; false, having
+    /// done nothing, when another caller's job is running or there are more chunks than a ticket can count.
+    ///
+    /// `work` is the size of the job for the governor, in bytes of weights; 0 leaves the job out of its account.
+    pub(super) fn run(&self, chunks: usize, work: usize, f: &Job<'_>) -> bool {
         let mut caller = match self.caller.try_lock() {
             Ok(caller) => caller,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
         let Ok(n) = u16::try_from(chunks) else { return false };
-        if caller.alone() {
-            return false;
+        let start = (work > 0).then(Instant::now);
+        if caller.governor.alone() {
+            f(0, 1, 0);
+        } else {
+            self.share(&mut caller.epoch, n, f);
         }
-        caller.epoch = caller.epoch.wrapping_add(1);
+        if let Some(start) = start {
+            caller.governor.learn(work, start);
+        }
+        true
+    }
+
+    /// Runs `f` for every chunk on all threads.
+    fn share(&self, epoch: &mut u32, chunks: u16, f: &Job<'_>) {
+        *epoch = epoch.wrapping_add(1);
         let shared = &*self.shared;
         shared.done.store(0, Ordering::Relaxed);
-        let f: *const (dyn Fn(usize, usize) + Sync + '_) = f;
+        let f: *const Job<'_> = f;
         // SAFETY: all chunks of the job before are done and claimed, so no worker reads `job`. The lifetime is
         // erased, and restored in effect by not returning before every chunk of this job is done.
-        unsafe {
-            *shared.job.get() = Some(std::mem::transmute::<*const (dyn Fn(usize, usize) + Sync + '_), Job>(f))
-        };
-        shared.ticket.store(Ticket::first(caller.epoch, n).0, Ordering::SeqCst);
+        unsafe { *shared.job.get() = Some(std::mem::transmute::<*const Job<'_>, JobPointer>(f)) };
+        shared.ticket.store(Ticket::first(*epoch, chunks).0, Ordering::SeqCst);
         for ((thread, _), asleep) in self.threads.iter().zip(&shared.asleep) {
             if asleep.load(Ordering::SeqCst) {
                 thread.unpark();
             }
         }
-        let start = Instant::now();
         while shared.run_one(0) {}
-        let computed = start.elapsed();
         let mut turns = 0;
-        while shared.done.load(Ordering::Acquire) < chunks {
+        while shared.done.load(Ordering::Acquire) < usize::from(chunks) {
             if turns < SPINS {
                 std::hint::spin_loop()
             } else {
@@ -235,13 +215,10 @@ impl Workers {
             }
             turns += 1;
         }
-        caller.learn(computed, start.elapsed() - computed);
         let panic = shared.panic.lock().map_or_else(|p| p.into_inner().take(), |mut slot| slot.take());
-        drop(caller);
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
-        true
     }
 }
 
