@@ -1,5 +1,6 @@
 //! Runs the `sparse` program on tiny models that the tests write themselves.
 
+mod bench;
 mod errors;
 mod generate;
 mod inspect;
