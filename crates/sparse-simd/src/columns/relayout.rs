@@ -126,7 +126,7 @@ impl Columns<'_> {
             let (mut sub, mut min) = ([0; 16], [0; 16]);
             for g in 0..len / recipe.group {
                 let from = layout.group_at(first + g * recipe.group, recipe.group) + r;
-                (sub[g], min[g]) = recipe.subs.read(&data[..], from, layout.padded());
+                (sub[g], min[g]) = recipe.subs.read(data, from, layout.padded());
             }
             set_sub_scales(layout.format, &sub, &min, block);
             pack(recipe.block_planes(), &tile[i][..len], block);
