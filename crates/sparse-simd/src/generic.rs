@@ -44,11 +44,14 @@ macro_rules! product_functions {
 macro_rules! float_functions {
     ($token:ty, $features:literal) => {
         use crate::generic::{gemm::Job, math, products, rows};
-        use crate::{Activation, MatMut, Rows};
+        use crate::{Activation, Columns, MatMut, Rows};
+        use core::ops::Range;
         use half::f16;
 
         crate::generic::functions! { $token, $features;
             weighted_sum(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) = products::weighted_sum(w, x, out);
+            axpy_columns(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32])
+                = products::axpy_columns(w, active, h, rows, out);
             to_f16(x: &[f32], out: &mut [f16]) = rows::to_f16(x, out);
             rms_norm(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) = rows::rms_norm(x, w, eps, out);
             layer_norm(x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32])

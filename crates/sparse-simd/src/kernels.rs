@@ -1,5 +1,9 @@
 //! One table of functions per CPU level, and the checked methods that call them.
 
+mod sparse;
+
+pub(crate) use sparse::{Sparse, SparseQ8};
+
 use crate::{Activation, BlockFormat, Level, LevelError, MatMut, Q8, Q8Mut, Rows, q8, scalar};
 use half::{bf16, f16};
 
@@ -54,6 +58,7 @@ pub struct Kernels {
     pub(crate) matmul_q5_k: MatmulQ8,
     pub(crate) matmul_q6_k: MatmulQ8,
     pub(crate) matmul_iq4_nl: MatmulQ8,
+    pub(crate) sparse: Sparse,
     /// # Safety
     /// The CPU has the level; `w` is not quantised, `x` is `[out.tokens() x w.rows()]`, `out.cols() == w.cols()`.
     pub(crate) weighted_sum: unsafe fn(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>),

@@ -50,6 +50,20 @@ pub enum ShapeError {
         /// The length found.
         bytes: usize,
     },
+    /// A column-major copy whose length is not that of its layout.
+    #[error("{rows} x {cols} weights by columns of {} are {expected} bytes, found {found}", .format.name())]
+    Columns {
+        /// The format asked for.
+        format: BlockFormat,
+        /// Rows of the matrix.
+        rows: usize,
+        /// Columns of the matrix.
+        cols: usize,
+        /// Bytes of the layout.
+        expected: usize,
+        /// The length found.
+        found: usize,
+    },
     /// An output whose length is not that of the decoded input.
     #[error("{bytes} bytes of {} hold {expected} values, but there is room for {found}", .format.name())]
     Values {

@@ -4,6 +4,7 @@
 //!   specification of every kernel here.
 //! - [`Q8`]: activations quantised to int8 in blocks of 32, what the integer kernels multiply weights with.
 //! - [`Rows`] and [`MatMut`]: the borrowed weights of a product, and the window that it is written to.
+//! - [`Columns`]: the same weights sorted by columns ([`ColumnLayout`]), for products that leave columns out.
 //! - [`Kernels`]: one table of functions per CPU [`Level`]; [`Kernels::get`] picks the best level once, or the one
 //!   that the environment variable `SPARSE_SIMD` names.
 //!
@@ -11,6 +12,7 @@
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
 
 mod activation;
+mod columns;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod generic;
 mod kernels;
@@ -26,6 +28,7 @@ mod simd;
 mod x86;
 
 pub use activation::Activation;
+pub use columns::{ColumnLayout, Columns};
 pub use kernels::Kernels;
 pub use layout::{BlockFormat, ShapeError};
 pub use level::{Level, LevelError};

@@ -1,8 +1,10 @@
 //! The kernels in plain Rust: what every other level is tested against.
 
+mod columns;
 mod float;
 mod quantised;
 
+use crate::kernels::{Sparse, SparseQ8};
 use crate::layout::*;
 use crate::{Kernels, Level};
 
@@ -23,6 +25,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     matmul_q5_k: quantised::matmul::<BlockQ5K>,
     matmul_q6_k: quantised::matmul::<BlockQ6K>,
     matmul_iq4_nl: quantised::matmul::<BlockIq4Nl>,
+    sparse: SPARSE,
     weighted_sum: float::weighted_sum,
     dot_f32: float::dot_f32,
     dot_f16: float::dot_f16,
@@ -40,3 +43,22 @@ pub(crate) const KERNELS: Kernels = Kernels {
     rope: float::rope,
     rope_halves: float::rope_halves,
 };
+
+const SPARSE: Sparse = Sparse {
+    q4_0: sparse::<BlockQ4_0>(),
+    q4_1: sparse::<BlockQ4_1>(),
+    q5_0: sparse::<BlockQ5_0>(),
+    q5_1: sparse::<BlockQ5_1>(),
+    q8_0: sparse::<BlockQ8_0>(),
+    q2_k: sparse::<BlockQ2K>(),
+    q3_k: sparse::<BlockQ3K>(),
+    q4_k: sparse::<BlockQ4K>(),
+    q5_k: sparse::<BlockQ5K>(),
+    q6_k: sparse::<BlockQ6K>(),
+    iq4_nl: sparse::<BlockIq4Nl>(),
+    axpy_floats: columns::axpy_floats,
+};
+
+const fn sparse<B: Block>() -> SparseQ8 {
+    SparseQ8 { rows: quantised::rows::<B>, axpy: columns::axpy, matmul: columns::matmul }
+}

@@ -1,6 +1,7 @@
 //! Every kernel at every level that this machine has, against plain arithmetic in f64 or the scalar level.
 
 mod activation;
+mod columns;
 mod data;
 #[cfg(unix)]
 mod guard;

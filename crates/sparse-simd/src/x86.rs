@@ -2,6 +2,7 @@
 
 mod avx2;
 mod avx512;
+mod columns;
 mod shared;
 mod sse41;
 

@@ -2,7 +2,8 @@
 
 use super::gemm;
 use crate::simd::{Bf16, F16, F32, Simd, Stored, first, first_mut};
-use crate::{BlockFormat, MatMut, Rows};
+use crate::{BlockFormat, Columns, MatMut, Rows};
+use core::ops::Range;
 
 /// Tokens from which packing weights for [`gemm`] is faster than reading them once for every few tokens.
 const MANY: usize = 24;
@@ -229,5 +230,28 @@ pub(crate) fn axpy<S: Simd, W: Stored>(s: S, a: f32, w: &[u8], y: &mut [f32]) {
     if !y_rest.is_empty() {
         let x = W::load_part(s, &w[y.len() * bytes..]);
         s.store_part(s.fma(a, x, s.load_part(y_rest, 0.0)), y_rest);
+    }
+}
+
+/// `out` = sum over the active columns of `h[c]` times the rows `rows` of column `c`. `w` is not quantised.
+#[inline(always)]
+pub(crate) fn axpy_columns<S: Simd>(
+    s: S,
+    w: Columns<'_>,
+    active: &[u32],
+    h: &[f32],
+    rows: Range<usize>,
+    out: &mut [f32],
+) {
+    let size = w.format().block_bytes();
+    out.fill(0.0);
+    for &c in active {
+        let c = c as usize;
+        let column = &w.floats(c)[rows.start * size..rows.end * size];
+        match w.format() {
+            BlockFormat::F32 => axpy::<S, F32>(s, h[c], column, out),
+            BlockFormat::F16 => axpy::<S, F16>(s, h[c], column, out),
+            _ => axpy::<S, Bf16>(s, h[c], column, out),
+        }
     }
 }

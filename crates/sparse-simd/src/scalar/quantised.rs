@@ -50,6 +50,14 @@ pub(super) fn matmul<B: Block>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     }
 }
 
+/// `out[i]` = row `active[i]` of `w` times `x`, one token.
+pub(super) fn rows<B: Block>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
+    for (&r, out) in active.iter().zip(out) {
+        let r = r as usize;
+        matmul::<B>(w.slice(r..r + 1), x, &mut MatMut::new(core::slice::from_mut(out), 1));
+    }
+}
+
 /// The two integers of group `g` of a block: sum of sub-scale times code times activation, and sum of minimum
 /// times activation. The first is below 2^24, so it is exact as f32 too.
 fn group(scales: &Scales, g: usize, codes: &[i8], x: &[i8], sums: &[i16]) -> (i32, i32) {

@@ -49,7 +49,7 @@ fn shapes(format: BlockFormat) -> impl Iterator<Item = (usize, usize, usize)> {
 }
 
 /// Row times token in f64, and the sum of absolute values that the bound is relative to.
-fn reference(format: BlockFormat, row: &[u8], x: Q8<'_>) -> (f64, f64) {
+pub(super) fn reference(format: BlockFormat, row: &[u8], x: Q8<'_>) -> (f64, f64) {
     fn blocks<B: Block>(row: &[u8], x: Q8<'_>) -> (f64, f64) {
         let (mut sum, mut size) = (0.0, 0.0);
         for (b, block) in bytemuck::cast_slice::<u8, B>(row).iter().enumerate() {

@@ -5,6 +5,7 @@
 //! - `simd`: everything on floats, from the generic kernels; `rope` is what these cannot say.
 //! - `quantise`: activations to int8.
 
+mod columns;
 mod load;
 mod quantise;
 mod quantised;
@@ -13,8 +14,10 @@ mod simd;
 mod small;
 mod super_blocks;
 
+use crate::kernels::{Sparse, SparseQ8};
 use crate::layout::*;
 use crate::{Kernels, Level};
+use columns::ColumnStep;
 
 pub(crate) const KERNELS: Kernels = Kernels {
     level: Level::Avx2,
@@ -33,6 +36,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     matmul_q5_k: quantised::matmul::<BlockQ5K>,
     matmul_q6_k: quantised::matmul::<BlockQ6K>,
     matmul_iq4_nl: quantised::matmul::<[BlockIq4Nl; 8]>,
+    sparse: SPARSE,
     weighted_sum: simd::weighted_sum,
     dot_f32: simd::dot_f32,
     dot_f16: simd::dot_f16,
@@ -50,3 +54,22 @@ pub(crate) const KERNELS: Kernels = Kernels {
     rope: rope::rope,
     rope_halves: simd::rope_halves,
 };
+
+const SPARSE: Sparse = Sparse {
+    q4_0: sparse::<[BlockQ4_0; 8]>(),
+    q4_1: sparse::<[BlockQ4_1; 8]>(),
+    q5_0: sparse::<[BlockQ5_0; 8]>(),
+    q5_1: sparse::<[BlockQ5_1; 8]>(),
+    q8_0: sparse::<[BlockQ8_0; 8]>(),
+    q2_k: sparse::<BlockQ2K>(),
+    q3_k: sparse::<BlockQ3K>(),
+    q4_k: sparse::<BlockQ4K>(),
+    q5_k: sparse::<BlockQ5K>(),
+    q6_k: sparse::<BlockQ6K>(),
+    iq4_nl: sparse::<[BlockIq4Nl; 8]>(),
+    axpy_floats: simd::axpy_columns,
+};
+
+const fn sparse<S: ColumnStep>() -> SparseQ8 {
+    SparseQ8 { rows: quantised::rows::<S>, axpy: columns::axpy::<S>, matmul: columns::matmul::<S> }
+}

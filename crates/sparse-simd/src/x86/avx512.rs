@@ -2,11 +2,13 @@
 //!
 //! - `format` is what the drivers `gemv` (one token) and `gemm` (several) need of a quantised format; `small`
 //!   and `supers` provide it for the formats with blocks of 32 and of 256 values.
+//! - `columns` multiplies what is stored by columns.
 //! - `simd`: functions and norms on rows of floats, and sums of weighted rows.
 //!
 //! Everything else is the AVX2 level's: on Zen 4, which executes 512-bit operations in two halves, float
 //! products were no faster with wider vectors.
 
+mod columns;
 mod format;
 mod gemm;
 mod gemv;
@@ -15,7 +17,9 @@ mod small;
 mod supers;
 mod transpose;
 
+use crate::kernels::{Sparse, SparseQ8};
 use crate::{Kernels, Level, MatMut, Q8, Rows};
+use columns::ColumnFormat;
 use format::Format;
 use small::{Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use supers::{Q2K, Q3K, Q4K, Q5K, Q6K};
@@ -33,6 +37,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     matmul_q5_k: matmul::<Q5K>,
     matmul_q6_k: matmul::<Q6K>,
     matmul_iq4_nl: matmul::<Iq4Nl>,
+    sparse: SPARSE,
     weighted_sum: simd::weighted_sum,
     to_f16: simd::to_f16,
     rms_norm: simd::rms_norm,
@@ -44,6 +49,25 @@ pub(crate) const KERNELS: Kernels = Kernels {
     rope_halves: simd::rope_halves,
     ..super::avx2::KERNELS
 };
+
+const SPARSE: Sparse = Sparse {
+    q4_0: sparse::<Q4_0>(),
+    q4_1: sparse::<Q4_1>(),
+    q5_0: sparse::<Q5_0>(),
+    q5_1: sparse::<Q5_1>(),
+    q8_0: sparse::<Q8_0>(),
+    q2_k: sparse::<Q2K>(),
+    q3_k: sparse::<Q3K>(),
+    q4_k: sparse::<Q4K>(),
+    q5_k: sparse::<Q5K>(),
+    q6_k: sparse::<Q6K>(),
+    iq4_nl: sparse::<Iq4Nl>(),
+    axpy_floats: simd::axpy_columns,
+};
+
+const fn sparse<F: ColumnFormat>() -> SparseQ8 {
+    SparseQ8 { rows: gemv::rows::<F>, axpy: columns::axpy::<F>, matmul: columns::matmul::<F> }
+}
 
 /// Tokens from which decoding a tile of weights for all of them is faster than reading the weights per token.
 const MANY: usize = 6;

@@ -3,17 +3,22 @@
 use core::arch::x86_64::*;
 
 /// How far ahead weights are prefetched, in bytes: far enough to cover the latency of DRAM at full bandwidth.
-const AHEAD: usize = 4096;
+pub(super) const AHEAD: usize = 4096;
 
 /// Fetches what is read [`AHEAD`] bytes later, as much as a step.
 #[inline]
 pub(super) fn prefetch<S>(step: &S) {
-    for offset in (0..size_of::<S>()).step_by(64) {
-        let at = core::ptr::from_ref(step).cast::<i8>().wrapping_add(AHEAD + offset);
+    prefetch_bytes(core::ptr::from_ref(step).cast::<u8>().wrapping_add(AHEAD), size_of::<S>());
+}
+
+/// Fetches `len` bytes.
+#[inline]
+pub(super) fn prefetch_bytes(at: *const u8, len: usize) {
+    for offset in (0..len).step_by(64) {
         // SAFETY: a prefetch is a hint; it may point anywhere.
         #[allow(unused_unsafe, reason = "not every supported compiler knows that it is safe")]
         unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(at)
+            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(offset).cast())
         };
     }
 }

@@ -14,8 +14,10 @@ mod simd;
 mod small;
 mod super_blocks;
 
+use crate::kernels::{Sparse, SparseQ8};
 use crate::layout::*;
 use crate::{Kernels, Level, scalar};
+use quantised::Step;
 
 pub(crate) const KERNELS: Kernels = Kernels {
     level: Level::Sse41,
@@ -34,6 +36,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     matmul_q5_k: quantised::matmul::<BlockQ5K>,
     matmul_q6_k: quantised::matmul::<BlockQ6K>,
     matmul_iq4_nl: quantised::matmul::<[BlockIq4Nl; 4]>,
+    sparse: SPARSE,
     weighted_sum: simd::weighted_sum,
     dot_f32: simd::dot_f32,
     dot_f16: simd::dot_f16,
@@ -52,3 +55,26 @@ pub(crate) const KERNELS: Kernels = Kernels {
     rope: scalar::KERNELS.rope,
     rope_halves: simd::rope_halves,
 };
+
+/// Products by columns are the scalar level's.
+const SPARSE: Sparse = {
+    let scalar = crate::scalar::KERNELS.sparse;
+    Sparse {
+        q4_0: with_rows::<[BlockQ4_0; 4]>(scalar.q4_0),
+        q4_1: with_rows::<[BlockQ4_1; 4]>(scalar.q4_1),
+        q5_0: with_rows::<[BlockQ5_0; 4]>(scalar.q5_0),
+        q5_1: with_rows::<[BlockQ5_1; 4]>(scalar.q5_1),
+        q8_0: with_rows::<[BlockQ8_0; 4]>(scalar.q8_0),
+        q2_k: with_rows::<BlockQ2K>(scalar.q2_k),
+        q3_k: with_rows::<BlockQ3K>(scalar.q3_k),
+        q4_k: with_rows::<BlockQ4K>(scalar.q4_k),
+        q5_k: with_rows::<BlockQ5K>(scalar.q5_k),
+        q6_k: with_rows::<BlockQ6K>(scalar.q6_k),
+        iq4_nl: with_rows::<[BlockIq4Nl; 4]>(scalar.iq4_nl),
+        axpy_floats: simd::axpy_columns,
+    }
+};
+
+const fn with_rows<S: Step>(others: SparseQ8) -> SparseQ8 {
+    SparseQ8 { rows: quantised::rows::<S>, ..others }
+}

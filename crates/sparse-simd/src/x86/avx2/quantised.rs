@@ -6,7 +6,7 @@
 //! multiplication per step.
 
 use super::load;
-use crate::x86::shared::prefetch;
+use crate::x86::shared::{AHEAD, prefetch_bytes};
 use crate::{MatMut, Q8, Rows};
 use bytemuck::Pod;
 use core::arch::x86_64::*;
@@ -80,13 +80,42 @@ pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     }
 }
 
+/// `out[i]` = row `active[i]` of `w` times `x`, one token.
+///
+/// # Safety
+/// As for [`SparseQ8`](crate::kernels::SparseQ8).
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn rows<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
+    let row = |i: usize| active[i.min(active.len() - 1)] as usize;
+    if w.cols() < 256 {
+        for (i, out) in out.iter_mut().enumerate() {
+            narrow::<S>(w.slice(row(i)..row(i) + 1), x, &mut MatMut::new(core::slice::from_mut(out), 1));
+        }
+        return;
+    }
+    let (half, ahead) = (active.len() / 2, AHEAD.div_ceil(w.row_bytes()));
+    let next = |i: usize| w.row(row(i + ahead)).as_ptr();
+    for i in 0..half {
+        let sums = dot::<S, 2, 1>(w, [row(i), row(half + i)], [next(i), next(half + i)], x, 0);
+        (out[i], out[half + i]) = (sums[0][0], sums[1][0]);
+    }
+    if let (i, Some(out)) = (2 * half, out.get_mut(2 * half)) {
+        *out = dot::<S, 1, 1>(w, [row(i)], [next(i)], x, 0)[0][0];
+    }
+}
+
 /// Rows `r` times all tokens.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn columns<S: Step, const R: usize>(w: Rows<'_>, r: [usize; R], x: Q8<'_>, out: &mut MatMut<'_>) {
+    // What is read next of adjacent rows is what follows in memory.
+    let mut next = [core::ptr::null(); R];
+    for (next, r) in next.iter_mut().zip(r) {
+        *next = w.row(r).as_ptr().wrapping_add(AHEAD);
+    }
     let tiles = x.tokens() / TOKENS * TOKENS;
     for t in (0..tiles).step_by(TOKENS) {
-        let sums = dot::<S, R, TOKENS>(w, r, x, t);
+        let sums = dot::<S, R, TOKENS>(w, r, next, x, t);
         for i in 0..TOKENS {
             let out = out.row(t + i);
             for (r, sums) in r.iter().zip(&sums) {
@@ -95,7 +124,7 @@ fn columns<S: Step, const R: usize>(w: Rows<'_>, r: [usize; R], x: Q8<'_>, out: 
         }
     }
     for t in tiles..x.tokens() {
-        let sums = dot::<S, R, 1>(w, r, x, t);
+        let sums = dot::<S, R, 1>(w, r, next, x, t);
         let out = out.row(t);
         for (r, [sum]) in r.iter().zip(&sums) {
             out[*r] = *sum;
@@ -103,7 +132,8 @@ fn columns<S: Step, const R: usize>(w: Rows<'_>, r: [usize; R], x: Q8<'_>, out: 
     }
 }
 
-/// Rows `r`, at least 256 columns wide, times `T` tokens from `t` on.
+/// Rows `r`, at least 256 columns wide, times `T` tokens from `t` on. If that is one, as much is fetched from `next`
+/// on as the rows have.
 ///
 /// Arrays are filled by loops here: closures that need CPU features do not get inlined into `map` and `from_fn`,
 /// which have none.
@@ -112,6 +142,7 @@ fn columns<S: Step, const R: usize>(w: Rows<'_>, r: [usize; R], x: Q8<'_>, out: 
 fn dot<S: Step, const R: usize, const T: usize>(
     w: Rows<'_>,
     r: [usize; R],
+    next: [*const u8; R],
     x: Q8<'_>,
     t: usize,
 ) -> [[f32; T]; R] {
@@ -133,8 +164,8 @@ fn dot<S: Step, const R: usize, const T: usize>(
             part.sums = load::words16(&token.sums.as_chunks().0[s]);
         }
         if T == 1 {
-            for steps in steps {
-                prefetch(&steps[s]);
+            for next in next {
+                prefetch_bytes(next.wrapping_add(s * size_of::<S>()), size_of::<S>());
             }
         }
         // SAFETY: this function asks for the same features.

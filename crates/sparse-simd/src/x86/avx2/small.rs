@@ -114,6 +114,13 @@ fn nibbles(qs: &[u8; 16]) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn fifth_bits(qh: [u8; 4]) -> __m256i {
+    _mm256_and_si256(spread_bits(qh), _mm256_set1_epi8(16))
+}
+
+/// Bit `i` of `bits` as all bits of byte `i`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn spread_bits(bits: [u8; 4]) -> __m256i {
     const OWN_BYTE: [u8; 32] = {
         let mut bytes = [0; 32];
         let mut i = 0;
@@ -123,10 +130,9 @@ fn fifth_bits(qh: [u8; 4]) -> __m256i {
         }
         bytes
     };
-    let own_byte = _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(qh)), bytes32(&OWN_BYTE));
+    let own_byte = _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(bits)), bytes32(&OWN_BYTE));
     let own_bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-    let set = _mm256_cmpeq_epi8(_mm256_and_si256(own_byte, own_bit), own_bit);
-    _mm256_and_si256(set, _mm256_set1_epi8(16))
+    _mm256_cmpeq_epi8(_mm256_and_si256(own_byte, own_bit), own_bit)
 }
 
 #[inline]

@@ -10,30 +10,30 @@ use crate::{MatMut, Q8, Rows};
 use core::arch::x86_64::*;
 
 /// Weight rows of a tile: two vectors of 16.
-const ROWS: usize = 32;
+pub(super) const ROWS: usize = 32;
 
 /// Tokens of a tile: with two accumulators each, integer and float, they fill the registers.
 const TOKENS: usize = 6;
 
 /// Columns of a panel, a multiple of all steps.
-const COLS: usize = 512;
+pub(super) const COLS: usize = 512;
 
 /// A vector for each half of the tile's rows.
 type Pair<T> = [[T; 16]; 2];
 
 /// Decoded weights of a tile.
 #[repr(C, align(64))]
-struct Panel {
+pub(super) struct Panel {
     /// Four codes per lane.
-    codes: [Pair<i32>; COLS / 4],
+    pub(super) codes: [Pair<i32>; COLS / 4],
     /// Per sub-block.
-    scales: [Pair<f32>; COLS / 16],
-    mins: [Pair<f32>; COLS / 16],
+    pub(super) scales: [Pair<f32>; COLS / 16],
+    pub(super) mins: [Pair<f32>; COLS / 16],
 }
 
 /// What the tokens of a tile need beside codes and scales.
 #[repr(C, align(64))]
-struct Corrections {
+pub(super) struct Corrections {
     /// What the offset takes from the integer sum of each sub-block.
     starts: [[i32; COLS / 16]; TOKENS],
     /// The sum of the values of each sub-block.
@@ -47,12 +47,8 @@ struct Corrections {
 /// - The format of `w` is `F`, and the shapes fit together.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 pub(super) unsafe fn gemm<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
-    let mut panel = Panel {
-        codes: [[[0; 16]; 2]; COLS / 4],
-        scales: [[[0.0; 16]; 2]; COLS / 16],
-        mins: [[[0.0; 16]; 2]; COLS / 16],
-    };
-    let mut corrections = Corrections { starts: [[0; COLS / 16]; TOKENS], sums: [[0.0; COLS / 16]; TOKENS] };
+    let mut panel = Panel::new();
+    let mut corrections = Corrections::new();
     for row in (0..w.rows()).step_by(ROWS) {
         let rows = w.slice(row..w.rows().min(row + ROWS));
         let mut out = out.columns(row..row + rows.rows());
@@ -60,25 +56,21 @@ pub(super) unsafe fn gemm<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_
             let cols = COLS.min(x.cols - from);
             // SAFETY: the caller's promises.
             unsafe { panel.fill::<F>(rows, from, cols) };
-            for t in (0..x.tokens()).step_by(TOKENS) {
-                let tile = Tile { panel: &panel, x, from, cols };
-                // SAFETY: the features are enabled here, and the panel was just filled.
-                unsafe {
-                    match x.tokens() - t {
-                        1 => tile.multiply::<F, 1>(t, &mut corrections, &mut out),
-                        2 => tile.multiply::<F, 2>(t, &mut corrections, &mut out),
-                        3 => tile.multiply::<F, 3>(t, &mut corrections, &mut out),
-                        4 => tile.multiply::<F, 4>(t, &mut corrections, &mut out),
-                        5 => tile.multiply::<F, 5>(t, &mut corrections, &mut out),
-                        _ => tile.multiply::<F, TOKENS>(t, &mut corrections, &mut out),
-                    }
-                }
-            }
+            // SAFETY: the features are enabled here, and the panel was just filled.
+            unsafe { Tile { panel: &panel, x, from, cols }.multiply_all::<F>(&mut corrections, &mut out) };
         }
     }
 }
 
 impl Panel {
+    pub(super) fn new() -> Self {
+        Self {
+            codes: [[[0; 16]; 2]; COLS / 4],
+            scales: [[[0.0; 16]; 2]; COLS / 16],
+            mins: [[[0.0; 16]; 2]; COLS / 16],
+        }
+    }
+
     /// Decodes columns `from..from + cols` of up to 32 rows. The lanes of missing rows keep what they had.
     ///
     /// # Safety
@@ -141,24 +133,47 @@ impl Panel {
 /// Stores a vector.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn store<T: bytemuck::Pod>(to: &mut [T; 16], vector: __m512i) {
+pub(super) fn store<T: bytemuck::Pod>(to: &mut [T; 16], vector: __m512i) {
     const { assert!(size_of::<T>() == 4) };
     // SAFETY: 64 bytes.
     unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), vector) }
 }
 
 /// A panel and the columns that it holds.
-struct Tile<'a> {
-    panel: &'a Panel,
-    x: Q8<'a>,
-    from: usize,
-    cols: usize,
+pub(super) struct Tile<'a> {
+    pub(super) panel: &'a Panel,
+    pub(super) x: Q8<'a>,
+    pub(super) from: usize,
+    pub(super) cols: usize,
 }
 
 /// Products so far: for each token those with the two halves of the rows.
 type Sums<const T: usize> = [[__m512; 2]; T];
 
 impl<'a> Tile<'a> {
+    /// Multiplies the panel with all tokens, and writes the products to `out`, or adds them if the columns are not
+    /// the first.
+    ///
+    /// # Safety
+    /// - The CPU has the features of this level.
+    /// - The panel holds the columns, of a format `F`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    pub(super) unsafe fn multiply_all<F: Format>(&self, corrections: &mut Corrections, out: &mut MatMut<'_>) {
+        for t in (0..self.x.tokens()).step_by(TOKENS) {
+            // SAFETY: the caller's promises.
+            unsafe {
+                match self.x.tokens() - t {
+                    1 => self.multiply::<F, 1>(t, corrections, out),
+                    2 => self.multiply::<F, 2>(t, corrections, out),
+                    3 => self.multiply::<F, 3>(t, corrections, out),
+                    4 => self.multiply::<F, 4>(t, corrections, out),
+                    5 => self.multiply::<F, 5>(t, corrections, out),
+                    _ => self.multiply::<F, TOKENS>(t, corrections, out),
+                }
+            }
+        }
+    }
+
     /// Multiplies the panel with tokens `t..t + T`, and writes the products to `out`, or adds them if the
     /// columns are not the first.
     ///
@@ -246,6 +261,10 @@ impl<'a> Tile<'a> {
 }
 
 impl Corrections {
+    pub(super) fn new() -> Self {
+        Self { starts: [[0; COLS / 16]; TOKENS], sums: [[0.0; COLS / 16]; TOKENS] }
+    }
+
     /// Sets those of token `i` of the tile.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]

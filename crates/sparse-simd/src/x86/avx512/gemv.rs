@@ -6,6 +6,8 @@
 
 use super::format::{Bytes, Format, STEP, StepX, Sum};
 use super::transpose::totals;
+use crate::columns::{All, Choice};
+use crate::x86::shared::prefetch_bytes;
 use crate::{Q8, Rows};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -17,6 +19,9 @@ const COLS: usize = 16384;
 /// at a time.
 const SHORT: usize = 1536;
 
+/// How many rows of a stream are fetched ahead where rows are chosen one by one, at least so many bytes.
+const AHEAD: usize = 2048;
+
 /// `out[r]` = row `r` of `w` times `x`, one token.
 ///
 /// # Safety
@@ -24,6 +29,33 @@ const SHORT: usize = 1536;
 /// - The format of `w` is `F`, and the shapes fit together.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 pub(super) unsafe fn gemv<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut [f32]) {
+    // SAFETY: the caller's promises.
+    unsafe { chosen::<F, _>(w, All(w.rows()), x, out) }
+}
+
+/// `out[i]` = row `active[i]` of `w` times `x`, one token.
+///
+/// # Safety
+/// - The CPU has the features of this level.
+/// - The format of `w` is `F`, the shapes fit together, and the rows exist.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) unsafe fn rows<F: Format>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        if active.len() == w.rows() {
+            chosen::<F, _>(w, All(w.rows()), x, out)
+        } else {
+            chosen::<F, _>(w, active, x, out)
+        }
+    }
+}
+
+/// The products of some rows.
+///
+/// # Safety
+/// As for [`rows`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn chosen<F: Format, C: Choice>(w: Rows<'_>, active: C, x: Q8<'_>, out: &mut [f32]) {
     let mut arranged = [const { MaybeUninit::uninit() }; COLS / STEP];
     for from in (0..x.cols).step_by(COLS) {
         let cols = COLS.min(x.cols - from);
@@ -37,12 +69,12 @@ pub(super) unsafe fn gemv<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut [f32]) {
         // SAFETY: the caller's promises, and the tail is what the pass says.
         unsafe {
             match (w.row_bytes() < SHORT, pass.rest.div_ceil(F::BYTES / 2)) {
-                (true, 0) => pass.streams::<F, 4, 0>(out),
-                (true, 1) => pass.streams::<F, 4, 1>(out),
-                (true, _) => pass.streams::<F, 4, 2>(out),
-                (false, 0) => pass.streams::<F, 2, 0>(out),
-                (false, 1) => pass.streams::<F, 2, 1>(out),
-                (false, _) => pass.streams::<F, 2, 2>(out),
+                (true, 0) => pass.streams::<F, C, 4, 0>(active, out),
+                (true, 1) => pass.streams::<F, C, 4, 1>(active, out),
+                (true, _) => pass.streams::<F, C, 4, 2>(active, out),
+                (false, 0) => pass.streams::<F, C, 2, 0>(active, out),
+                (false, 1) => pass.streams::<F, C, 2, 1>(active, out),
+                (false, _) => pass.streams::<F, C, 2, 2>(active, out),
             }
         }
     }
@@ -65,66 +97,90 @@ impl<'a> Pass<'a> {
         Self { w, x, start, rest: len % F::BYTES }
     }
 
-    /// Adds to `out` the products of all rows, in `R` streams of rows; or sets it to them, if the columns are
+    /// Adds to `out` the products of the active rows, in `R` streams of rows; or sets it to them, if the columns are
     /// the first. `TAIL` is the number of half steps that the rest of a row extends over.
     ///
     /// # Safety
     /// - The CPU has the features of this level.
     /// - The format of the weights is `F`, and `TAIL` is right.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn streams<F: Format, const R: usize, const TAIL: usize>(&self, out: &mut [f32]) {
-        let mut put = |r: usize, sum: f32| if self.start == 0 { out[r] = sum } else { out[r] += sum };
-        let (count, stride, some) = (self.w.rows(), self.w.row_bytes(), 16 / R);
+    unsafe fn streams<F: Format, C: Choice, const R: usize, const TAIL: usize>(
+        &self,
+        active: C,
+        out: &mut [f32],
+    ) {
+        let mut put = |i: usize, sum: f32| if self.start == 0 { out[i] = sum } else { out[i] += sum };
+        let (count, some, ahead) = (active.count(), 16 / R, AHEAD.div_ceil(self.w.row_bytes()));
         let stream = count / R;
         for first in (0..stream).step_by(some) {
             let range = first..stream.min(first + some);
             let mut sums = [_mm512_setzero_ps(); 16];
-            for (i, r) in range.clone().enumerate() {
-                // SAFETY: the caller's promises; all streams have row r.
-                let dots = unsafe { self.dots::<F, R, TAIL>(r, stream * stride) };
+            for (k, i) in range.clone().enumerate() {
+                let (mut rows, mut next) = ([core::ptr::null(); R], [core::ptr::null(); R]);
+                for s in 0..R {
+                    rows[s] = self.row(active.get(s * stream + i));
+                    if C::SCATTERED {
+                        next[s] = self.row(active.get((s * stream + i + ahead).min(count - 1)));
+                    }
+                }
+                // SAFETY: the caller's promises.
+                let dots = unsafe { self.dots::<F, C, R, TAIL>(rows, next) };
                 for (s, dot) in dots.into_iter().enumerate() {
-                    sums[s * some + i] = dot;
+                    sums[s * some + k] = dot;
                 }
             }
             let totals = totals(&sums);
-            for (i, r) in range.enumerate() {
+            for (k, i) in range.enumerate() {
                 for s in 0..R {
-                    put(s * stream + r, totals[s * some + i]);
+                    put(s * stream + i, totals[s * some + k]);
                 }
             }
         }
-        for r in R * stream..count {
+        for i in R * stream..count {
+            let row = self.row(active.get(i));
             // SAFETY: the caller's promises.
-            let [sum] = unsafe { self.dots::<F, 1, TAIL>(r, 0) };
-            put(r, _mm512_reduce_add_ps(sum));
+            let [sum] = unsafe { self.dots::<F, C, 1, TAIL>([row], [row]) };
+            put(i, _mm512_reduce_add_ps(sum));
         }
     }
 
-    /// The products, spread over the lanes, of row `r` and of the rows one, two.. times `stride` bytes
-    /// further.
+    /// Where the columns of row `r` begin.
+    #[inline]
+    fn row(&self, r: usize) -> *const u8 {
+        self.w.data().as_ptr().wrapping_add(r * self.w.row_bytes() + self.start)
+    }
+
+    /// The products, spread over the lanes, of the rows whose columns begin at `rows`. Those at `next` are fetched
+    /// meanwhile, if rows are scattered.
     ///
     /// # Safety
     /// - As for [`streams`](Self::streams), and the rows exist.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn dots<F: Format, const R: usize, const TAIL: usize>(
+    unsafe fn dots<F: Format, C: Choice, const R: usize, const TAIL: usize>(
         &self,
-        r: usize,
-        stride: usize,
+        rows: [*const u8; R],
+        next: [*const u8; R],
     ) -> [__m512; R] {
-        let first = self.w.data().as_ptr().wrapping_add(r * self.w.row_bytes() + self.start);
         let (mut sums, mut totals) = ([Sum::zero(); R], [_mm512_setzero_ps(); R]);
         let (steps, tail) = self.x.split_at(self.x.len() - usize::from(TAIL > 0));
         for (step, x) in steps.iter().enumerate() {
             for (s, sum) in sums.iter_mut().enumerate() {
-                let w = Bytes { at: first.wrapping_add(s * stride + step * F::BYTES), len: F::BYTES };
+                if C::SCATTERED {
+                    prefetch_bytes(next[s].wrapping_add(step * F::BYTES), F::BYTES);
+                }
+                let w = Bytes { at: rows[s].wrapping_add(step * F::BYTES), len: F::BYTES };
                 // SAFETY: the step lies inside the row.
                 unsafe { sum.add::<F, true, 2>(w, x) };
             }
         }
         if let Some(x) = tail.first() {
             for (s, sum) in sums.iter_mut().enumerate() {
-                let w = Bytes { at: first.wrapping_add(s * stride + steps.len() * F::BYTES), len: self.rest };
+                let offset = steps.len() * F::BYTES;
+                if C::SCATTERED {
+                    prefetch_bytes(next[s].wrapping_add(offset), self.rest);
+                }
+                let w = Bytes { at: rows[s].wrapping_add(offset), len: self.rest };
                 // SAFETY: `rest` bytes of the row are left.
                 unsafe {
                     if TAIL == 1 {

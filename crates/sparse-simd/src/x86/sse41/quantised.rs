@@ -89,6 +89,18 @@ pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     product::write(&Quantised::<S> { w, x, steps: PhantomData }, out);
 }
 
+/// `out[i]` = row `active[i]` of `w` times `x`, one token.
+///
+/// # Safety
+/// As for [`SparseQ8`](crate::kernels::SparseQ8).
+#[target_feature(enable = "sse4.1")]
+pub(super) fn rows<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
+    for (&r, out) in active.iter().zip(out) {
+        let r = r as usize;
+        matmul::<S>(w.slice(r..r + 1), x, &mut MatMut::new(core::slice::from_mut(out), 1));
+    }
+}
+
 /// Rows of at least 128 columns.
 impl<S: Step> Product for Quantised<'_, S> {
     #[inline]

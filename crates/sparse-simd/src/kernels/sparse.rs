@@ -1,0 +1,212 @@
+//! Products with some rows or some columns of a matrix.
+
+use super::{Kernels, same_len};
+use crate::{BlockFormat, ColumnLayout, Columns, MatMut, Q8, Rows, q8};
+use core::ops::Range;
+
+/// The kernels of one quantised format. All ask of their caller:
+///
+/// # Safety
+/// - The CPU has the instructions of the table's level.
+/// - `w` has the format that the field is named after, and the shapes are those that the methods check.
+#[derive(Clone, Copy)]
+pub(crate) struct SparseQ8 {
+    pub(crate) rows: unsafe fn(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]),
+    pub(crate) axpy:
+        unsafe fn(w: Columns<'_>, active: &[u32], h: Q8<'_>, rows: Range<usize>, out: &mut [f32]),
+    pub(crate) matmul: unsafe fn(w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut MatMut<'_>),
+}
+
+/// # Safety
+/// As for [`SparseQ8`], of floats.
+pub(crate) type AxpyFloats =
+    unsafe fn(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32]);
+
+/// The kernels of all formats.
+#[derive(Clone, Copy)]
+pub(crate) struct Sparse {
+    pub(crate) q4_0: SparseQ8,
+    pub(crate) q4_1: SparseQ8,
+    pub(crate) q5_0: SparseQ8,
+    pub(crate) q5_1: SparseQ8,
+    pub(crate) q8_0: SparseQ8,
+    pub(crate) q2_k: SparseQ8,
+    pub(crate) q3_k: SparseQ8,
+    pub(crate) q4_k: SparseQ8,
+    pub(crate) q5_k: SparseQ8,
+    pub(crate) q6_k: SparseQ8,
+    pub(crate) iq4_nl: SparseQ8,
+    /// # Safety
+    /// As for [`SparseQ8`], of floats.
+    pub(crate) axpy_floats: AxpyFloats,
+}
+
+impl Sparse {
+    fn of(&self, kernel: &str, format: BlockFormat) -> SparseQ8 {
+        match format {
+            BlockFormat::Q4_0 => self.q4_0,
+            BlockFormat::Q4_1 => self.q4_1,
+            BlockFormat::Q5_0 => self.q5_0,
+            BlockFormat::Q5_1 => self.q5_1,
+            BlockFormat::Q8_0 => self.q8_0,
+            BlockFormat::Q2K => self.q2_k,
+            BlockFormat::Q3K => self.q3_k,
+            BlockFormat::Q4K => self.q4_k,
+            BlockFormat::Q5K => self.q5_k,
+            BlockFormat::Q6K => self.q6_k,
+            BlockFormat::Iq4Nl => self.iq4_nl,
+            format @ (BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16) => {
+                panic!("{kernel}_q8: {} weights are multiplied by {kernel}_f32", format.name())
+            }
+        }
+    }
+}
+
+impl Kernels {
+    /// Products of some rows of quantised weights with one token: `out[i]` = row `active[i]` of `w` times `x`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, `x` is not one token, `active` is not strictly ascending or names a row
+    /// that does not exist, or `w` is not quantised (see [`matmul_rows_f32`](Self::matmul_rows_f32)).
+    pub fn matmul_rows_q8(&self, w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
+        q8::check(x.cols, x.q.len(), x.d.len(), x.sums.len());
+        same_len("matmul_rows_q8", "w.cols", w.cols(), "x.cols", x.cols);
+        same_len("matmul_rows_q8", "x.tokens", x.tokens(), "one", 1);
+        same_len("matmul_rows_q8", "active", active.len(), "out", out.len());
+        ascending("matmul_rows_q8", active, w.rows());
+        let kernel = self.sparse.of("matmul_rows", w.format()).rows;
+        // SAFETY: the shapes fit and the rows exist, and a table is only handed out on CPUs of its level.
+        unsafe { kernel(w, active, x, out) }
+    }
+
+    /// Like [`matmul_rows_q8`](Self::matmul_rows_q8), of float weights and one token `x` of f32.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, `active` is not strictly ascending or names a row that does not exist,
+    /// or `w` is quantised.
+    pub fn matmul_rows_f32(&self, w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32]) {
+        same_len("matmul_rows_f32", "active", active.len(), "out", out.len());
+        ascending("matmul_rows_f32", active, w.rows());
+        // Rows of floats are long enough for a call each; runs of adjacent ones are one call.
+        let mut i = 0;
+        while i < active.len() {
+            let first = active[i] as usize;
+            let run = active[i..].iter().zip(first..).take_while(|(a, r)| **a as usize == *r).count();
+            let out = &mut out[i..i + run];
+            self.matmul_f32(w.slice(first..first + run), x, &mut MatMut::new(out, run));
+            i += run;
+        }
+    }
+
+    /// The sum of some columns of quantised weights: `out[r - rows.start]` = sum over the columns `c` in `active` of
+    /// `w[r][c] * h[c]`, for the rows `rows`.
+    ///
+    /// `h` is one token of all columns; what it holds for columns that are not active does not matter, but that they
+    /// had their part in the scale of their block of 32. If they were zero, this is the product of
+    /// [`matmul_q8`](Self::matmul_q8), with floats added in another order. A row's result does not depend on `rows`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, `h` is not one token, `rows` does not begin at a multiple of
+    /// [`ColumnLayout::CHUNK`] or is out of bounds, `active` is not strictly ascending or names a column that does
+    /// not exist, or `w` is not quantised (see [`axpy_columns_f32`](Self::axpy_columns_f32)).
+    pub fn axpy_columns_q8(
+        &self,
+        w: Columns<'_>,
+        active: &[u32],
+        h: Q8<'_>,
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) {
+        q8::check(h.cols, h.q.len(), h.d.len(), h.sums.len());
+        same_len("axpy_columns_q8", "w.cols", w.cols(), "h.cols", h.cols);
+        same_len("axpy_columns_q8", "h.tokens", h.tokens(), "one", 1);
+        same_len("axpy_columns_q8", "rows", rows.len(), "out", out.len());
+        chunks("axpy_columns_q8", &rows, w.rows());
+        ascending("axpy_columns_q8", active, w.cols());
+        let kernel = self.sparse.of("axpy_columns", w.format()).axpy;
+        // SAFETY: the shapes fit and the columns exist, and a table is only handed out on CPUs of its level.
+        unsafe { kernel(w, active, h, rows, out) }
+    }
+
+    /// Products of quantised weights by columns with int8 activations: `out[t][r - rows.start]` = row `r` of `w`
+    /// times token `t` of `x`, for the rows `rows`. The dense counterpart of
+    /// [`axpy_columns_q8`](Self::axpy_columns_q8), for one token or many.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, `rows` does not begin at a multiple of [`ColumnLayout::CHUNK`] or is out
+    /// of bounds, or `w` is not quantised (see [`matmul_columns_f32`](Self::matmul_columns_f32)).
+    pub fn matmul_columns_q8(&self, w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut MatMut<'_>) {
+        q8::check(x.cols, x.q.len(), x.d.len(), x.sums.len());
+        same_len("matmul_columns_q8", "w.cols", w.cols(), "x.cols", x.cols);
+        same_len("matmul_columns_q8", "rows", rows.len(), "out.cols", out.cols());
+        same_len("matmul_columns_q8", "x.tokens", x.tokens(), "out.tokens", out.tokens());
+        chunks("matmul_columns_q8", &rows, w.rows());
+        let kernel = self.sparse.of("matmul_columns", w.format()).matmul;
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { kernel(w, x, rows, out) }
+    }
+
+    /// Like [`axpy_columns_q8`](Self::axpy_columns_q8), of float weights and one token `h` of f32.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, `rows` is out of bounds, `active` is not strictly ascending or names a
+    /// column that does not exist, or `w` is quantised.
+    pub fn axpy_columns_f32(
+        &self,
+        w: Columns<'_>,
+        active: &[u32],
+        h: &[f32],
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) {
+        same_len("axpy_columns_f32", "w.cols", w.cols(), "h", h.len());
+        same_len("axpy_columns_f32", "rows", rows.len(), "out", out.len());
+        chunks("axpy_columns_f32", &rows, w.rows());
+        ascending("axpy_columns_f32", active, w.cols());
+        assert!(
+            !w.format().is_quantised(),
+            "axpy_columns_f32: {} weights are multiplied by axpy_columns_q8",
+            w.format().name()
+        );
+        // SAFETY: the shapes fit and the columns exist, and a table is only handed out on CPUs of its level.
+        unsafe { (self.sparse.axpy_floats)(w, active, h, rows, out) }
+    }
+
+    /// Like [`matmul_columns_q8`](Self::matmul_columns_q8), of float weights and all their rows, with activations
+    /// `x`, `[tokens x w.cols()]`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, or `w` is quantised.
+    pub fn matmul_columns_f32(&self, w: Columns<'_>, x: &[f32], out: &mut MatMut<'_>) {
+        assert!(
+            !w.format().is_quantised(),
+            "matmul_columns_f32: {} weights are multiplied by matmul_columns_q8",
+            w.format().name()
+        );
+        same_len("matmul_columns_f32", "w.rows", w.rows(), "out.cols", out.cols());
+        // Columns of floats are the rows of the transposed matrix. Without rows there is nothing to compute.
+        if let Ok(transposed) = Rows::new(w.format(), w.rows(), w.data()) {
+            self.weighted_sum(x, transposed, out);
+        }
+    }
+}
+
+/// Panics unless `active` is strictly ascending and below `bound`.
+#[track_caller]
+fn ascending(kernel: &str, active: &[u32], bound: usize) {
+    assert!(active.is_sorted_by(|a, b| a < b), "{kernel}: active is not strictly ascending");
+    if let Some(&last) = active.last() {
+        assert!((last as usize) < bound, "{kernel}: active has {last}, but there are {bound}");
+    }
+}
+
+/// Panics unless `rows` begins with a chunk and ends inside.
+#[track_caller]
+fn chunks(kernel: &str, rows: &Range<usize>, bound: usize) {
+    assert!(rows.start <= rows.end && rows.end <= bound, "{kernel}: rows {rows:?} of {bound}");
+    let chunk = ColumnLayout::CHUNK;
+    assert!(
+        rows.start.is_multiple_of(chunk),
+        "{kernel}: rows {rows:?} do not begin at a multiple of {chunk}"
+    );
+}

@@ -1,0 +1,76 @@
+//! Products with weights stored by columns.
+
+use crate::columns::{All, Choice, Recipe, SubScales, place, run_of_group, unpack, value};
+use crate::{BlockFormat, ColumnLayout, Columns, MatMut, Q8};
+use core::ops::Range;
+use half::{bf16, f16};
+
+const CHUNK: usize = ColumnLayout::CHUNK;
+
+pub(super) fn axpy(w: Columns<'_>, active: &[u32], h: Q8<'_>, rows: Range<usize>, out: &mut [f32]) {
+    sum(w, active, h, rows, out);
+}
+
+pub(super) fn matmul(w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut MatMut<'_>) {
+    for t in 0..x.tokens() {
+        sum(w, All(w.cols()), x.row(t), rows.clone(), out.row(t));
+    }
+}
+
+/// Sum over groups of `dh * (d * sub * codes + m * min * total)`, where `codes` and `total` are the integer sums, over
+/// the active columns of the group, of code times activation and of activations.
+fn sum(w: Columns<'_>, active: impl Choice, h: Q8<'_>, rows: Range<usize>, out: &mut [f32]) {
+    let (layout, data) = (w.layout(), w.data());
+    let Some(recipe) = Recipe::of(w.format()) else { return };
+    let half = |at: usize| f16::from_le_bytes([data[at], data[at + 1]]).to_f32();
+    // The K formats subtract their minima.
+    let sign = if recipe.subs == SubScales::None { 1.0 } else { -1.0 };
+    out.fill(0.0);
+    let mut i = 0;
+    while i < active.count() {
+        let n = run_of_group(active, i, recipe.group);
+        let first = active.get(i);
+        let total: i32 = (i..i + n).map(|k| i32::from(h.q[active.get(k)])).sum();
+        let (factors, subs) = (layout.super_at(first), layout.group_at(first, recipe.group));
+        for chunk in rows.clone().step_by(CHUNK) {
+            let mut codes = [0; CHUNK];
+            for k in i..i + n {
+                let c = active.get(k);
+                let at = layout.column_at(c, recipe.group) + chunk / CHUNK * recipe.chunk_bytes();
+                let mut column = [0; CHUNK];
+                unpack(recipe.chunk_planes(), &data[at..][..recipe.chunk_bytes()], &mut column);
+                for (r, sum) in codes.iter_mut().enumerate() {
+                    *sum += value(w.format(), column[place(r)]) * i32::from(h.q[c]);
+                }
+            }
+            for r in chunk..rows.end.min(chunk + CHUNK) {
+                let (sub, min) = recipe.subs.read(data, subs + r, layout.padded());
+                let product = half(factors + 2 * r) * (i32::from(sub) * codes[r - chunk]) as f32;
+                let offset = match recipe.halves.len() {
+                    2 => sign * half(factors + 2 * (layout.padded() + r)) * (i32::from(min) * total) as f32,
+                    _ => 0.0,
+                };
+                out[r - rows.start] += h.d[first / 32] * (product + offset);
+            }
+        }
+        i += n;
+    }
+}
+
+pub(super) fn axpy_floats(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32]) {
+    fn add<const N: usize>(h: f32, column: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
+        for (y, w) in out.iter_mut().zip(column.as_chunks::<N>().0) {
+            *y += h * value(*w);
+        }
+    }
+    let size = w.format().block_bytes();
+    out.fill(0.0);
+    for &c in active {
+        let (h, column) = (h[c as usize], &w.floats(c as usize)[rows.start * size..rows.end * size]);
+        match w.format() {
+            BlockFormat::F32 => add(h, column, out, f32::from_le_bytes),
+            BlockFormat::F16 => add(h, column, out, |b| f16::from_le_bytes(b).to_f32()),
+            _ => add(h, column, out, |b| bf16::from_le_bytes(b).to_f32()),
+        }
+    }
+}
