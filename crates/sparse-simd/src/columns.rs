@@ -1,4 +1,5 @@
-//! Weights stored column by column, so that skipping a column saves its bytes.
+//! Experimental: weights stored column by column, so that skipping a column saves its bytes. No model uses this yet; read
+//! from memory, it is slower than the dense product above some 30 % of active columns on the CPU it was measured on.
 //!
 //! A quantised row-major matrix keeps the codes of one column in as many blocks as there are rows: leaving a column
 //! out saves nothing. Here the same codes, scales and minima are sorted the other way round; nothing is rounded, and

@@ -1,4 +1,4 @@
-//! Products with some rows or some columns of a matrix.
+//! Experimental: products with some rows or some columns of a matrix. See `columns.rs` for what they reach.
 
 use super::{Kernels, same_len};
 use crate::{BlockFormat, ColumnLayout, Columns, MatMut, Q8, Rows, q8};
