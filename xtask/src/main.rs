@@ -22,7 +22,7 @@ Examples:
   cargo xtask fetch                                SmolLM2 (98 MB) into models/
   cargo xtask fetch all                            and all-MiniLM-L6-v2 (92 MB)
   cargo xtask gen tiny --out models/tiny.gguf --format Q6_K
-  cargo xtask gen 7b --out /tmp/7b.gguf            Llama-7B's shape, random weights
+  cargo xtask gen 7b --out 7b.gguf                 Llama-7B's shape, random weights
   cargo xtask bench                                kernels and models beside the memory bandwidth
   cargo xtask bench --peers                        models beside llama.cpp and candle
   cargo xtask verify                               the real model against committed references"
