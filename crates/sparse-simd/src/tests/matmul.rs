@@ -238,6 +238,41 @@ fn windows_are_written_and_nothing_else() {
     none(failures);
 }
 
+/// Threads split matrices by rows, and must not change the result by that.
+#[test]
+fn a_row_does_not_depend_on_the_rows_beside_it() {
+    let mut failures = Vec::new();
+    for (format, cols) in BlockFormat::ALL.into_iter().flat_map(|f| [(f, 512), (f, 2304)]) {
+        for tokens in [1, 3, 7, 30] {
+            let rows = 39;
+            let mut rng = Rng((cols + tokens) as u64);
+            let bytes = weights(format, rows * cols, &mut rng);
+            let w = Rows::new(format, cols, &bytes).unwrap();
+            let floats = rng.floats(cols * tokens);
+            let x = Activations::quantised(Kernels::at(Level::Scalar).unwrap(), &floats, cols);
+            for kernels in levels() {
+                let run = |w: Rows<'_>, out: &mut MatMut<'_>| match format.is_quantised() {
+                    true => kernels.matmul_q8(w, x.view(), out),
+                    false => kernels.matmul_f32(w, &floats, out),
+                };
+                let (mut whole, mut parts) = (vec![0.0; rows * tokens], vec![0.0; rows * tokens]);
+                run(w, &mut MatMut::new(&mut whole, rows));
+                let mut matrix = MatMut::new(&mut parts, rows);
+                for part in [0..1, 1..6, 6..8, 8..39] {
+                    run(w.slice(part.clone()), &mut matrix.columns(part));
+                }
+                let differ = whole.iter().zip(&parts).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+                if differ > 0 {
+                    let level = kernels.level();
+                    failures
+                        .push(format!("{level} {} {cols} columns, {tokens} tokens: {differ}", format.name()));
+                }
+            }
+        }
+    }
+    none(failures);
+}
+
 const FLOATS: [BlockFormat; 3] = [BlockFormat::F32, BlockFormat::F16, BlockFormat::Bf16];
 
 /// What is wrong with a product of floats at any level: with the rows as they are, or with their columns.

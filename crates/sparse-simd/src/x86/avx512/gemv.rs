@@ -140,7 +140,10 @@ impl<'a> Pass<'a> {
             let row = self.row(active.get(i));
             // SAFETY: the caller's promises.
             let [sum] = unsafe { self.dots::<F, C, 1, TAIL>([row], [row]) };
-            put(i, _mm512_reduce_add_ps(sum));
+            // In the order of the other rows: how a matrix is split must not change a bit.
+            let mut sums = [_mm512_setzero_ps(); 16];
+            sums[0] = sum;
+            put(i, totals(&sums)[0]);
         }
     }
 
