@@ -2,7 +2,7 @@
 
     python compare_all.py [MODEL ...] [--text FILE] [--windows 40] [--memory] [--json OUT.json]
 
-Without models it takes models/*.gguf and models/requant/*.gguf. `--text` is what perplexity is measured on (files of random
+Without models it takes models/SmolLM2*.gguf and models/requant/*.gguf. `--text` is what perplexity is measured on (files of random
 weights, whose names begin with "tiny", are left out of that); the logits are compared on prose.txt. The exit code says
 whether every model passed (compare.py), and every perplexity is within --max-change.
 """
@@ -66,7 +66,7 @@ def main():
     args.llama_only = False
     perplexity_text, args.text = args.text, compare.HERE / "prose.txt"
     folder = ours.ROOT / "models"
-    models = args.models or sorted(folder.glob("*.gguf")) + sorted(folder.glob("requant/*.gguf"))
+    models = args.models or sorted(folder.glob("SmolLM2*.gguf")) + sorted(folder.glob("requant/*.gguf"))
     ours.build()
     results = []
     print(line(HEADER), line(["---"] * len(HEADER)), sep="\n", flush=True)

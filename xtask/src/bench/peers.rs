@@ -152,8 +152,7 @@ fn kernels(report: &mut Report) -> Result<()> {
     };
     report.table(
         "ruvector-sparse-inference 2.3.0",
-        "f32 kernels on 2048 values in cache, in turn in one process. Theirs has no other kernels to compare: its quantised \
-         weights are decoded wrongly.",
+        "f32 kernels on 2048 values in cache, in turn in one process.",
         &[
             ("kernel", |k: &Kernel| k.name.to_owned()),
             ("ours", |k| format!("{:.0} ns", k.ours_ns)),
