@@ -47,6 +47,8 @@ struct Shared {
     job: UnsafeCell<Option<JobPointer>>,
     panic: Mutex<Option<Panic>>,
     asleep: Box<[AtomicBool]>,
+    /// Workers whose threads run: what starting a thread allocates and frees is behind them.
+    started: AtomicUsize,
     stop: AtomicBool,
 }
 
@@ -90,6 +92,7 @@ impl Shared {
     }
 
     fn work(&self, worker: usize) {
+        self.started.fetch_add(1, Ordering::Release);
         let mut last = 0;
         while !self.stop.load(Ordering::Relaxed) {
             while self.run_one(worker) {}
@@ -141,7 +144,7 @@ impl std::fmt::Debug for Workers {
 }
 
 impl Workers {
-    /// Up to `count` threads: fewer when the system grants no more, at most 255.
+    /// Up to `count` threads: fewer when the system grants no more, at most 255. They run when this returns.
     pub(super) fn spawn(count: usize) -> Self {
         let count = count.min(super::MAX_THREADS - 1);
         let shared = Arc::new(Shared {
@@ -150,9 +153,10 @@ impl Workers {
             job: UnsafeCell::new(None),
             panic: Mutex::new(None),
             asleep: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            started: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
         });
-        let threads = (1..=count)
+        let threads: Vec<_> = (1..=count)
             .map_while(|worker| {
                 let shared = Arc::clone(&shared);
                 let name = format!("sparse-{worker}");
@@ -160,6 +164,9 @@ impl Workers {
             })
             .map(|handle| (handle.thread().clone(), Some(handle)))
             .collect();
+        while shared.started.load(Ordering::Acquire) < threads.len() {
+            thread::yield_now();
+        }
         Self { shared, threads, caller: Mutex::new(Caller { epoch: 0, governor: Governor::new() }) }
     }
 
@@ -167,8 +174,8 @@ impl Workers {
         self.threads.len()
     }
 
-    /// Runs `f` for every chunk, or for one that is all of them on the calling thread alone where the [`Governor`] thinks that faster; false, having
-    /// done nothing, when another caller's job is running or there are more chunks than a ticket can count.
+    /// Runs `f` for every chunk, or for one that is all of them on the calling thread alone where the [`Governor`]
+    /// thinks that faster; false, having done nothing, when another caller's job is running or there are more chunks than a ticket can count.
     ///
     /// `work` is the size of the job for the governor, in bytes of weights; 0 leaves the job out of its account.
     pub(super) fn run(&self, chunks: usize, work: usize, f: &Job<'_>) -> bool {
