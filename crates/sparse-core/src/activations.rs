@@ -34,9 +34,20 @@ impl Activations {
         self.cols
     }
 
+    /// Number of vectors.
+    pub fn tokens(&self) -> usize {
+        self.x.len().checked_div(self.cols).unwrap_or(0)
+    }
+
     /// Sets the number of vectors. Values that were not there before are zero.
     pub fn resize(&mut self, tokens: usize) {
         self.x.resize(tokens * self.cols, 0.0);
+    }
+
+    /// Sets the number of vectors and their length; what they hold then is of no meaning.
+    pub fn reshape(&mut self, tokens: usize, cols: usize) {
+        self.cols = cols;
+        self.resize(tokens);
     }
 
     /// The vectors, `[tokens x cols]`.

@@ -1,5 +1,6 @@
-//! Weight matrices over quantised bytes, and the threads that multiply with them.
+//! Feed-forward layers over quantised weights that compute only the neurons that matter, and what they run on.
 //!
+//! - [`SparseFfn`]: a feed-forward layer that computes the neurons that its [`Selector`] chooses.
 //! - [`Matrix`]: one weight tensor, still in its block format, in memory that it owns or shares with a file map.
 //! - [`Activations`]: a batch of input vectors, in f32 and in int8, shared by all matrices that read it.
 //! - [`Pool`]: long-lived worker threads for the short parallel sections of decode.
@@ -12,12 +13,23 @@ extern crate alloc;
 mod activations;
 #[cfg(feature = "std")]
 mod bandwidth;
+mod columns;
+mod error;
+mod ffn;
+mod linear;
 mod matrix;
 mod pool;
 
 pub use activations::Activations;
 #[cfg(feature = "std")]
 pub use bandwidth::ReadBandwidth;
+pub use columns::ColumnMatrix;
+pub use error::Error;
+pub use ffn::{
+    ActivationType, BatchMode, Crossover, Down, FfnCounts, FfnScratch, LowRankPredictor, Rule, Selector,
+    SparseFfn, SparsityConfig,
+};
+pub use linear::Linear;
 pub use matrix::{Matrix, Storage};
 pub use pool::Pool;
 

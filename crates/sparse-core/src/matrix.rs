@@ -85,12 +85,17 @@ impl Matrix {
         self.cols
     }
 
+    /// Bytes of one row.
+    pub fn row_bytes(&self) -> usize {
+        self.as_rows().row_bytes()
+    }
+
     /// Bytes that one pass over the matrix reads.
     pub fn bytes(&self) -> usize {
         self.storage.bytes().len()
     }
 
-    fn as_rows(&self) -> Rows<'_> {
+    pub(crate) fn as_rows(&self) -> Rows<'_> {
         Rows::new(self.format, self.cols, self.storage.bytes()).expect("checked by Matrix::new")
     }
 
@@ -114,7 +119,7 @@ impl Matrix {
         assert_eq!(x.cols(), self.cols, "input width");
         let rows = self.as_rows();
         // Only one token at a time is as slow as reading the weights.
-        let work = if x.x().len() == self.cols { self.bytes() } else { 0 };
+        let work = if x.tokens() == 1 { self.bytes() } else { 0 };
         compute.pool.for_columns(MatMut::new(out, rows.rows()), GRAIN_ROWS, work, |range, mut out| {
             let w = rows.slice(range);
             if self.format.is_quantised() {
@@ -123,6 +128,47 @@ impl Matrix {
                 compute.kernels.matmul_f32(w, x.x(), &mut out);
             }
         });
+    }
+
+    /// The outputs in `active` (ascending) alone, of one token: `out[i] = dot(row active[i], x)`, the same number as
+    /// that of [`matmul`](Self::matmul).
+    ///
+    /// # Panics
+    /// If the shapes do not match, `x` is not one token, or `active` is not strictly ascending and in range.
+    pub fn matmul_rows(&self, compute: &Compute, active: &[u32], x: &Activations, out: &mut [f32]) {
+        assert_eq!(x.cols(), self.cols, "input width");
+        assert_eq!(active.len(), out.len(), "a value per active row");
+        if active.is_empty() {
+            return;
+        }
+        let rows = self.as_rows();
+        let (work, out) = (active.len() * rows.row_bytes(), MatMut::new(out, active.len()));
+        compute.pool.for_columns(out, GRAIN_ROWS, work, |range, mut out| {
+            let active = &active[range];
+            if self.format.is_quantised() {
+                compute.kernels.matmul_rows_q8(rows, active, x.q8(), out.row(0));
+            } else {
+                compute.kernels.matmul_rows_f32(rows, active, x.x(), out.row(0));
+            }
+        });
+    }
+
+    /// The sum of the rows in `active`, each times its value: `out[c]` = sum over `i` of `values[i] * w[active[i]][c]`.
+    pub(crate) fn axpy_rows(&self, compute: &Compute, active: &[u32], values: &[f32], out: &mut [f32]) {
+        out.fill(0.0);
+        let mut row = alloc::vec![0.0; self.cols];
+        for (&r, &h) in active.iter().zip(values) {
+            self.decode_row(r as usize, &mut row);
+            compute.kernels.axpy_f32(h, &row, out);
+        }
+    }
+
+    /// `out[t]` = sum over all rows `r` of `x[t][r] * w[r]`.
+    pub(crate) fn weighted_rows(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
+        let all: Vec<u32> = (0..self.rows() as u32).collect();
+        for (x, out) in x.x().chunks(self.rows()).zip(out.chunks_mut(self.cols)) {
+            self.axpy_rows(compute, &all, x, out);
+        }
     }
 }
 

@@ -158,6 +158,18 @@ impl ColumnLayout {
         self.column_bytes
     }
 
+    /// Bytes that a product with the columns in `active` (ascending) reads: their codes, and the scales of every
+    /// group that one of them is in.
+    pub fn bytes_of(&self, active: &[u32]) -> usize {
+        let codes = active.len() * self.column_bytes;
+        let Some(recipe) = Recipe::of(self.format) else { return codes };
+        let (block, group) = (self.format.block_len(), recipe.group);
+        let factors = self.super_bytes - block / group * self.group_bytes;
+        let scales = self.group_bytes - group * self.column_bytes;
+        let touched = |len: usize| active.chunk_by(|a, b| *a as usize / len == *b as usize / len).count();
+        codes + touched(block) * factors + if scales == 0 { 0 } else { touched(group) * scales }
+    }
+
     /// Rows with padding.
     pub(crate) fn padded(&self) -> usize {
         self.rows.next_multiple_of(Self::CHUNK)

@@ -1,0 +1,112 @@
+//! Weight matrices stored column by column.
+
+use alloc::vec;
+
+use sparse_simd::{BlockFormat, ColumnLayout, Columns, MatMut};
+
+use crate::{Activations, Compute, Error, Matrix, Storage};
+
+/// A weight matrix `[rows x cols]` whose columns are contiguous ([`ColumnLayout`]): leaving a column out saves its
+/// bytes. It holds the same numbers as the [`Matrix`] that it was made from.
+#[derive(Debug)]
+pub struct ColumnMatrix {
+    layout: ColumnLayout,
+    storage: Storage,
+}
+
+impl ColumnMatrix {
+    /// Sorts the weights of `matrix` by columns. Nothing is rounded.
+    ///
+    /// # Errors
+    /// If the matrix is too large to address.
+    pub fn from_rows(matrix: &Matrix) -> Result<Self, Error> {
+        let layout = ColumnLayout::new(matrix.format(), matrix.rows(), matrix.cols())?;
+        let mut bytes = vec![0; layout.bytes()];
+        layout.relayout(matrix.as_rows(), &mut bytes);
+        Ok(Self { layout, storage: Storage::Owned(bytes) })
+    }
+
+    /// The block format that the weights came in.
+    pub fn format(&self) -> BlockFormat {
+        self.layout.format()
+    }
+
+    /// Number of rows: outputs.
+    pub fn rows(&self) -> usize {
+        self.layout.rows()
+    }
+
+    /// Number of columns: inputs.
+    pub fn cols(&self) -> usize {
+        self.layout.cols()
+    }
+
+    /// Bytes that a product with all columns reads.
+    pub fn bytes(&self) -> usize {
+        self.layout.bytes()
+    }
+
+    /// Bytes that a product with the columns in `active` (ascending) reads: their codes, and the scales of every
+    /// group of columns that one of them is in.
+    pub fn bytes_of(&self, active: &[u32]) -> usize {
+        self.layout.bytes_of(active)
+    }
+
+    fn as_columns(&self) -> Columns<'_> {
+        Columns::new(self.layout, self.storage.bytes()).expect("made with this layout")
+    }
+
+    /// `out[t][r] = dot(row r, x[t])` for every token of the batch; `out` is `[tokens x rows]`.
+    ///
+    /// The numbers are those of [`Matrix::matmul`], added in another order, on any number of threads.
+    ///
+    /// # Panics
+    /// If the shapes do not match.
+    pub fn matmul(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
+        assert_eq!(x.cols(), self.cols(), "input width");
+        let (w, k) = (self.as_columns(), compute.kernels);
+        let work = if x.tokens() == 1 { self.bytes() } else { 0 };
+        if self.format().is_quantised() {
+            let out = MatMut::new(out, self.rows());
+            compute.pool.for_columns(out, ColumnLayout::CHUNK, work, |rows, mut out| {
+                k.matmul_columns_q8(w, x.q8(), rows, &mut out);
+            });
+        } else {
+            // Columns of floats are cut into tokens, not rows: the kernel takes whole columns.
+            let mut threads = vec![(); compute.pool.threads()];
+            let tile = (x.tokens().div_ceil(compute.pool.threads()), self.rows());
+            compute.pool.for_tiles(
+                &mut threads,
+                MatMut::new(out, self.rows()),
+                tile,
+                |(), tokens, _, mut out| {
+                    k.matmul_columns_f32(
+                        w,
+                        &x.x()[tokens.start * self.cols()..tokens.end * self.cols()],
+                        &mut out,
+                    );
+                },
+            );
+        }
+    }
+
+    /// The sum of the columns in `active`, each times its input: `out[r]` = sum over `c` in `active` of
+    /// `w[r][c] * x[c]`, for one token. What `x` holds elsewhere must be zero.
+    ///
+    /// # Panics
+    /// If the shapes do not match, `x` is not one token, or `active` is not strictly ascending and in range.
+    pub fn axpy(&self, compute: &Compute, active: &[u32], x: &Activations, out: &mut [f32]) {
+        assert_eq!(out.len(), self.rows(), "output width");
+        let (w, k) = (self.as_columns(), compute.kernels);
+        let work = active.len() * self.layout.column_bytes();
+        let out = MatMut::new(out, self.rows());
+        compute.pool.for_columns(out, ColumnLayout::CHUNK, work, |rows, mut out| {
+            let out = out.row(0);
+            if self.format().is_quantised() {
+                k.axpy_columns_q8(w, active, x.q8(), rows, out);
+            } else {
+                k.axpy_columns_f32(w, active, x.x(), rows, out);
+            }
+        });
+    }
+}

@@ -1,0 +1,46 @@
+//! What can be wrong with weights.
+
+use sparse_simd::ShapeError;
+use thiserror::Error;
+
+/// An FFN that cannot be put together.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A matrix that its bytes do not fill.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// Parts that do not fit together.
+    #[error("{what}: expected {expected}, found {found}")]
+    Length {
+        /// Which length, of which part.
+        what: &'static str,
+        /// The length that fits the other parts.
+        expected: usize,
+        /// The length found.
+        found: usize,
+    },
+    /// A selector for FFNs of another kind.
+    #[error("{selector} needs {needs}")]
+    Selector {
+        /// Name of the selector.
+        selector: &'static str,
+        /// What the FFN lacks.
+        needs: &'static str,
+    },
+    /// A number outside its range.
+    #[error("{what} is {value}, expected {expected}")]
+    Value {
+        /// Which number.
+        what: &'static str,
+        /// What it is.
+        value: f32,
+        /// What it may be.
+        expected: &'static str,
+    },
+}
+
+/// Fails unless `found` is `expected`.
+pub(crate) fn same_len(what: &'static str, expected: usize, found: usize) -> Result<(), Error> {
+    if expected == found { Ok(()) } else { Err(Error::Length { what, expected, found }) }
+}

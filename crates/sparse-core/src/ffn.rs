@@ -1,0 +1,424 @@
+//! Feed-forward layers that compute only the neurons that matter.
+//!
+//! ```text
+//! x -> candidates -> act(gate) -> keep -> h = act(gate) * up -> keep -> y = down h
+//!      selector      rows         selector      rows            selector     columns
+//! ```
+//!
+//! [`SparseFfn::forward`] is all of it. A selector may narrow the active set at any of the three places.
+
+mod activation;
+mod down;
+mod predictor;
+mod selector;
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::AddAssign;
+
+pub use activation::ActivationType;
+use activation::multiply;
+pub use down::Down;
+use down::scatter;
+pub use predictor::LowRankPredictor;
+use selector::gather;
+pub use selector::{Rule, Selector, SparsityConfig};
+
+use crate::error::same_len;
+use crate::linear::add_bias;
+use crate::{Activations, Compute, Error, Linear};
+
+/// A feed-forward layer: `down(act(gate x) * act'(up x))`, or `down(act(up x))` without a gate.
+///
+/// With the identity as `act'` this is SwiGLU, GeGLU or ReGLU (Shazeer 2020, arXiv 2002.05202), with ReLU in both places
+/// dReLU (Song et al. 2024, arXiv 2406.05955).
+#[derive(Debug)]
+pub struct SparseFfn {
+    gate: Option<Linear>,
+    up: Linear,
+    down: Down,
+    down_bias: Option<Vec<f32>>,
+    activation: ActivationType,
+    up_activation: ActivationType,
+    selector: Selector,
+    crossover: Crossover,
+}
+
+/// The densities up to which skipping is faster than computing everything, as measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Crossover {
+    /// Of rows of gate or up.
+    pub rows: f32,
+    /// Of columns of down.
+    pub down: f32,
+}
+
+impl Default for Crossover {
+    /// Always skips.
+    fn default() -> Self {
+        Self { rows: 1.0, down: 1.0 }
+    }
+}
+
+/// What a batch of several tokens does. A single token always computes its active set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BatchMode {
+    /// Computes all neurons: reading each weight once for all tokens is faster than skipping some for each.
+    #[default]
+    Dense,
+    /// Computes all neurons and then uses for each token those alone that it would have chosen by itself. For measuring
+    /// what a selector costs in accuracy; saves no time.
+    Masked,
+}
+
+/// What computing some tokens took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FfnCounts {
+    /// Tokens.
+    pub tokens: u64,
+    /// Neurons whose gate was computed, added over tokens.
+    pub gate: u64,
+    /// Neurons whose `up` was computed.
+    pub up: u64,
+    /// Neurons whose column of `down` was used.
+    pub down: u64,
+    /// Bytes of weights read, the predictor's included. For a masked batch: that single tokens would have read.
+    pub bytes: u64,
+}
+
+impl AddAssign for FfnCounts {
+    fn add_assign(&mut self, o: Self) {
+        self.tokens += o.tokens;
+        self.gate += o.gate;
+        self.up += o.up;
+        self.down += o.down;
+        self.bytes += o.bytes;
+    }
+}
+
+/// Buffers for [`SparseFfn::forward`], allocated once for the largest batch and layer.
+#[derive(Debug, Default)]
+pub struct FfnScratch {
+    /// Up, or gate of a dense batch, `[tokens x neurons]`.
+    up: Vec<f32>,
+    /// Gate of a masked batch, `[tokens x neurons]`.
+    gate: Vec<f32>,
+    /// What `down` multiplies, `[tokens x neurons]`.
+    hidden: Activations,
+    /// Between the factors of the predictor.
+    projected: Activations,
+    /// The predictor's scores.
+    scores: Vec<f32>,
+    active: Vec<u32>,
+    /// `act(gate)`, then `h`, of the neurons in `active`.
+    values: Vec<f32>,
+}
+
+/// The active set of one token in the making.
+struct Chosen<'a> {
+    active: &'a mut Vec<u32>,
+    /// `act(gate)`, then `h`, of the neurons in `active`.
+    values: &'a mut [f32],
+    /// `up` of the neurons in `active`.
+    up: &'a mut [f32],
+}
+
+impl FfnScratch {
+    /// Room for `tokens` tokens of any of `ffns`.
+    pub fn new<'a>(tokens: usize, ffns: impl IntoIterator<Item = &'a SparseFfn>) -> Self {
+        let (mut neurons, mut rank) = (0, 0);
+        for ffn in ffns {
+            neurons = neurons.max(ffn.neurons());
+            if let Selector::LowRank { predictor, .. } = &ffn.selector {
+                rank = rank.max(predictor.rank());
+            }
+        }
+        Self {
+            up: vec![0.0; tokens * neurons],
+            gate: Vec::new(),
+            hidden: Activations::with_capacity(tokens, neurons),
+            projected: Activations::with_capacity(1, rank),
+            scores: vec![0.0; if rank > 0 { neurons } else { 0 }],
+            active: Vec::with_capacity(neurons),
+            values: vec![0.0; neurons],
+        }
+    }
+}
+
+impl SparseFfn {
+    /// A gated layer, dense until it [gets a selector](Self::set_selector). `gate` and `up` are `[neurons x inputs]`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit together.
+    pub fn gated(gate: Linear, up: Linear, down: Down, activation: ActivationType) -> Result<Self, Error> {
+        same_len("inputs of up", gate.weight().cols(), up.weight().cols())?;
+        same_len("neurons of up", gate.weight().rows(), up.weight().rows())?;
+        Ok(Self { gate: Some(gate), ..Self::plain(up, down, activation)? })
+    }
+
+    /// A layer without a gate; `up` is `[neurons x inputs]`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit together.
+    pub fn plain(up: Linear, down: Down, activation: ActivationType) -> Result<Self, Error> {
+        same_len("neurons of down", up.weight().rows(), down.neurons())?;
+        Ok(Self {
+            gate: None,
+            up,
+            down,
+            down_bias: None,
+            activation,
+            up_activation: ActivationType::Identity,
+            selector: Selector::Dense,
+            crossover: Crossover::default(),
+        })
+    }
+
+    /// The same layer with a bias on its output.
+    ///
+    /// # Errors
+    /// If it has another length than the output.
+    pub fn with_down_bias(self, bias: Vec<f32>) -> Result<Self, Error> {
+        same_len("bias of down", self.outputs(), bias.len())?;
+        Ok(Self { down_bias: Some(bias), ..self })
+    }
+
+    /// The same layer with an activation on `up`, too, if it is gated.
+    #[must_use]
+    pub fn with_up_activation(self, up_activation: ActivationType) -> Self {
+        Self { up_activation, ..self }
+    }
+
+    /// Gives the layer a selector and returns the one before.
+    ///
+    /// # Errors
+    /// If it does not fit the layer, which then keeps its own.
+    pub fn set_selector(&mut self, selector: Selector) -> Result<Selector, Error> {
+        selector.check(self.inputs(), self.neurons(), self.gate.is_some(), self.activation.has_zeros())?;
+        Ok(core::mem::replace(&mut self.selector, selector))
+    }
+
+    /// States above which densities the layer is to compute everything.
+    pub fn set_crossover(&mut self, crossover: Crossover) {
+        self.crossover = crossover;
+    }
+
+    /// The same layer with `down` sorted by columns, so that skipping saves bytes; nothing is rounded.
+    ///
+    /// # Errors
+    /// If it is too large to address.
+    pub fn by_columns(self) -> Result<Self, Error> {
+        Ok(Self { down: self.down.by_columns()?, ..self })
+    }
+
+    /// Width of the input.
+    pub fn inputs(&self) -> usize {
+        self.up.weight().cols()
+    }
+
+    /// Number of neurons.
+    pub fn neurons(&self) -> usize {
+        self.up.weight().rows()
+    }
+
+    /// Width of the output.
+    pub fn outputs(&self) -> usize {
+        self.down.outputs()
+    }
+
+    /// The gate projection, if there is one.
+    pub fn gate(&self) -> Option<&Linear> {
+        self.gate.as_ref()
+    }
+
+    /// The up projection.
+    pub fn up(&self) -> &Linear {
+        &self.up
+    }
+
+    /// The down projection.
+    pub fn down(&self) -> &Down {
+        &self.down
+    }
+
+    /// The function on the gate, or on `up` where there is no gate.
+    pub fn activation(&self) -> ActivationType {
+        self.activation
+    }
+
+    /// The selector.
+    pub fn selector(&self) -> &Selector {
+        &self.selector
+    }
+
+    /// The crossover that was set.
+    pub fn crossover(&self) -> Crossover {
+        self.crossover
+    }
+
+    /// Bytes that computing a token with all neurons reads.
+    pub fn bytes(&self) -> usize {
+        self.gate.as_ref().map_or(0, |g| g.weight().bytes()) + self.up.weight().bytes() + self.down.bytes()
+    }
+
+    /// Computes the layer for every token of `x`, whose int8 form must be up to date; `out` is `[tokens x outputs]`.
+    /// The result does not depend on the number of threads.
+    ///
+    /// # Panics
+    /// If the shapes do not match, or `scratch` has not enough room.
+    pub fn forward(
+        &self,
+        compute: &Compute,
+        x: &Activations,
+        batch: BatchMode,
+        scratch: &mut FfnScratch,
+        out: &mut [f32],
+    ) -> FfnCounts {
+        let tokens = x.tokens();
+        scratch.hidden.reshape(tokens, self.neurons());
+        let counts = match (&self.selector, tokens, batch) {
+            (Selector::Dense, ..) | (_, 2.., BatchMode::Dense) => self.dense(compute, x, scratch, out),
+            (_, _, BatchMode::Masked) => self.masked(compute, x, scratch, out),
+            (_, _, BatchMode::Dense) => self.sparse(compute, x, scratch, out),
+        };
+        add_bias(compute, self.down_bias.as_deref(), out);
+        counts
+    }
+
+    fn dense(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch, out: &mut [f32]) -> FfnCounts {
+        let k = compute.kernels;
+        self.first().forward(compute, x, s.hidden.x_mut());
+        if self.gate.is_some() {
+            let up = &mut s.up[..x.tokens() * self.neurons()];
+            self.up.forward(compute, x, up);
+            self.up_activation.apply(k, up);
+            self.activation.apply_mul(k, s.hidden.x_mut(), up);
+        } else {
+            self.activation.apply(k, s.hidden.x_mut());
+        }
+        s.hidden.quantise(k);
+        self.down.forward(compute, &s.hidden, out);
+        let all = (x.tokens() * self.neurons()) as u64;
+        let gate = if self.gate.is_some() { all } else { 0 };
+        FfnCounts { tokens: x.tokens() as u64, gate, up: all, down: all, bytes: self.bytes() as u64 }
+    }
+
+    /// One token.
+    fn sparse(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch, out: &mut [f32]) -> FfnCounts {
+        let neurons = self.neurons();
+        let limit = |density: f32| (density * neurons as f32) as usize;
+        self.predict(compute, x, s);
+        let FfnScratch { up, hidden, scores, active, values, .. } = s;
+        let some = limit(self.crossover.rows);
+        let rows = |linear: &Linear, active: &[u32], out: &mut [f32]| {
+            if active.len() == neurons || active.len() > some {
+                linear.forward(compute, x, out);
+                gather(active, out);
+                linear.weight().bytes()
+            } else {
+                linear.forward_rows(compute, active, x, &mut out[..active.len()]);
+                active.len() * linear.weight().row_bytes()
+            }
+        };
+        let chosen = Chosen { active, values: &mut values[..neurons], up: &mut up[..neurons] };
+        let mut counts = self.choose(
+            compute,
+            scores,
+            chosen,
+            |active, out| rows(self.first(), active, out),
+            |active, out| rows(&self.up, active, out),
+        );
+        let some = limit(self.crossover.down);
+        counts.bytes += self.down.forward_active(compute, active, values, some, hidden, out) as u64;
+        counts
+    }
+
+    /// A batch whose tokens have an active set each.
+    fn masked(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch, out: &mut [f32]) -> FfnCounts {
+        let (tokens, neurons) = (x.tokens(), self.neurons());
+        let up = &mut s.up[..tokens * neurons];
+        self.up.forward(compute, x, up);
+        if let Some(gate) = &self.gate {
+            s.gate.resize(tokens * neurons, 0.0);
+            gate.forward(compute, x, &mut s.gate);
+        }
+        self.predict(compute, x, s);
+        let FfnScratch { up, gate, hidden, scores, active, values, .. } = s;
+        let mut counts = FfnCounts::default();
+        let mut compact = vec![0.0; neurons];
+        for (t, hidden) in hidden.x_mut().chunks_mut(neurons).enumerate() {
+            let of_token = t * neurons..(t + 1) * neurons;
+            let rows = |all: &[f32], active: &[u32], out: &mut [f32]| {
+                out.copy_from_slice(&all[of_token.clone()]);
+                gather(active, out);
+                active.len() * self.up.weight().row_bytes()
+            };
+            let scores = scores.get(of_token.clone()).unwrap_or_default();
+            let chosen = Chosen { active, values: &mut values[..neurons], up: &mut compact };
+            counts += self.choose(
+                compute,
+                scores,
+                chosen,
+                |active, out| rows(if self.gate.is_some() { gate } else { up }, active, out),
+                |active, out| rows(up, active, out),
+            );
+            counts.bytes += self.down.bytes_of(active) as u64;
+            hidden.fill(0.0);
+            scatter(active, values, hidden);
+        }
+        hidden.quantise(compute.kernels);
+        self.down.forward(compute, hidden, out);
+        counts
+    }
+
+    /// The predictor's scores of all tokens, if the selector has one.
+    fn predict(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch) {
+        if let Selector::LowRank { predictor, .. } = &self.selector {
+            s.scores.resize(x.tokens() * self.neurons(), 0.0);
+            s.projected.reshape(x.tokens(), predictor.rank());
+            predictor.scores(compute, x, &mut s.projected, &mut s.scores);
+        }
+    }
+
+    /// Chooses the active set of one token and computes its neurons.
+    ///
+    /// `first(active, out)` puts the outputs `active` of the [`first`](Self::first) projection at the beginning of `out`,
+    /// which has room for all, and says how many bytes single tokens read for that; `second` does so for `up`.
+    fn choose(
+        &self,
+        compute: &Compute,
+        scores: &[f32],
+        chosen: Chosen<'_>,
+        first: impl Fn(&[u32], &mut [f32]) -> usize,
+        second: impl Fn(&[u32], &mut [f32]) -> usize,
+    ) -> FfnCounts {
+        let k = compute.kernels;
+        let Chosen { active, values, up } = chosen;
+        let zeros = self.activation.has_zeros();
+        let mut counts = FfnCounts { tokens: 1, ..FfnCounts::default() };
+        if let Selector::LowRank { predictor, .. } = &self.selector {
+            counts.bytes += predictor.bytes() as u64;
+        }
+        self.selector.candidates(self.neurons(), scores, active);
+        counts.up = active.len() as u64;
+        counts.bytes += first(active, values) as u64;
+        self.activation.apply(k, &mut values[..active.len()]);
+        if self.gate.is_some() {
+            counts.gate = counts.up;
+            self.selector.keep_gates(active, values, zeros);
+            let some = active.len();
+            counts.up = some as u64;
+            counts.bytes += second(active, up) as u64;
+            self.up_activation.apply(k, &mut up[..some]);
+            multiply(&mut values[..some], &up[..some]);
+        }
+        self.selector.keep_hidden(active, values, zeros);
+        counts.down = active.len() as u64;
+        counts
+    }
+
+    /// What is computed first: the gate, or `up` where there is none.
+    fn first(&self) -> &Linear {
+        self.gate.as_ref().unwrap_or(&self.up)
+    }
+}

@@ -1,0 +1,110 @@
+//! The down projection, in the storage that skipping wants.
+
+use crate::{Activations, ColumnMatrix, Compute, Error, Matrix};
+
+/// The weights that turn neurons into outputs. Neuron j is column j of the down projection.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Down {
+    /// Output by output, `[outputs x neurons]`, as files have it. Skipping a neuron saves nothing.
+    Rows(Matrix),
+    /// The same numbers, neuron by neuron.
+    Columns(ColumnMatrix),
+    /// Neuron records, `[neurons x outputs]`: each neuron's column is quantised on its own. Skips without any overhead;
+    /// lossless only if the file was written like that.
+    Neurons(Matrix),
+}
+
+impl Down {
+    /// Number of outputs.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Self::Rows(w) => w.rows(),
+            Self::Columns(w) => w.rows(),
+            Self::Neurons(w) => w.cols(),
+        }
+    }
+
+    /// Number of neurons.
+    pub fn neurons(&self) -> usize {
+        match self {
+            Self::Rows(w) => w.cols(),
+            Self::Columns(w) => w.cols(),
+            Self::Neurons(w) => w.rows(),
+        }
+    }
+
+    /// Bytes that computing with all neurons reads.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Rows(w) | Self::Neurons(w) => w.bytes(),
+            Self::Columns(w) => w.bytes(),
+        }
+    }
+
+    /// Bytes that computing with the neurons in `active` reads.
+    pub fn bytes_of(&self, active: &[u32]) -> usize {
+        match self {
+            Self::Rows(w) => w.bytes(),
+            Self::Columns(w) => w.bytes_of(active),
+            Self::Neurons(w) => active.len() * w.row_bytes(),
+        }
+    }
+
+    /// The same weights sorted by columns, if they were rows.
+    ///
+    /// # Errors
+    /// If they are too many to address.
+    pub fn by_columns(self) -> Result<Self, Error> {
+        match self {
+            Self::Rows(w) => Ok(Self::Columns(ColumnMatrix::from_rows(&w)?)),
+            other => Ok(other),
+        }
+    }
+
+    /// `out = down(hidden)` for every token; `hidden` must be quantised.
+    pub(super) fn forward(&self, compute: &Compute, hidden: &Activations, out: &mut [f32]) {
+        match self {
+            Self::Rows(w) => w.matmul(compute, hidden, out),
+            Self::Columns(w) => w.matmul(compute, hidden, out),
+            Self::Neurons(w) => w.weighted_rows(compute, hidden, out),
+        }
+    }
+
+    /// `out = down(h)` for one token whose neurons `active` have the values `values` and whose others are zero. With
+    /// more than `limit` neurons it computes with all. Returns the bytes read.
+    pub(super) fn forward_active(
+        &self,
+        compute: &Compute,
+        active: &[u32],
+        values: &[f32],
+        limit: usize,
+        hidden: &mut Activations,
+        out: &mut [f32],
+    ) -> usize {
+        if let Self::Neurons(w) = self {
+            w.axpy_rows(compute, active, values, out);
+            return active.len() * w.row_bytes();
+        }
+        hidden.x_mut().fill(0.0);
+        scatter(active, values, hidden.x_mut());
+        hidden.quantise(compute.kernels);
+        match self {
+            Self::Columns(w) if active.len() <= limit => {
+                w.axpy(compute, active, hidden, out);
+                w.bytes_of(active)
+            }
+            _ => {
+                self.forward(compute, hidden, out);
+                self.bytes()
+            }
+        }
+    }
+}
+
+/// `out[active[i]] = values[i]`.
+pub(super) fn scatter(active: &[u32], values: &[f32], out: &mut [f32]) {
+    for (&j, value) in active.iter().zip(values) {
+        out[j as usize] = *value;
+    }
+}

@@ -1,0 +1,76 @@
+//! The low-rank predictor: which neurons will be active, without reading their weights.
+
+use alloc::vec::Vec;
+
+use crate::error::same_len;
+use crate::linear::add_bias;
+use crate::{Activations, Compute, Error, Matrix};
+
+/// Scores `Q (P x) + b` of all neurons, in `O(r (d + hidden))`.
+///
+/// The factors are stored the way they are multiplied: P as `[r x d]` and Q as `[hidden x r]`, in f32 or in any other
+/// block format. A score is the logit of "this neuron is active" if the predictor was fitted to that.
+#[derive(Debug)]
+pub struct LowRankPredictor {
+    p: Matrix,
+    q: Matrix,
+    bias: Vec<f32>,
+}
+
+impl LowRankPredictor {
+    /// A predictor of the neurons of an FFN of `d` inputs and `hidden` neurons: `p` is `[r x d]`, `q` `[hidden x r]`,
+    /// `bias` has a value per neuron.
+    ///
+    /// # Errors
+    /// If the shapes do not fit together.
+    pub fn new(p: Matrix, q: Matrix, bias: Vec<f32>) -> Result<Self, Error> {
+        same_len("columns of the predictor's q", p.rows(), q.cols())?;
+        same_len("bias of the predictor", q.rows(), bias.len())?;
+        Ok(Self { p, q, bias })
+    }
+
+    /// Rank: the width between the two factors.
+    pub fn rank(&self) -> usize {
+        self.p.rows()
+    }
+
+    /// Width of the input.
+    pub fn inputs(&self) -> usize {
+        self.p.cols()
+    }
+
+    /// Neurons scored.
+    pub fn neurons(&self) -> usize {
+        self.q.rows()
+    }
+
+    /// The factors P and Q, and the bias.
+    pub fn parts(&self) -> (&Matrix, &Matrix, &[f32]) {
+        (&self.p, &self.q, &self.bias)
+    }
+
+    /// Bytes that scoring one token reads.
+    pub fn bytes(&self) -> usize {
+        self.p.bytes() + self.q.bytes() + size_of_val(&*self.bias)
+    }
+
+    /// The scores of every token in `x`, `[tokens x neurons]`. `projected` is scratch space with [`rank`](Self::rank)
+    /// columns.
+    ///
+    /// # Panics
+    /// If the shapes do not match.
+    pub fn scores(
+        &self,
+        compute: &Compute,
+        x: &Activations,
+        projected: &mut Activations,
+        scores: &mut [f32],
+    ) {
+        assert_eq!(projected.cols(), self.rank(), "width between the factors");
+        projected.resize(x.tokens());
+        self.p.matmul(compute, x, projected.x_mut());
+        projected.quantise(compute.kernels);
+        self.q.matmul(compute, projected, scores);
+        add_bias(compute, Some(&self.bias), scores);
+    }
+}

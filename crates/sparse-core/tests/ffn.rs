@@ -1,0 +1,280 @@
+//! Sparse FFNs against dense ones whose other neurons are zero.
+
+use proptest::prelude::*;
+use sparse_core::{
+    ActivationType, Activations, BatchMode, Compute, Crossover, Down, FfnCounts, FfnScratch, Linear,
+    LowRankPredictor, Matrix, Rule, Selector, SparseFfn, Storage,
+};
+use sparse_simd::BlockFormat;
+use sparse_testdata::Weights;
+
+/// Inputs and neurons: whole blocks of every format.
+const INPUTS: usize = 256;
+const NEURONS: usize = 512;
+/// No multiple of the rows that kernels take at a time.
+const OUTPUTS: usize = 100;
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Plain(ActivationType),
+    Gated(ActivationType, ActivationType),
+}
+
+const KINDS: [Kind; 7] = [
+    Kind::Plain(ActivationType::Gelu),
+    Kind::Plain(ActivationType::Relu),
+    Kind::Gated(ActivationType::Silu, ActivationType::Identity),
+    Kind::Gated(ActivationType::GeluTanh, ActivationType::Identity),
+    Kind::Gated(ActivationType::Relu, ActivationType::Identity),
+    Kind::Gated(ActivationType::Relu, ActivationType::Relu),
+    Kind::Gated(ActivationType::Relu2, ActivationType::Identity),
+];
+
+/// A random layer; `keep` says which neurons are not forced to zero.
+struct Recipe {
+    format: BlockFormat,
+    kind: Kind,
+    seed: u64,
+}
+
+impl Recipe {
+    fn matrix(&self, rows: usize, cols: usize, stream: u64, keep: impl Fn(usize) -> bool) -> Matrix {
+        let row_bytes = self.format.row_bytes(cols).unwrap();
+        let mut bytes = vec![0; rows * row_bytes];
+        Weights::new(self.format, 0.0, 2.0 / (cols as f32).sqrt(), self.seed, stream).fill(&mut bytes);
+        // Zero bytes are zeros in every format.
+        bytes.chunks_mut(row_bytes).enumerate().filter(|(r, _)| !keep(*r)).for_each(|(_, row)| row.fill(0));
+        Matrix::new(self.format, cols, Storage::Owned(bytes)).unwrap()
+    }
+
+    fn build(&self, keep: impl Fn(usize) -> bool) -> SparseFfn {
+        let linear = |w| Linear::new(w, None).unwrap();
+        let up = linear(self.matrix(NEURONS, INPUTS, 1, keep));
+        let down = Down::Rows(self.matrix(OUTPUTS, NEURONS, 2, |_| true));
+        match self.kind {
+            Kind::Plain(f) => SparseFfn::plain(up, down, f),
+            Kind::Gated(f, g) => {
+                let gate = linear(self.matrix(NEURONS, INPUTS, 3, |_| true));
+                SparseFfn::gated(gate, up, down, f).map(|ffn| ffn.with_up_activation(g))
+            }
+        }
+        .unwrap()
+    }
+}
+
+fn input(compute: &Compute, tokens: usize, seed: u64) -> Activations {
+    let mut x = Activations::with_capacity(tokens, INPUTS);
+    x.resize(tokens);
+    let mut bytes = vec![0; tokens * INPUTS * 4];
+    Weights::new(BlockFormat::F32, 0.0, 1.0, seed, 9).fill(&mut bytes);
+    BlockFormat::F32.decode(&bytes, x.x_mut()).unwrap();
+    x.quantise(compute.kernels);
+    x
+}
+
+fn run(ffn: &SparseFfn, compute: &Compute, x: &Activations, batch: BatchMode) -> (Vec<f32>, FfnCounts) {
+    let mut scratch = FfnScratch::new(x.tokens(), [ffn]);
+    let mut out = vec![f32::NAN; x.tokens() * ffn.outputs()];
+    let counts = ffn.forward(compute, x, batch, &mut scratch, &mut out);
+    (out, counts)
+}
+
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied()).max(1e-30)
+}
+
+/// A token of a batch.
+fn token(x: &Activations, t: usize, compute: &Compute) -> Activations {
+    let mut one = Activations::with_capacity(1, x.cols());
+    one.resize(1);
+    one.x_mut().copy_from_slice(&x.x()[t * x.cols()..][..x.cols()]);
+    one.quantise(compute.kernels);
+    one
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_set_is_the_dense_path_with_the_others_zero(
+        format in 0..BlockFormat::ALL.len(),
+        kind in 0..KINDS.len(),
+        share in prop_oneof![Just(0.0), Just(1.0), 0.02..0.98],
+        skip_gate: bool,
+        by_columns: bool,
+        seed in 0_u64..1000,
+    ) {
+        let recipe = Recipe { format: BlockFormat::ALL[format], kind: KINDS[kind], seed };
+        let set: Vec<bool> = (0..NEURONS)
+            .map(|j| (j as u64 * 7919 + seed * 104_729) % 1000 < (share * 1000.0) as u64)
+            .collect();
+        let one = Compute::new(1);
+        let x = input(&one, 3, seed);
+        let expected = run(&recipe.build(|j| set[j]), &one, &x, BatchMode::Dense).0;
+
+        let mut ffn = recipe.build(|_| true);
+        if by_columns {
+            ffn = ffn.by_columns().unwrap();
+        }
+        ffn.set_selector(Selector::Fixed { active: set.clone(), skip_gate }).unwrap();
+        let masked = run(&ffn, &one, &x, BatchMode::Masked).0;
+        prop_assert!(distance(&masked, &expected) < 1e-5, "masked: {}", distance(&masked, &expected));
+        for t in 0..x.tokens() {
+            let (of_token, x) = (t * OUTPUTS..(t + 1) * OUTPUTS, token(&x, t, &one));
+            let (alone, counts) = run(&ffn, &one, &x, BatchMode::Dense);
+            let off = distance(&alone, &expected[of_token]);
+            prop_assert!(off < 1e-5, "token {t} alone: {off}");
+            prop_assert!(counts.down as usize <= set.iter().filter(|s| **s).count());
+            for threads in [2, 4] {
+                let many = run(&ffn, &Compute::new(threads), &x, BatchMode::Dense).0;
+                prop_assert_eq!(&many, &alone, "{} threads", threads);
+            }
+        }
+    }
+}
+
+/// `values[t * n..]` of the gate of every token, before the activation.
+fn gates(ffn: &SparseFfn, compute: &Compute, x: &Activations) -> Vec<f32> {
+    let mut out = vec![0.0; x.tokens() * ffn.neurons()];
+    ffn.gate().unwrap().forward(compute, x, &mut out);
+    out
+}
+
+#[test]
+fn exact_zero_is_lossless_and_skips() {
+    let compute = Compute::new(1);
+    for format in [BlockFormat::F32, BlockFormat::Q4_0, BlockFormat::Q4K] {
+        let recipe = Recipe { format, kind: KINDS[4], seed: 5 };
+        let x = input(&compute, 1, 11);
+        let (expected, dense) = run(&recipe.build(|_| true), &compute, &x, BatchMode::Dense);
+        let mut ffn = recipe.build(|_| true).by_columns().unwrap();
+        ffn.set_selector(Selector::ExactZero).unwrap();
+        let (out, counts) = run(&ffn, &compute, &x, BatchMode::Dense);
+        assert!(distance(&out, &expected) < 1e-6, "{}", format.name());
+        let positive = gates(&ffn, &compute, &x).iter().filter(|g| **g > 0.0).count() as u64;
+        assert_eq!((counts.gate, counts.up), (NEURONS as u64, positive));
+        assert!(counts.down <= positive && counts.bytes < dense.bytes, "{counts:?} {dense:?}");
+    }
+}
+
+#[test]
+fn a_predictor_that_knows_the_gate_is_exact_zero() {
+    let compute = Compute::new(2);
+    let recipe = Recipe { format: BlockFormat::F32, kind: KINDS[4], seed: 5 };
+    let x = input(&compute, 4, 11);
+    let mut ffn = recipe.build(|_| true).by_columns().unwrap();
+    ffn.set_selector(Selector::ExactZero).unwrap();
+    let expected = run(&ffn, &compute, &x, BatchMode::Masked);
+    // P is the identity and Q the gate: the scores are the gate itself.
+    let identity: Vec<u8> = (0..INPUTS * INPUTS)
+        .flat_map(|i| (if i % (INPUTS + 1) == 0 { 1.0_f32 } else { 0.0 }).to_le_bytes())
+        .collect();
+    let p = Matrix::new(BlockFormat::F32, INPUTS, Storage::Owned(identity)).unwrap();
+    let predictor = LowRankPredictor::new(p, recipe.matrix(NEURONS, INPUTS, 3, |_| true), vec![0.0; NEURONS]);
+    let selector = Selector::LowRank { predictor: predictor.unwrap(), rule: Rule::Threshold(0.0) };
+    assert_eq!(ffn.set_selector(selector).unwrap().name(), "exact-zero");
+    let (out, counts) = run(&ffn, &compute, &x, BatchMode::Masked);
+    assert_eq!(out, expected.0);
+    assert_eq!((counts.gate, counts.down), (expected.1.up, expected.1.down));
+    let alone = run(&ffn, &compute, &token(&x, 2, &compute), BatchMode::Dense).0;
+    assert!(distance(&alone, &out[2 * OUTPUTS..3 * OUTPUTS]) < 1e-6);
+}
+
+#[test]
+fn thresholds_choose_neurons() {
+    let compute = Compute::new(1);
+    let recipe = Recipe { format: BlockFormat::Q8_0, kind: KINDS[2], seed: 3 };
+    let x = input(&compute, 1, 4);
+    let mut ffn = recipe.build(|_| true).by_columns().unwrap();
+    let mut gate = gates(&ffn, &compute, &x);
+    ActivationType::Silu.apply(compute.kernels, &mut gate);
+    // A threshold of its own for every neuron: odd ones are never, even ones usually above it.
+    let thresholds: Vec<f32> = (0..NEURONS).map(|j| if j % 2 == 0 { 0.05 } else { 1e9 }).collect();
+    let chosen: Vec<bool> = gate.iter().zip(&thresholds).map(|(g, t)| g.abs() > *t).collect();
+    let expected = run(&recipe.build(|j| chosen[j]), &compute, &x, BatchMode::Dense).0;
+    ffn.set_selector(Selector::Gate { gate: thresholds, hidden: None }).unwrap();
+    let (out, counts) = run(&ffn, &compute, &x, BatchMode::Dense);
+    assert!(distance(&out, &expected) < 1e-5);
+    assert_eq!(counts.up as usize, chosen.iter().filter(|c| **c).count());
+
+    // The oracle's choice of half loses less than the same number taken at random.
+    let all = run(&recipe.build(|_| true), &compute, &x, BatchMode::Dense).0;
+    let lost = |selector: Selector| {
+        let mut ffn = recipe.build(|_| true).by_columns().unwrap();
+        ffn.set_selector(selector).unwrap();
+        let (out, counts) = run(&ffn, &compute, &x, BatchMode::Dense);
+        assert_eq!(counts.down as usize, NEURONS / 2);
+        distance(&out, &all)
+    };
+    let oracle = lost(Selector::Oracle { rule: Rule::TopK(NEURONS / 2), norms: vec![1.0; NEURONS] });
+    let blind = lost(Selector::Fixed { active: (0..NEURONS).map(|j| j % 2 == 0).collect(), skip_gate: true });
+    assert!(oracle < 0.5 * blind, "oracle {oracle}, every second neuron {blind}");
+}
+
+#[test]
+fn above_the_crossover_everything_is_computed_and_the_result_is_the_same() {
+    let compute = Compute::new(2);
+    let recipe = Recipe { format: BlockFormat::Q4_1, kind: KINDS[4], seed: 6 };
+    let x = input(&compute, 1, 1);
+    let mut ffn = recipe.build(|_| true).by_columns().unwrap();
+    ffn.set_selector(Selector::ExactZero).unwrap();
+    let (skipping, some) = run(&ffn, &compute, &x, BatchMode::Dense);
+    ffn.set_crossover(Crossover { rows: 0.0, down: 0.0 });
+    let (dense, all) = run(&ffn, &compute, &x, BatchMode::Dense);
+    assert!(distance(&skipping, &dense) < 1e-6);
+    assert_eq!((some.up, some.down), (all.up, all.down));
+    assert!(some.bytes < all.bytes && all.bytes == ffn.bytes() as u64, "{some:?} {all:?}");
+}
+
+#[test]
+fn bad_numbers_show_and_never_choose_a_neuron_that_is_not_there() {
+    let compute = Compute::new(1);
+    for kind in KINDS {
+        let recipe = Recipe { format: BlockFormat::Q4_0, kind, seed: 8 };
+        let mut ffn = recipe.build(|_| true).by_columns().unwrap();
+        let selector = match kind {
+            Kind::Gated(..) => Selector::Gate { gate: vec![0.1; NEURONS], hidden: Some(vec![0.1; NEURONS]) },
+            Kind::Plain(_) => Selector::Intermediate { hidden: vec![0.1; NEURONS] },
+        };
+        ffn.set_selector(selector).unwrap();
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut x = input(&compute, 1, 2);
+            x.x_mut()[17] = bad;
+            x.quantise(compute.kernels);
+            let (out, _) = run(&ffn, &compute, &x, BatchMode::Dense);
+            assert!(out.iter().all(|y| !y.is_finite()), "{kind:?} with {bad}");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let recipe = Recipe { format: BlockFormat::Q8_0, kind: KINDS[2], seed: 1 };
+    let mut ffn = recipe.build(|_| true);
+    let mut refused = |selector| ffn.set_selector(selector).unwrap_err().to_string();
+    assert_eq!(refused(Selector::ExactZero), "exact-zero needs an activation that gives zeros, such as relu");
+    assert_eq!(
+        refused(Selector::Intermediate { hidden: vec![0.0; 3] }),
+        "thresholds of h: expected 512, found 3"
+    );
+    let matrix = |rows, cols| recipe.matrix(rows, cols, 0, |_| true);
+    let predictor = |p, q, bias: usize| LowRankPredictor::new(p, q, vec![0.0; bias]);
+    let small = predictor(matrix(32, INPUTS), matrix(64, 32), 64).unwrap();
+    let rule = Rule::Threshold(0.0);
+    assert_eq!(
+        refused(Selector::LowRank { predictor: small, rule }),
+        "neurons of the predictor: expected 512, found 64"
+    );
+    assert_eq!(ffn.selector().name(), "dense");
+    assert!(predictor(matrix(32, INPUTS), matrix(64, 64), 64).is_err());
+    assert!(predictor(matrix(32, INPUTS), matrix(64, 32), 63).is_err());
+    let linear = |rows, cols| Linear::new(matrix(rows, cols), None).unwrap();
+    let down = || Down::Rows(matrix(OUTPUTS, NEURONS));
+    let silu = ActivationType::Silu;
+    assert!(SparseFfn::plain(linear(64, INPUTS), down(), silu).is_err());
+    assert!(SparseFfn::gated(linear(64, INPUTS), linear(NEURONS, INPUTS), down(), silu).is_err());
+    let plain = SparseFfn::plain(linear(NEURONS, INPUTS), down(), silu).unwrap();
+    assert!(plain.with_down_bias(vec![0.0; 3]).is_err());
+    assert!(Linear::new(matrix(4, 32), Some(vec![0.0; 5])).is_err());
+}
