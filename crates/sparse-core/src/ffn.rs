@@ -26,7 +26,7 @@ pub use selector::{Rule, Selector, SparsityConfig};
 
 use crate::error::same_len;
 use crate::linear::add_bias;
-use crate::{Activations, Compute, Error, Linear};
+use crate::{Activations, ColumnMatrix, Compute, Error, Linear};
 
 /// A feed-forward layer: `down(act(gate x) * act'(up x))`, or `down(act(up x))` without a gate.
 ///
@@ -203,12 +203,16 @@ impl SparseFfn {
         self.crossover = crossover;
     }
 
-    /// The same layer with `down` sorted by columns, so that skipping saves bytes; nothing is rounded.
+    /// Sorts `down` by columns if it is stored by rows, so that skipping neurons saves their bytes. Nothing is rounded;
+    /// the rows are given back to the system.
     ///
     /// # Errors
     /// If it is too large to address.
-    pub fn by_columns(self) -> Result<Self, Error> {
-        Ok(Self { down: self.down.by_columns()?, ..self })
+    pub fn sort_by_columns(&mut self) -> Result<(), Error> {
+        if let Down::Rows(rows) = &self.down {
+            self.down = Down::Columns(ColumnMatrix::from_rows(rows)?);
+        }
+        Ok(())
     }
 
     /// Width of the input.

@@ -62,6 +62,14 @@ impl Recipe {
     }
 }
 
+impl Recipe {
+    fn by_columns(&self) -> SparseFfn {
+        let mut ffn = self.build(|_| true);
+        ffn.sort_by_columns().unwrap();
+        ffn
+    }
+}
+
 fn input(compute: &Compute, tokens: usize, seed: u64) -> Activations {
     let mut x = Activations::with_capacity(tokens, INPUTS);
     x.resize(tokens);
@@ -115,7 +123,7 @@ proptest! {
 
         let mut ffn = recipe.build(|_| true);
         if by_columns {
-            ffn = ffn.by_columns().unwrap();
+            ffn.sort_by_columns().unwrap();
         }
         ffn.set_selector(Selector::Fixed { active: set.clone(), skip_gate }).unwrap();
         let masked = run(&ffn, &one, &x, BatchMode::Masked).0;
@@ -148,7 +156,7 @@ fn exact_zero_is_lossless_and_skips() {
         let recipe = Recipe { format, kind: KINDS[4], seed: 5 };
         let x = input(&compute, 1, 11);
         let (expected, dense) = run(&recipe.build(|_| true), &compute, &x, BatchMode::Dense);
-        let mut ffn = recipe.build(|_| true).by_columns().unwrap();
+        let mut ffn = recipe.by_columns();
         ffn.set_selector(Selector::ExactZero).unwrap();
         let (out, counts) = run(&ffn, &compute, &x, BatchMode::Dense);
         assert!(distance(&out, &expected) < 1e-6, "{}", format.name());
@@ -163,7 +171,7 @@ fn a_predictor_that_knows_the_gate_is_exact_zero() {
     let compute = Compute::new(2);
     let recipe = Recipe { format: BlockFormat::F32, kind: KINDS[4], seed: 5 };
     let x = input(&compute, 4, 11);
-    let mut ffn = recipe.build(|_| true).by_columns().unwrap();
+    let mut ffn = recipe.by_columns();
     ffn.set_selector(Selector::ExactZero).unwrap();
     let expected = run(&ffn, &compute, &x, BatchMode::Masked);
     // P is the identity and Q the gate: the scores are the gate itself.
@@ -186,7 +194,7 @@ fn thresholds_choose_neurons() {
     let compute = Compute::new(1);
     let recipe = Recipe { format: BlockFormat::Q8_0, kind: KINDS[2], seed: 3 };
     let x = input(&compute, 1, 4);
-    let mut ffn = recipe.build(|_| true).by_columns().unwrap();
+    let mut ffn = recipe.by_columns();
     let mut gate = gates(&ffn, &compute, &x);
     ActivationType::Silu.apply(compute.kernels, &mut gate);
     // A threshold of its own for every neuron: odd ones are never, even ones usually above it.
@@ -201,7 +209,7 @@ fn thresholds_choose_neurons() {
     // The oracle's choice of half loses less than the same number taken at random.
     let all = run(&recipe.build(|_| true), &compute, &x, BatchMode::Dense).0;
     let lost = |selector: Selector| {
-        let mut ffn = recipe.build(|_| true).by_columns().unwrap();
+        let mut ffn = recipe.by_columns();
         ffn.set_selector(selector).unwrap();
         let (out, counts) = run(&ffn, &compute, &x, BatchMode::Dense);
         assert_eq!(counts.down as usize, NEURONS / 2);
@@ -217,7 +225,7 @@ fn above_the_crossover_everything_is_computed_and_the_result_is_the_same() {
     let compute = Compute::new(2);
     let recipe = Recipe { format: BlockFormat::Q4_1, kind: KINDS[4], seed: 6 };
     let x = input(&compute, 1, 1);
-    let mut ffn = recipe.build(|_| true).by_columns().unwrap();
+    let mut ffn = recipe.by_columns();
     ffn.set_selector(Selector::ExactZero).unwrap();
     let (skipping, some) = run(&ffn, &compute, &x, BatchMode::Dense);
     ffn.set_crossover(Crossover { rows: 0.0, down: 0.0 });
@@ -232,7 +240,7 @@ fn bad_numbers_show_and_never_choose_a_neuron_that_is_not_there() {
     let compute = Compute::new(1);
     for kind in KINDS {
         let recipe = Recipe { format: BlockFormat::Q4_0, kind, seed: 8 };
-        let mut ffn = recipe.build(|_| true).by_columns().unwrap();
+        let mut ffn = recipe.by_columns();
         let selector = match kind {
             Kind::Gated(..) => Selector::Gate { gate: vec![0.1; NEURONS], hidden: Some(vec![0.1; NEURONS]) },
             Kind::Plain(_) => Selector::Intermediate { hidden: vec![0.1; NEURONS] },

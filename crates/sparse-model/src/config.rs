@@ -1,5 +1,6 @@
 //! The llama architecture's numbers, read from GGUF metadata.
 
+use sparse_core::ActivationType;
 use sparse_gguf::Metadata;
 
 use crate::Error;
@@ -24,6 +25,11 @@ pub struct LlamaConfig {
     pub kv_heads: usize,
     /// Values per head.
     pub head_dim: usize,
+    /// Function on the gate of the feed-forward layers: SiLU unless the file says otherwise in
+    /// `llama.hidden_activation`.
+    pub activation: ActivationType,
+    /// Function on their `up`: the identity but for dReLU.
+    pub up_activation: ActivationType,
     /// Longest context the model was trained on, in tokens.
     pub context: usize,
     /// Epsilon of the RMS norms.
@@ -77,7 +83,10 @@ impl LlamaConfig {
             return Err(Error::metadata("llama.attention.layer_norm_rms_epsilon", problem));
         }
         let context = positive("llama.context_length")?;
+        let (activation, up_activation) = activations(meta)?;
         Ok(Self {
+            activation,
+            up_activation,
             layers: positive("llama.block_count")?,
             embedding,
             feed_forward: positive("llama.feed_forward_length")?,
@@ -92,5 +101,18 @@ impl LlamaConfig {
                 .unwrap_or(1.0 / (head_dim as f32).sqrt()),
             rope: RopeConfig::from_metadata(meta, head_dim, context)?,
         })
+    }
+}
+
+/// The functions on gate and up.
+fn activations(meta: &Metadata) -> Result<(ActivationType, ActivationType), Error> {
+    const KEY: &str = "llama.hidden_activation";
+    match meta.opt_string(KEY)? {
+        None => Ok((ActivationType::Silu, ActivationType::Identity)),
+        Some("drelu") => Ok((ActivationType::Relu, ActivationType::Relu)),
+        Some(name) => match ActivationType::by_name(name) {
+            Some(activation) => Ok((activation, ActivationType::Identity)),
+            None => Err(Error::metadata(KEY, format!("names an unknown function \"{name}\""))),
+        },
     }
 }

@@ -46,6 +46,9 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// Weights or selectors of a feed-forward layer do not fit together.
+    #[error(transparent)]
+    Ffn(#[from] sparse_core::Error),
     /// The tokenizer in the file cannot be used.
     #[error(transparent)]
     Tokenizer(#[from] crate::tokenizer::TokenizerError),

@@ -5,12 +5,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use sparse_core::{Activations, Compute};
-use sparse_simd::{Activation, MatMut};
+use sparse_core::{Activations, BatchMode, FfnCounts, FfnScratch};
+use sparse_simd::MatMut;
 
 use crate::attention::{Group, Scratch};
 use crate::kv_cache::KvCache;
-use crate::weights::{Layer, Linear};
+use crate::weights::Layer;
 use crate::{Error, Model};
 
 /// Tokens computed at a time: enough to read each weight once for many tokens, few enough for small buffers.
@@ -35,9 +35,6 @@ pub struct Session {
     value: Vec<f32>,
     /// Output of the attention heads.
     attended: Activations,
-    up: Vec<f32>,
-    /// Gate, then neuron values: input of the down projection.
-    hidden: Activations,
     /// Output of attention or FFN, to be added to the residual.
     delta: Vec<f32>,
     /// Cosine and sine per token and rotary pair.
@@ -46,6 +43,9 @@ pub struct Session {
     group: Group,
     /// Buffers of attention, one per thread.
     scratch: Vec<Scratch>,
+    ffn_scratch: FfnScratch,
+    ffn_counts: Vec<FfnCounts>,
+    batch_mode: BatchMode,
     logits: Vec<f32>,
 }
 
@@ -72,13 +72,14 @@ impl Session {
             key: vec![0.0; batch * kv_width],
             value: vec![0.0; batch * kv_width],
             attended: Activations::with_capacity(batch, q_width),
-            up: vec![0.0; batch * c.feed_forward],
-            hidden: Activations::with_capacity(batch, c.feed_forward),
             delta: vec![0.0; batch * c.embedding],
             cos: vec![0.0; batch * c.rope.dims / 2],
             sin: vec![0.0; batch * c.rope.dims / 2],
             scratch: (0..threads).map(|_| group.scratch(batch, context)).collect(),
             group,
+            ffn_scratch: FfnScratch::new(batch, model.ffns()),
+            ffn_counts: vec![FfnCounts::default(); c.layers],
+            batch_mode: BatchMode::default(),
             logits: vec![0.0; MAX_LOGITS.min(batch) * model.vocab_len()],
             model: Arc::clone(model),
         })
@@ -104,6 +105,22 @@ impl Session {
         self.position = self.position.min(position);
     }
 
+    /// What batches of several tokens do in the feed-forward layers.
+    pub fn set_batch_mode(&mut self, mode: BatchMode) {
+        self.batch_mode = mode;
+    }
+
+    /// What the feed-forward layer of each model layer has computed for tokens that had an active set of their own: those
+    /// of single-token calls, and all in [`BatchMode::Masked`].
+    pub fn ffn_counts(&self) -> &[FfnCounts] {
+        &self.ffn_counts
+    }
+
+    /// Starts counting anew.
+    pub fn reset_ffn_counts(&mut self) {
+        self.ffn_counts.fill(FfnCounts::default());
+    }
+
     /// Appends `tokens` to the sequence and returns the logits after the last of them (one per vocabulary
     /// entry). Several tokens at once are much faster than one by one.
     ///
@@ -113,7 +130,7 @@ impl Session {
     pub fn forward(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
         self.check(tokens)?;
         for batch in tokens.chunks(MAX_BATCH) {
-            self.transform(batch);
+            self.transform(batch, &mut |_, _| {});
         }
         let last = (tokens.len() - 1) % MAX_BATCH;
         self.head(last..last + 1);
@@ -127,7 +144,7 @@ impl Session {
         self.check(tokens)?;
         let vocab = self.model.vocab_len();
         for (b, batch) in tokens.chunks(MAX_BATCH).enumerate() {
-            self.transform(batch);
+            self.transform(batch, &mut |_, _| {});
             for start in (0..batch.len()).step_by(MAX_LOGITS) {
                 let part = start..(start + MAX_LOGITS).min(batch.len());
                 self.head(part.clone());
@@ -136,6 +153,23 @@ impl Session {
                     each(b * MAX_BATCH + t, logits);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Appends `tokens` to the sequence and calls `watch(layer, x)` with what each layer's feed-forward part is given, a
+    /// vector per token, in batches. For calibration.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), but for the logits, which are not computed.
+    pub fn watch_ffn_inputs(
+        &mut self,
+        tokens: &[u32],
+        mut watch: impl FnMut(usize, &Activations),
+    ) -> Result<(), Error> {
+        self.check(tokens)?;
+        for batch in tokens.chunks(MAX_BATCH) {
+            self.transform(batch, &mut watch);
         }
         Ok(())
     }
@@ -156,7 +190,7 @@ impl Session {
     }
 
     /// Runs a batch through all layers; the result is in `residual`.
-    fn transform(&mut self, tokens: &[u32]) {
+    fn transform(&mut self, tokens: &[u32], watch: &mut dyn FnMut(usize, &Activations)) {
         let model = Arc::clone(&self.model);
         let n = tokens.len();
         let width = model.config().embedding;
@@ -165,19 +199,26 @@ impl Session {
         }
         self.prepare_rope(&model, n);
         self.attended.resize(n);
-        self.hidden.resize(n);
         for (i, layer) in model.weights().layers.iter().enumerate() {
-            self.layer(&model, i, layer, n);
+            self.layer(&model, i, layer, n, watch);
         }
         self.position += n;
     }
 
-    fn layer(&mut self, model: &Model, i: usize, layer: &Layer, n: usize) {
+    fn layer(
+        &mut self,
+        model: &Model,
+        i: usize,
+        layer: &Layer,
+        n: usize,
+        watch: &mut dyn FnMut(usize, &Activations),
+    ) {
         self.norm(model, &layer.attention_norm, 0..n);
         self.attention(model, i, layer, n);
         self.add_delta(model, n);
         self.norm(model, &layer.ffn_norm, 0..n);
-        self.feed_forward(model, layer, n);
+        watch(i, &self.normed);
+        self.feed_forward(model, i, layer, n);
         self.add_delta(model, n);
     }
 
@@ -199,9 +240,9 @@ impl Session {
         let compute = model.compute();
         let k = compute.kernels;
         let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        linear(compute, &layer.query, &self.normed, &mut self.query[..n * q_width]);
-        linear(compute, &layer.key, &self.normed, &mut self.key[..n * kv_width]);
-        linear(compute, &layer.value, &self.normed, &mut self.value[..n * kv_width]);
+        layer.query.forward(compute, &self.normed, &mut self.query[..n * q_width]);
+        layer.key.forward(compute, &self.normed, &mut self.key[..n * kv_width]);
+        layer.value.forward(compute, &self.normed, &mut self.value[..n * kv_width]);
 
         let pairs = c.rope.dims / 2;
         for t in 0..n {
@@ -229,19 +270,17 @@ impl Session {
             group.attend(k, cache.rows(i, head, seen.end), seen, queries, scratch, &mut out);
         });
         self.attended.quantise(k);
-        linear(compute, &layer.attention_output, &self.attended, &mut self.delta[..n * c.embedding]);
+        layer.attention_output.forward(compute, &self.attended, &mut self.delta[..n * c.embedding]);
     }
 
-    /// `delta = down(silu(gate(normed)) * up(normed))`.
-    fn feed_forward(&mut self, model: &Model, layer: &Layer, n: usize) {
-        let c = model.config();
-        let compute = model.compute();
-        let up = &mut self.up[..n * c.feed_forward];
-        linear(compute, &layer.gate, &self.normed, self.hidden.x_mut());
-        linear(compute, &layer.up, &self.normed, up);
-        compute.kernels.activate_mul(Activation::Silu, self.hidden.x_mut(), up);
-        self.hidden.quantise(compute.kernels);
-        linear(compute, &layer.down, &self.hidden, &mut self.delta[..n * c.embedding]);
+    /// `delta = ffn(normed)`, that is `down(act(gate(normed)) * up(normed))`, of the neurons that matter.
+    fn feed_forward(&mut self, model: &Model, i: usize, layer: &Layer, n: usize) {
+        let out = &mut self.delta[..n * model.config().embedding];
+        let mode = self.batch_mode;
+        let counts = layer.ffn.forward(model.compute(), &self.normed, mode, &mut self.ffn_scratch, out);
+        if n == 1 || mode == BatchMode::Masked {
+            self.ffn_counts[i] += counts;
+        }
     }
 
     fn add_delta(&mut self, model: &Model, n: usize) {
@@ -268,16 +307,6 @@ impl Session {
                 self.cos[t * pairs + i] = cos * magnitude;
                 self.sin[t * pairs + i] = sin * magnitude;
             }
-        }
-    }
-}
-
-/// `out = x W^T + b` for every token.
-fn linear(compute: &Compute, linear: &Linear, x: &Activations, out: &mut [f32]) {
-    linear.weight.matmul(compute, x, out);
-    if let Some(bias) = &linear.bias {
-        for y in out.chunks_mut(bias.len()) {
-            compute.kernels.add(y, bias);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sparse_core::Compute;
+use sparse_core::{Compute, SparseFfn};
 use sparse_gguf::Gguf;
 
 use crate::chat::ChatTemplate;
@@ -90,12 +90,22 @@ impl Model {
         &self.compute
     }
 
-    /// Weight bytes that decoding one token reads, the whole head included, KV cache not.
+    /// The feed-forward parts of all layers.
+    pub fn ffns(&self) -> impl ExactSizeIterator<Item = &SparseFfn> {
+        self.weights.layers.iter().map(|l| &l.ffn)
+    }
+
+    /// The feed-forward parts of all layers, to be given selectors. Sessions must be made anew afterwards.
+    pub fn ffns_mut(&mut self) -> impl ExactSizeIterator<Item = &mut SparseFfn> {
+        self.weights.layers.iter_mut().map(|l| &mut l.ffn)
+    }
+
+    /// Weight bytes that decoding one token reads if no neuron is skipped, the whole head included, KV cache not.
     pub fn bytes_per_token(&self) -> usize {
         let w = &self.weights;
-        let layers = w.layers.iter().flat_map(|l| {
-            [&l.query, &l.key, &l.value, &l.attention_output, &l.gate, &l.up, &l.down]
-                .map(|l| l.weight.bytes())
+        let layers = w.layers.iter().map(|l| {
+            let attention = [&l.query, &l.key, &l.value, &l.attention_output].map(|l| l.weight().bytes());
+            attention.into_iter().sum::<usize>() + l.ffn.bytes()
         });
         layers.sum::<usize>() + w.head().bytes()
     }

@@ -3,17 +3,10 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use sparse_core::{Matrix, Storage};
+use sparse_core::{Down, Linear, Matrix, SparseFfn, Storage};
 use sparse_gguf::{Gguf, TensorInfo};
 
 use crate::{Error, LlamaConfig};
-
-/// A matrix and the bias added to its product.
-#[derive(Debug)]
-pub(crate) struct Linear {
-    pub(crate) weight: Matrix,
-    pub(crate) bias: Option<Vec<f32>>,
-}
 
 /// Tensors of one layer.
 #[derive(Debug)]
@@ -24,9 +17,7 @@ pub(crate) struct Layer {
     pub(crate) value: Linear,
     pub(crate) attention_output: Linear,
     pub(crate) ffn_norm: Vec<f32>,
-    pub(crate) gate: Linear,
-    pub(crate) up: Linear,
-    pub(crate) down: Linear,
+    pub(crate) ffn: SparseFfn,
 }
 
 /// All tensors of a model.
@@ -45,7 +36,7 @@ impl Weights {
     /// Takes the tensors that `config` implies; every tensor of the file must be one of them.
     pub(crate) fn load(gguf: &Gguf, config: &LlamaConfig, vocab: usize) -> Result<Self, Error> {
         let file = Source { gguf, used: RefCell::default() };
-        let (width, hidden) = (config.embedding, config.feed_forward);
+        let width = config.embedding;
         let (q_width, kv_width) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         // Files may state any number of layers; stop at the first that is not there.
         let mut layers = Vec::new();
@@ -59,9 +50,7 @@ impl Weights {
                 value: linear("attn_v", kv_width, width)?,
                 attention_output: linear("attn_output", width, q_width)?,
                 ffn_norm: norm("ffn_norm")?,
-                gate: linear("ffn_gate", hidden, width)?,
-                up: linear("ffn_up", hidden, width)?,
-                down: linear("ffn_down", width, hidden)?,
+                ffn: file.ffn(i, config)?,
             });
         }
         let rope_divisors = file.optional("rope_freqs.weight").map(|_| {
@@ -128,11 +117,33 @@ impl<'a> Source<'a> {
         }
     }
 
+    fn optional_vector(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>, Error> {
+        self.optional(name).map(|_| self.vector(name, len)).transpose()
+    }
+
     fn linear(&self, name: &str, rows: usize, cols: usize) -> Result<Linear, Error> {
-        let bias = format!("{name}.bias");
-        Ok(Linear {
-            weight: self.matrix(&format!("{name}.weight"), rows, cols)?,
-            bias: self.optional(&bias).map(|_| self.vector(&bias, rows)).transpose()?,
+        let weight = self.matrix(&format!("{name}.weight"), rows, cols)?;
+        let bias = self.optional_vector(&format!("{name}.bias"), rows)?;
+        Ok(Linear::new(weight, bias)?)
+    }
+
+    /// The feed-forward part of layer `i`. A file made for skipping neurons has `ffn_down_t`, a row per neuron, in place
+    /// of `ffn_down` (the name is PowerInfer's).
+    fn ffn(&self, i: usize, config: &LlamaConfig) -> Result<SparseFfn, Error> {
+        let (width, hidden) = (config.embedding, config.feed_forward);
+        let name = |part: &str| format!("blk.{i}.{part}");
+        let gate = self.linear(&name("ffn_gate"), hidden, width)?;
+        let up = self.linear(&name("ffn_up"), hidden, width)?;
+        let transposed = name("ffn_down_t.weight");
+        let down = match self.optional(&transposed) {
+            Some(_) => Down::Neurons(self.matrix(&transposed, hidden, width)?),
+            None => Down::Rows(self.matrix(&name("ffn_down.weight"), width, hidden)?),
+        };
+        let ffn = SparseFfn::gated(gate, up, down, config.activation)?;
+        let ffn = ffn.with_up_activation(config.up_activation);
+        Ok(match self.optional_vector(&name("ffn_down.bias"), width)? {
+            Some(bias) => ffn.with_down_bias(bias)?,
+            None => ffn,
         })
     }
 

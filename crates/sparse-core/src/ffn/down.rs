@@ -1,6 +1,6 @@
 //! The down projection, in the storage that skipping wants.
 
-use crate::{Activations, ColumnMatrix, Compute, Error, Matrix};
+use crate::{Activations, ColumnMatrix, Compute, Matrix};
 
 /// The weights that turn neurons into outputs. Neuron j is column j of the down projection.
 #[derive(Debug)]
@@ -48,17 +48,6 @@ impl Down {
             Self::Rows(w) => w.bytes(),
             Self::Columns(w) => w.bytes_of(active),
             Self::Neurons(w) => active.len() * w.row_bytes(),
-        }
-    }
-
-    /// The same weights sorted by columns, if they were rows.
-    ///
-    /// # Errors
-    /// If they are too many to address.
-    pub fn by_columns(self) -> Result<Self, Error> {
-        match self {
-            Self::Rows(w) => Ok(Self::Columns(ColumnMatrix::from_rows(&w)?)),
-            other => Ok(other),
         }
     }
 
