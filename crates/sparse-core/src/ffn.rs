@@ -11,6 +11,8 @@ mod activation;
 mod down;
 mod predictor;
 mod selector;
+#[cfg(feature = "std")]
+mod times;
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -23,6 +25,8 @@ use down::scatter;
 pub use predictor::LowRankPredictor;
 use selector::gather;
 pub use selector::{Rule, Selector, SparsityConfig};
+#[cfg(feature = "std")]
+pub use times::FfnTimes;
 
 use crate::error::same_len;
 use crate::linear::add_bias;

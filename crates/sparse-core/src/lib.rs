@@ -9,6 +9,8 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
 
 mod activations;
 #[cfg(feature = "std")]
@@ -25,6 +27,8 @@ pub use activations::Activations;
 pub use bandwidth::ReadBandwidth;
 pub use columns::ColumnMatrix;
 pub use error::Error;
+#[cfg(feature = "std")]
+pub use ffn::FfnTimes;
 pub use ffn::{
     ActivationType, BatchMode, Crossover, Down, FfnCounts, FfnScratch, LowRankPredictor, Rule, Selector,
     SparseFfn, SparsityConfig,

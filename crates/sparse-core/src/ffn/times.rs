@@ -1,0 +1,183 @@
+//! How long computing some neurons takes on this machine.
+
+use std::time::Instant;
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::{Crossover, Down, SparseFfn};
+use crate::{Activations, Compute, Linear};
+
+/// Densities that are timed, beside computing everything.
+const DENSITIES: [f32; 9] = [0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9];
+
+/// Seconds that parts of a feed-forward layer take for one token, by the density of random active sets.
+///
+/// Layers take turns, so that weights come from where they come from in a real model: from memory unless all of them
+/// fit the caches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FfnTimes {
+    /// Of some rows of `up` (or gate): one value per density of [`densities`](Self::densities).
+    pub rows: Vec<f64>,
+    /// Of some columns of `down`.
+    pub down: Vec<f64>,
+    /// Of all rows.
+    pub dense_rows: f64,
+    /// Of all columns.
+    pub dense_down: f64,
+}
+
+impl FfnTimes {
+    /// Times layers of one shape for `rounds` rounds; medians count. `down` must be stored so that skipping saves bytes.
+    pub fn measure(compute: &Compute, ffns: &[&SparseFfn], rounds: usize) -> Self {
+        let mut samples = vec![[Vec::new(), Vec::new()]; DENSITIES.len() + 1];
+        for round in 0..rounds {
+            // Each layer is as good as the next; every density meets another one in every round.
+            for (i, samples) in samples.iter_mut().enumerate() {
+                let Some(ffn) = ffns.get((i + round * 7) % ffns.len().max(1)) else { continue };
+                let mut bench = Bench::new(compute, ffn, (i + round * DENSITIES.len()) as u32);
+                let density = DENSITIES.get(i).copied();
+                samples[0].push(bench.rows(&ffn.up, density));
+                samples[1].push(bench.down(&ffn.down, density));
+            }
+        }
+        let median = |i: usize, part: usize| {
+            let mut sorted = samples[i][part].clone();
+            sorted.sort_by(f64::total_cmp);
+            sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+        };
+        let curve = |part| (0..DENSITIES.len()).map(|i| median(i, part)).collect();
+        let dense = |part| median(DENSITIES.len(), part);
+        Self { rows: curve(0), down: curve(1), dense_rows: dense(0), dense_down: dense(1) }
+    }
+
+    /// The densities of the curves.
+    pub fn densities() -> &'static [f32] {
+        &DENSITIES
+    }
+
+    /// The densities up to which skipping is faster.
+    pub fn crossover(&self) -> Crossover {
+        let last = |curve: &[f64], dense: f64| {
+            let faster = curve.iter().take_while(|t| **t < dense).count();
+            if faster == 0 { 0.0 } else { DENSITIES[faster - 1] }
+        };
+        Crossover { rows: last(&self.rows, self.dense_rows), down: last(&self.down, self.dense_down) }
+    }
+
+    /// Seconds of some rows at this density: of all of them where that is faster.
+    pub fn rows_at(&self, density: f32) -> f64 {
+        at(&self.rows, self.dense_rows, density)
+    }
+
+    /// Seconds of some columns of `down` at this density.
+    pub fn down_at(&self, density: f32) -> f64 {
+        at(&self.down, self.dense_down, density)
+    }
+}
+
+/// Interpolated linearly, from nothing at 0.
+fn at(curve: &[f64], dense: f64, density: f32) -> f64 {
+    let points = DENSITIES.iter().zip(curve).map(|(d, t)| (f64::from(*d), *t));
+    let (mut before, density) = ((0.0, 0.0), f64::from(density));
+    for point in points.chain([(1.0, dense)]) {
+        if density <= point.0 {
+            let share = (density - before.0) / (point.0 - before.0);
+            return (before.1 + share * (point.1 - before.1)).min(dense);
+        }
+        before = point;
+    }
+    dense
+}
+
+/// One layer with a random input and a random active set.
+struct Bench<'a> {
+    compute: &'a Compute,
+    x: Activations,
+    hidden: Activations,
+    seed: u32,
+    out: Vec<f32>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(compute: &'a Compute, ffn: &SparseFfn, seed: u32) -> Self {
+        let one = |cols| {
+            let mut x = Activations::with_capacity(1, cols);
+            x.resize(1);
+            x.x_mut().iter_mut().enumerate().for_each(|(i, x)| *x = (i % 13) as f32 - 6.0);
+            x.quantise(compute.kernels);
+            x
+        };
+        let out = vec![0.0; ffn.neurons().max(ffn.outputs())];
+        Self { compute, x: one(ffn.inputs()), hidden: one(ffn.neurons()), seed, out }
+    }
+
+    fn active(&self, neurons: usize, density: f32) -> Vec<u32> {
+        let bound = (f64::from(density) * 4_294_967_296.0) as u64;
+        (0..neurons as u32).filter(|j| u64::from(scramble(*j ^ self.seed.rotate_left(16))) < bound).collect()
+    }
+
+    fn rows(&mut self, linear: &Linear, density: Option<f32>) -> f64 {
+        let active = density.map(|d| self.active(linear.weight().rows(), d));
+        let start = Instant::now();
+        match &active {
+            None => linear.forward(self.compute, &self.x, &mut self.out[..linear.weight().rows()]),
+            Some(active) => {
+                linear.forward_rows(self.compute, active, &self.x, &mut self.out[..active.len()]);
+            }
+        }
+        start.elapsed().as_secs_f64()
+    }
+
+    fn down(&mut self, down: &Down, density: Option<f32>) -> f64 {
+        let active = density.map(|d| self.active(down.neurons(), d));
+        let out = &mut self.out[..down.outputs()];
+        let start = Instant::now();
+        match &active {
+            None => down.forward(self.compute, &self.hidden, out),
+            Some(active) => {
+                let values = vec![1.0; active.len()];
+                let all = down.neurons();
+                down.forward_active(self.compute, active, &values, all, &mut self.hidden, out);
+            }
+        }
+        start.elapsed().as_secs_f64()
+    }
+}
+
+/// A number that looks random (the finaliser of MurmurHash3, which is a bijection).
+fn scramble(mut x: u32) -> u32 {
+    x ^= x >> 16;
+    x = x.wrapping_mul(0x85eb_ca6b);
+    x ^= x >> 13;
+    x = x.wrapping_mul(0xc2b2_ae35);
+    x ^ (x >> 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_are_interpolated_and_end_at_dense() {
+        let line = |slope: f32| DENSITIES.iter().map(|d| f64::from(slope * d)).collect::<Vec<_>>();
+        let times = FfnTimes { rows: line(1.0), down: line(2.0), dense_rows: 1.0, dense_down: 1.0 };
+        assert!((times.rows_at(0.5) - 0.5).abs() < 1e-6);
+        assert!((times.rows_at(0.01) - 0.01).abs() < 1e-6);
+        assert!((times.down_at(0.25) - 0.5).abs() < 1e-6);
+        assert_eq!((times.rows_at(1.0), times.down_at(0.7)), (1.0, 1.0));
+        assert_eq!(times.crossover(), Crossover { rows: 0.9, down: 0.45 });
+    }
+
+    #[test]
+    fn random_sets_have_the_density_asked_for() {
+        let compute = Compute::new(1);
+        let x = || Activations::with_capacity(1, 32);
+        for seed in [0, 1, 77] {
+            let bench = Bench { compute: &compute, x: x(), hidden: x(), seed, out: Vec::new() };
+            let share = |d| bench.active(10_000, d).len() as f32 / 1e4;
+            assert_eq!(share(0.0), 0.0);
+            assert!((share(0.3) - 0.3).abs() < 0.03, "{}", share(0.3));
+        }
+    }
+}
