@@ -26,6 +26,15 @@ impl ColumnMatrix {
         Ok(Self { layout, storage: Storage::Owned(bytes) })
     }
 
+    /// The matrix that this was made from.
+    pub fn to_rows(&self) -> Matrix {
+        let format = self.format();
+        let row_bytes = self.cols() / format.block_len() * format.block_bytes();
+        let mut bytes = vec![0; self.rows() * row_bytes];
+        self.as_columns().restore(&mut bytes);
+        Matrix::new(format, self.cols(), Storage::Owned(bytes)).expect("the shape it had")
+    }
+
     /// The block format that the weights came in.
     pub fn format(&self) -> BlockFormat {
         self.layout.format()

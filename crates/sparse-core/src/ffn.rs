@@ -9,7 +9,10 @@
 
 mod activation;
 mod down;
+#[cfg(feature = "fit")]
+mod fit;
 mod predictor;
+mod quality;
 mod selector;
 #[cfg(feature = "std")]
 mod times;
@@ -22,7 +25,10 @@ pub use activation::ActivationType;
 use activation::multiply;
 pub use down::Down;
 use down::scatter;
+#[cfg(feature = "fit")]
+pub use fit::{PredictorFactors, PredictorFit};
 pub use predictor::LowRankPredictor;
+pub use quality::SelectorQuality;
 use selector::gather;
 pub use selector::{Rule, Selector, SparsityConfig};
 #[cfg(feature = "std")]

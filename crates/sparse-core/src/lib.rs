@@ -31,8 +31,10 @@ pub use error::Error;
 pub use ffn::FfnTimes;
 pub use ffn::{
     ActivationType, BatchMode, Crossover, Down, FfnCounts, FfnScratch, LowRankPredictor, Rule, Selector,
-    SparseFfn, SparsityConfig,
+    SelectorQuality, SparseFfn, SparsityConfig,
 };
+#[cfg(feature = "fit")]
+pub use ffn::{PredictorFactors, PredictorFit};
 pub use linear::Linear;
 pub use matrix::{Matrix, Storage};
 pub use pool::Pool;

@@ -16,6 +16,7 @@ use crate::{Activations, Compute};
 const GRAIN_ROWS: usize = 32;
 
 /// Where the bytes of a matrix live.
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum Storage {
     /// In memory of its own.
@@ -53,7 +54,7 @@ impl fmt::Debug for Storage {
 }
 
 /// A weight matrix `[rows x cols]`; row `r` holds the weights of output `r`, contiguous, in blocks of `format`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Matrix {
     format: BlockFormat,
     cols: usize,
@@ -83,6 +84,11 @@ impl Matrix {
     /// Values per row: inputs.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// The bytes.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// Bytes of one row.

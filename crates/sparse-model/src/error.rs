@@ -49,6 +49,17 @@ pub enum Error {
     /// Weights or selectors of a feed-forward layer do not fit together.
     #[error(transparent)]
     Ffn(#[from] sparse_core::Error),
+    /// A sidecar for another model.
+    #[error(
+        "the sidecar was made for another model file (fingerprint {}.., this model's is {}..); calibrate this one",
+        .expected.get(..12).unwrap_or(.expected), .found.get(..12).unwrap_or(.found)
+    )]
+    Sidecar {
+        /// Fingerprint in the sidecar.
+        expected: String,
+        /// The model's.
+        found: String,
+    },
     /// The tokenizer in the file cannot be used.
     #[error(transparent)]
     Tokenizer(#[from] crate::tokenizer::TokenizerError),

@@ -18,6 +18,7 @@
 //! ```
 
 pub mod chat;
+pub mod sidecar;
 pub mod tokenizer;
 
 mod attention;
@@ -40,3 +41,4 @@ pub use model::Model;
 pub use perplexity::{Perplexity, perplexity};
 pub use rope::{RopeConfig, RopeScaling};
 pub use sampler::{Sampler, SamplerConfig};
+pub use sidecar::Sidecar;

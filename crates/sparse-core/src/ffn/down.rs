@@ -1,5 +1,8 @@
 //! The down projection, in the storage that skipping wants.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use crate::{Activations, ColumnMatrix, Compute, Matrix};
 
 /// The weights that turn neurons into outputs. Neuron j is column j of the down projection.
@@ -51,6 +54,23 @@ impl Down {
         }
     }
 
+    /// The Euclidean norm of every neuron's column: how much of its value gets into the output.
+    pub fn norms(&self) -> Vec<f32> {
+        let mut squares = vec![0.0; self.neurons()];
+        match self {
+            Self::Neurons(w) => {
+                let mut row = vec![0.0; w.cols()];
+                for (j, square) in squares.iter_mut().enumerate() {
+                    w.decode_row(j, &mut row);
+                    *square = row.iter().map(|v| v * v).sum();
+                }
+            }
+            Self::Rows(w) => add_squares(w, &mut squares),
+            Self::Columns(w) => add_squares(&w.to_rows(), &mut squares),
+        }
+        squares.iter().map(|s| libm::sqrtf(*s)).collect()
+    }
+
     /// `out = down(hidden)` for every token; `hidden` must be quantised.
     pub(super) fn forward(&self, compute: &Compute, hidden: &Activations, out: &mut [f32]) {
         match self {
@@ -88,6 +108,15 @@ impl Down {
                 self.bytes()
             }
         }
+    }
+}
+
+/// Adds the square of every value to that of its column.
+fn add_squares(w: &Matrix, squares: &mut [f32]) {
+    let mut row = vec![0.0; w.cols()];
+    for r in 0..w.rows() {
+        w.decode_row(r, &mut row);
+        squares.iter_mut().zip(&row).for_each(|(s, v)| *s += v * v);
     }
 }
 

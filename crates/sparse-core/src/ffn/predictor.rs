@@ -10,7 +10,7 @@ use crate::{Activations, Compute, Error, Matrix};
 ///
 /// The factors are stored the way they are multiplied: P as `[r x d]` and Q as `[hidden x r]`, in f32 or in any other
 /// block format. A score is the logit of "this neuron is active" if the predictor was fitted to that.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LowRankPredictor {
     p: Matrix,
     q: Matrix,

@@ -9,7 +9,7 @@ use crate::{Error, LowRankPredictor};
 ///
 /// Whatever the selector, neurons whose activation is exactly zero are left out from where that is known: they
 /// contribute nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Selector {
     /// Nothing: all neurons are computed.

@@ -1,0 +1,105 @@
+//! The predictor on a layer that can be predicted, and on one that cannot.
+
+use sparse_core::{Activations, Compute, LowRankPredictor, PredictorFit, SelectorQuality};
+use sparse_simd::BlockFormat;
+use sparse_testdata::Weights;
+
+const INPUTS: usize = 64;
+const NEURONS: usize = 256;
+
+/// Nearly normal numbers; `stream` tells calls apart.
+fn normals(n: usize, stream: u64) -> Vec<f32> {
+    let mut bytes = vec![0; 4 * n];
+    Weights::new(BlockFormat::F32, 0.0, 1.0, 7, stream).fill(&mut bytes);
+    let mut values = vec![0.0; n];
+    BlockFormat::F32.decode(&bytes, &mut values).unwrap();
+    values
+}
+
+/// Samples of a ReLU layer whose gate has the rank `rank` but for `noise`, and a bias that leaves most neurons idle:
+/// inputs, and gates before the activation.
+fn layer(rank: usize, noise: f32, tokens: usize) -> (Vec<f32>, Vec<f32>) {
+    let (a, b) = (normals(NEURONS * rank, 1), normals(rank * INPUTS, 2));
+    let noises = normals(NEURONS * INPUTS, 3);
+    let gate: Vec<f32> = (0..NEURONS * INPUTS)
+        .map(|i| {
+            let (j, c) = (i / INPUTS, i % INPUTS);
+            let low: f32 = (0..rank).map(|k| a[j * rank + k] * b[k * INPUTS + c]).sum();
+            low / (rank as f32).sqrt() + noise * noises[i]
+        })
+        .collect();
+    let x: Vec<f32> = normals(tokens * INPUTS, 4).iter().map(|x| x + 0.5).collect();
+    let gates = x
+        .chunks(INPUTS)
+        .flat_map(|x| {
+            gate.chunks(INPUTS).map(move |g| g.iter().zip(x).map(|(g, x)| g * x).sum::<f32>() - 9.0)
+        })
+        .collect();
+    (x, gates)
+}
+
+fn quality(predictor: &LowRankPredictor, x: &[f32], gates: &[f32], threshold: f32) -> SelectorQuality {
+    let compute = Compute::new(1);
+    let mut input = Activations::with_capacity(x.len() / INPUTS, INPUTS);
+    input.resize(x.len() / INPUTS);
+    input.x_mut().copy_from_slice(x);
+    input.quantise(compute.kernels);
+    let mut projected = Activations::with_capacity(x.len() / INPUTS, predictor.rank());
+    let mut scores = vec![0.0; gates.len()];
+    predictor.scores(&compute, &input, &mut projected, &mut scores);
+    let mut quality = SelectorQuality::default();
+    scores.iter().zip(gates).for_each(|(s, g)| quality.add(*s > threshold, *g > 0.0, g.max(0.0)));
+    quality
+}
+
+#[test]
+fn a_layer_of_low_rank_is_predicted_and_one_of_full_rank_is_not() {
+    let tokens = 3000;
+    let fitted = 2000;
+    let measure = |rank: usize, noise: f32, fit_rank: usize, steps: usize| {
+        let (x, gates) = layer(rank, noise, tokens);
+        let active: Vec<bool> = gates[..fitted * NEURONS].iter().map(|g| *g > 0.0).collect();
+        let fit = PredictorFit::new(&x[..fitted * INPUTS], INPUTS, &active, NEURONS).unwrap();
+        let predictor = fit.factors(fit_rank, steps).predictor().unwrap();
+        quality(&predictor, &x[fitted * INPUTS..], &gates[fitted * NEURONS..], -1.0)
+    };
+    let enough = measure(8, 0.05, 8, 200);
+    assert!(enough.recall() > 0.95 && enough.precision() > 0.6, "{enough:?}");
+    assert!(enough.kept_energy() > 0.99, "{enough:?}");
+    let too_low = measure(8, 0.05, 2, 200);
+    assert!(too_low.recall() < enough.recall() - 0.05 || too_low.precision() < 0.6, "{too_low:?}");
+    // Random gates of full rank have nothing for a low rank to find.
+    let random = measure(1, 10.0, 8, 200);
+    assert!(random.recall() < 0.9 || random.precision() < 0.5, "{random:?}");
+    // The gradient steps improve on the closed form: as many neurons found, fewer chosen.
+    let closed = measure(8, 0.05, 8, 0);
+    assert!(closed.recall() > 0.7, "{closed:?}");
+    let f1 = |q: &SelectorQuality| 2.0 * q.recall() * q.precision() / (q.recall() + q.precision());
+    assert!(f1(&enough) > f1(&closed), "closed form {closed:?}, refined {enough:?}");
+}
+
+#[test]
+fn samples_that_make_no_sense_are_refused() {
+    let fit =
+        |x: &[f32], active: &[bool]| PredictorFit::new(x, 4, active, 2).map(|_| ()).unwrap_err().to_string();
+    assert_eq!(fit(&[], &[]), "number of samples is 0, expected a finite number above zero");
+    assert_eq!(fit(&[0.0; 5], &[true; 2]), "inputs of the samples: expected 4, found 5");
+    assert_eq!(fit(&[0.0; 8], &[true; 3]), "neurons of the samples: expected 4, found 3");
+    let nan = [0.0, 1.0, f32::NAN, 2.0];
+    assert_eq!(fit(&nan, &[true; 2]), "input of a sample is NaN, expected a finite number above zero");
+}
+
+#[test]
+fn neurons_that_never_or_always_fire_and_constant_inputs_are_no_trouble() {
+    let x = [[1.0, 2.0, 0.0, 1.0], [1.0, -2.0, 0.0, 1.0]].concat().repeat(50);
+    let active: Vec<bool> = [true, false].repeat(100);
+    let factors = PredictorFit::new(&x, 4, &active, 2).unwrap().factors(3, 20);
+    assert_eq!((factors.rank, factors.p.len(), factors.q.len()), (3, 12, 6));
+    let finite = |v: &[f32]| v.iter().all(|v| v.is_finite());
+    assert!(finite(&factors.p) && finite(&factors.q) && finite(&factors.bias));
+    let score = |x: &[f32], j: usize| -> f32 {
+        let p = factors.p.chunks(4).map(|p| p.iter().zip(x).map(|(p, x)| p * x).sum::<f32>());
+        factors.q[j * 3..][..3].iter().zip(p).map(|(q, p)| q * p).sum::<f32>() + factors.bias[j]
+    };
+    assert!(score(&x[..4], 0) > 2.0 && score(&x[..4], 1) < -2.0);
+}
