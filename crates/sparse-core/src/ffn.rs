@@ -153,6 +153,12 @@ impl FfnScratch {
             values: vec![0.0; neurons],
         }
     }
+
+    /// What `down` was multiplied with in the last [`BatchMode::Masked`] batch, `[tokens x neurons]`: zero where a neuron
+    /// was not chosen.
+    pub fn hidden(&self) -> &[f32] {
+        self.hidden.x()
+    }
 }
 
 impl SparseFfn {
@@ -297,6 +303,24 @@ impl SparseFfn {
         };
         add_bias(compute, self.down_bias.as_deref(), out);
         counts
+    }
+
+    /// What all neurons make of every token of `x`: `act(gate x)` (or `act(up x)` where there is no gate) and what `down`
+    /// is to multiply, both `[tokens x neurons]`. For calibration.
+    ///
+    /// # Panics
+    /// If the shapes do not match.
+    pub fn neuron_values(&self, compute: &Compute, x: &Activations, gate: &mut [f32], hidden: &mut [f32]) {
+        let k = compute.kernels;
+        self.first().forward(compute, x, gate);
+        self.activation.apply(k, gate);
+        hidden.copy_from_slice(gate);
+        if self.gate.is_some() {
+            let mut up = vec![0.0; gate.len()];
+            self.up.forward(compute, x, &mut up);
+            self.up_activation.apply(k, &mut up);
+            multiply(hidden, &up);
+        }
     }
 
     fn dense(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch, out: &mut [f32]) -> FfnCounts {

@@ -38,7 +38,7 @@ pub use error::Error;
 pub use generate::{GenerateOptions, Generation, Stop, generate};
 pub use llama::Session;
 pub use model::Model;
-pub use perplexity::{Perplexity, perplexity};
+pub use perplexity::{Perplexity, negative_log_likelihood, perplexity};
 pub use rope::{RopeConfig, RopeScaling};
 pub use sampler::{Sampler, SamplerConfig};
 pub use sidecar::Sidecar;

@@ -88,8 +88,11 @@ pub fn perplexity(
     Ok(sums.result(total))
 }
 
-/// `-ln softmax(logits)[token]`.
-fn negative_log_likelihood(logits: &[f32], token: u32) -> f64 {
+/// `-ln softmax(logits)[token]`: how surprised a model is by `token`, in nats.
+///
+/// # Panics
+/// If there is no such token.
+pub fn negative_log_likelihood(logits: &[f32], token: u32) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|l| f64::from((l - max).exp())).sum();
     sum.ln() - f64::from(logits[token as usize] - max)

@@ -1,0 +1,162 @@
+//! Thresholds on the exact gate and on what the down projection multiplies.
+//!
+//! A neuron's share in the output is `|h_j|` times the norm of its column of `down`; before `up` is read, `|u_j|` is taken
+//! to be its mean. Layers differ in how much a lost share costs: the divergence that each causes alone, divided by the
+//! energy that it then lacks, scales its shares, so that one threshold serves all layers and gives each its own density.
+
+use std::sync::Arc;
+
+use sparse_core::Selector;
+use sparse_model::Model;
+
+use crate::Error;
+use crate::loss::Divergence;
+use crate::progress::{Progress, step};
+use crate::samples::Samples;
+use crate::search::{Family, equip};
+
+/// Tokens of a layer that thresholds are chosen by.
+const TOKENS: usize = 1024;
+/// Share of the neurons that is left out to see what that costs.
+const PROBE: f32 = 0.5;
+/// Most of `|h|` that the search leaves out.
+const MOST: f32 = 0.9;
+
+/// What the shares of a layer's neurons are made of.
+struct LayerShares {
+    /// Times `|act(gate)|`: the expected share.
+    by_gate: Vec<f32>,
+    /// Times `|h|`: the share.
+    by_hidden: Vec<f32>,
+}
+
+/// Shares of all layers on one scale.
+pub(crate) struct Shares {
+    layers: Vec<LayerShares>,
+    gated: bool,
+    /// Expected shares of sampled neurons, ascending.
+    gate: Vec<f32>,
+    /// Their shares, ascending.
+    hidden: Vec<f32>,
+}
+
+impl Shares {
+    pub(crate) fn new(
+        dense: &Arc<Model>,
+        sparse: &mut Arc<Model>,
+        samples: &[Samples],
+        divergence: &Divergence,
+        progress: &mut dyn Progress,
+    ) -> Result<Self, Error> {
+        let (mut layers, mut gate, mut hidden) = (Vec::new(), Vec::new(), Vec::new());
+        let gated = dense.ffns().all(|ffn| ffn.gate().is_some());
+        progress.begin("measuring how much each layer matters", samples.len());
+        for (i, (ffn, samples)) in dense.ffns().zip(samples).enumerate() {
+            let n = ffn.neurons();
+            let tokens = samples.tokens().min(TOKENS);
+            let values = samples.neurons(dense.compute(), ffn, 0..tokens);
+            let norms = ffn.down().norms();
+            // The mean of |h / act(gate)| is that of |u|, weighted by how much the gate lets through.
+            let mean =
+                |values: &[f32], j: usize| values.iter().skip(j).step_by(n).map(|v| v.abs()).sum::<f32>();
+            let up = |j| mean(&values.hidden, j) / mean(&values.gate, j).max(f32::MIN_POSITIVE);
+            let mut layer =
+                LayerShares { by_gate: (0..n).map(|j| up(j) * norms[j]).collect(), by_hidden: norms };
+            let mut of_layer: Vec<f32> = shares(&values.hidden, &layer.by_hidden).collect();
+            of_layer.sort_by(f32::total_cmp);
+            let probe = quantile(&of_layer, PROBE);
+            let lost: f64 =
+                of_layer.iter().take_while(|s| **s <= probe).map(|s| f64::from(s * s)).sum::<f64>()
+                    / tokens as f64;
+            equip(
+                sparse,
+                alone(dense, i, Selector::Intermediate { hidden: thresholds(&layer.by_hidden, probe) }),
+            )?;
+            let cost = divergence.of(sparse)?;
+            // KL grows with the square of the error.
+            let scale = (cost.max(1e-9) / lost.max(1e-30)).sqrt() as f32;
+            layer.by_gate.iter_mut().chain(&mut layer.by_hidden).for_each(|s| *s *= scale);
+            gate.extend(shares(&values.gate, &layer.by_gate).step_by(7));
+            hidden.extend(shares(&values.hidden, &layer.by_hidden).step_by(7));
+            layers.push(layer);
+            step(progress)?;
+        }
+        gate.sort_by(f32::total_cmp);
+        hidden.sort_by(f32::total_cmp);
+        Ok(Self { layers, gated, gate, hidden })
+    }
+}
+
+/// Dense layers, but for one.
+fn alone(model: &Model, layer: usize, selector: Selector) -> Vec<Selector> {
+    let mut selectors: Vec<Selector> = model.ffns().map(|_| Selector::Dense).collect();
+    selectors[layer] = selector;
+    selectors
+}
+
+/// `|value| * scale`, neuron by neuron, token after token.
+fn shares<'a>(values: &'a [f32], scales: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
+    values.iter().zip(scales.iter().cycle()).map(|(v, s)| v.abs() * s)
+}
+
+/// The value below which this part of the sorted values is.
+fn quantile(sorted: &[f32], part: f32) -> f32 {
+    let at = (part * sorted.len() as f32) as usize;
+    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
+}
+
+/// Per neuron: what its value must exceed for its share to exceed `share`.
+fn thresholds(scales: &[f32], share: f32) -> Vec<f32> {
+    scales.iter().map(|s| share / s.max(f32::MIN_POSITIVE)).collect()
+}
+
+/// The family with a fixed ratio between what is left out of `up` and what is left out of `down`.
+pub(crate) struct GateFamily<'a> {
+    pub(crate) shares: &'a Shares,
+    /// Share left out of `up`, relative to that of `down`; 0 looks at `h` alone.
+    pub(crate) ratio: f32,
+}
+
+impl Family for GateFamily<'_> {
+    fn name(&self) -> String {
+        match self.ratio {
+            0.0 => "intermediate".into(),
+            ratio => format!("gate {ratio}"),
+        }
+    }
+
+    fn selectors(&self, knob: f32) -> Vec<Selector> {
+        let s = self.shares;
+        let by_hidden = quantile(&s.hidden, knob);
+        let by_gate = quantile(&s.gate, knob * self.ratio);
+        let layers = s.layers.iter().map(|layer| {
+            let hidden = thresholds(&layer.by_hidden, by_hidden);
+            match s.gated && self.ratio > 0.0 {
+                true => Selector::Gate { gate: thresholds(&layer.by_gate, by_gate), hidden: Some(hidden) },
+                false => Selector::Intermediate { hidden },
+            }
+        });
+        layers.collect()
+    }
+
+    fn most(&self) -> f32 {
+        MOST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_follow_shares() {
+        let sorted: Vec<f32> = (0..100).map(|i| i as f32).collect();
+        assert_eq!(
+            (quantile(&sorted, 0.0), quantile(&sorted, 0.5), quantile(&sorted, 1.0)),
+            (0.0, 50.0, 99.0)
+        );
+        assert_eq!(quantile(&[], 0.5), 0.0);
+        assert_eq!(thresholds(&[1.0, 2.0], 4.0), [4.0, 2.0]);
+        assert_eq!(shares(&[1.0, -2.0, 3.0, 4.0], &[1.0, 10.0]).collect::<Vec<_>>(), [1.0, 20.0, 3.0, 40.0]);
+    }
+}

@@ -1,0 +1,30 @@
+//! Finds out how sparse a language model is, and makes it so where that pays.
+//!
+//! [`calibrate`] watches the feed-forward layers at work on a text, tries the selectors that suit them, measures what each
+//! costs in accuracy on text that it was not fitted to, and takes the fastest that stays inside a loss budget. If none is
+//! faster than computing everything, it says so.
+//!
+//! - `samples.rs`: what layers are given, and what their neurons make of it.
+//! - `loss.rs`: perplexity against the dense model, paired token by token.
+//! - `gate.rs`, `low_rank.rs`: two families of selectors, each with one knob from dense to sparse.
+//! - `search.rs`: turns the knob as far as the budget allows.
+//! - `speed.rs`: seconds per token, estimated from measured curves, and decoding itself.
+
+mod calibrate;
+mod error;
+mod gate;
+mod loss;
+mod low_rank;
+mod progress;
+mod report;
+mod samples;
+mod search;
+mod speed;
+mod text;
+
+pub use calibrate::{Options, calibrate};
+pub use error::Error;
+pub use loss::Loss;
+pub use progress::{Progress, Silent};
+pub use report::{Calibration, Candidate, Chosen, LayerReport, Speed};
+pub use text::sampled;

@@ -1,0 +1,106 @@
+//! Predictors of a rank, with a threshold on their logits.
+
+use std::sync::Arc;
+
+use sparse_core::{LowRankPredictor, Matrix, PredictorFactors, PredictorFit, Rule, Selector, Storage};
+use sparse_gguf::{BlockFormat, quantise};
+use sparse_model::Model;
+
+use crate::Error;
+use crate::progress::{Progress, step};
+use crate::samples::Samples;
+use crate::search::Family;
+
+/// Gradient steps on the logistic loss.
+const STEPS: usize = 200;
+/// Logits that the knob goes from and to.
+const LOGITS: (f32, f32) = (-7.0, 2.0);
+/// Where activations are never zero, the neurons with this share of the largest values count as active.
+const ACTIVE: f32 = 0.5;
+/// Tokens fitted to, at most.
+const TOKENS: usize = 4096;
+
+/// Predictors of one rank for every layer.
+pub(crate) struct LowRankFamily {
+    rank: usize,
+    predictors: Vec<LowRankPredictor>,
+}
+
+/// Fits predictors of all `ranks` to every layer.
+pub(crate) fn fit(
+    dense: &Arc<Model>,
+    samples: &[Samples],
+    ranks: &[usize],
+    progress: &mut dyn Progress,
+) -> Result<Vec<LowRankFamily>, Error> {
+    let mut families: Vec<LowRankFamily> =
+        ranks.iter().map(|rank| LowRankFamily { rank: *rank, predictors: Vec::new() }).collect();
+    progress.begin("fitting predictors", samples.len());
+    for (ffn, samples) in dense.ffns().zip(samples) {
+        let n = ffn.neurons();
+        let tokens = samples.tokens().min(TOKENS);
+        let hidden = samples.neurons(dense.compute(), ffn, 0..tokens).hidden;
+        let active = match ffn.activation().has_zeros() {
+            true => hidden.iter().map(|h| *h != 0.0).collect(),
+            false => largest(&hidden, n, &ffn.down().norms()),
+        };
+        let x = &samples.x[..tokens * samples.inputs];
+        let fit = PredictorFit::new(x, samples.inputs, &active, n)?;
+        for family in &mut families {
+            family.predictors.push(int8(&fit.factors(family.rank, STEPS))?);
+        }
+        step(progress)?;
+    }
+    Ok(families)
+}
+
+/// Which neurons of each token are among the [`ACTIVE`] share with the largest shares in the output.
+fn largest(hidden: &[f32], neurons: usize, norms: &[f32]) -> Vec<bool> {
+    let mut active = Vec::with_capacity(hidden.len());
+    for token in hidden.chunks(neurons) {
+        let shares: Vec<f32> = token.iter().zip(norms).map(|(h, n)| h.abs() * n).collect();
+        let mut sorted = shares.clone();
+        let at = ((1.0 - ACTIVE) * neurons as f32) as usize;
+        let (_, bound, _) = sorted.select_nth_unstable_by(at.min(neurons - 1), f32::total_cmp);
+        active.extend(shares.iter().map(|s| *s >= *bound));
+    }
+    active
+}
+
+/// The predictor in int8 where its shape has whole blocks: a quarter of the bytes, and the errors are far below those of
+/// the rank.
+fn int8(factors: &PredictorFactors) -> Result<LowRankPredictor, Error> {
+    let block = BlockFormat::Q8_0.block_len();
+    if !factors.inputs.is_multiple_of(block) || !factors.rank.is_multiple_of(block) {
+        return Ok(factors.predictor()?);
+    }
+    let matrix = |values: &[f32], cols| -> Result<Matrix, Error> {
+        let bytes = quantise(BlockFormat::Q8_0, values)?;
+        Ok(Matrix::new(BlockFormat::Q8_0, cols, Storage::Owned(bytes)).map_err(sparse_core::Error::from)?)
+    };
+    let (p, q) = (matrix(&factors.p, factors.inputs)?, matrix(&factors.q, factors.rank)?);
+    Ok(LowRankPredictor::new(p, q, factors.bias.clone())?)
+}
+
+impl Family for LowRankFamily {
+    fn name(&self) -> String {
+        format!("low-rank {}", self.rank)
+    }
+
+    fn selectors(&self, knob: f32) -> Vec<Selector> {
+        let (from, to) = LOGITS;
+        let rule = Rule::Threshold(from + knob * (to - from));
+        self.predictors.iter().map(|p| Selector::LowRank { predictor: p.clone(), rule }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_half_is_active() {
+        let active = largest(&[1.0, -4.0, 2.0, 3.0, 0.5, 0.1, 0.2, -0.4], 4, &[1.0, 1.0, 1.0, 0.1]);
+        assert_eq!(active, [false, true, true, false, true, false, true, false]);
+    }
+}

@@ -1,0 +1,182 @@
+//! What calibration found.
+
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+use sparse_core::{Activations, BatchMode, Compute, FfnCounts, FfnScratch, SelectorQuality, SparseFfn};
+use sparse_model::Sidecar;
+use sparse_model::sidecar::MeasuredLoss;
+
+use crate::loss::Loss;
+use crate::samples::Samples;
+
+/// The result of [`calibrate`](crate::calibrate).
+#[derive(Debug)]
+pub struct Calibration {
+    /// Everything that was tried, dense first.
+    pub candidates: Vec<Candidate>,
+    /// The fastest configuration inside the budget; nothing if none was.
+    pub chosen: Option<Chosen>,
+    /// What to keep: the selectors of the chosen configuration, or dense ones if it gains nothing and was not
+    /// [asked for](crate::Options::keep) all the same.
+    pub sidecar: Sidecar,
+}
+
+/// A configuration that was measured in full.
+#[derive(Clone, Debug, Serialize)]
+pub struct Chosen {
+    /// Its name among the candidates.
+    pub name: String,
+    /// Its layers.
+    pub layers: Vec<LayerReport>,
+    /// Its loss on text that nothing was fitted to.
+    #[serde(serialize_with = "loss_fields")]
+    pub loss: MeasuredLoss,
+    /// Share of the dense layers' bytes that it reads per token.
+    pub bytes_share: f64,
+    /// How fast the whole model decodes with it.
+    pub speed: Speed,
+    /// Whether that is faster than the dense model.
+    pub pays: bool,
+}
+
+impl Calibration {
+    /// What came of it, in a sentence.
+    pub fn verdict(&self) -> String {
+        let Some(chosen) = &self.chosen else {
+            return "nothing that was tried stays inside the budget: the model stays dense".into();
+        };
+        let Chosen { name, loss, speed, bytes_share, .. } = chosen;
+        let (percent, upper) = (100.0 * loss.perplexity_increase, 100.0 * loss.upper());
+        let measured = format!(
+            "{name} reads {:.0} % of the feed-forward weights, costs {percent:.2} % of perplexity (at most {upper:.2} %) and decodes at {:.2} times the dense speed",
+            100.0 * bytes_share,
+            speed.gain
+        );
+        match chosen.pays {
+            true => measured,
+            false => format!("{measured}: skipping gains nothing here, the model stays dense"),
+        }
+    }
+}
+
+/// [`MeasuredLoss`] with its upper bound.
+fn loss_fields<S: Serializer>(loss: &MeasuredLoss, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut fields = serializer.serialize_struct("MeasuredLoss", 6)?;
+    fields.serialize_field("perplexity_increase", &loss.perplexity_increase)?;
+    fields.serialize_field("standard_error", &loss.standard_error)?;
+    fields.serialize_field("upper", &loss.upper())?;
+    fields.serialize_field("kl", &loss.kl)?;
+    fields.serialize_field("top1", &loss.top1)?;
+    fields.serialize_field("tokens", &loss.tokens)?;
+    fields.end()
+}
+
+/// Selectors that were tried, at the sparsest setting inside the budget.
+#[derive(Clone, Debug, Serialize)]
+pub struct Candidate {
+    /// Which.
+    pub name: String,
+    /// Loss on the text that settings were chosen by; nothing if no setting was inside the budget.
+    pub loss: Option<Loss>,
+    /// Share of the dense layers' bytes that a token reads.
+    pub bytes_share: f64,
+    /// Share of the dense layers' time, from curves measured on this machine.
+    pub time_share: f64,
+}
+
+/// One layer of the chosen configuration.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerReport {
+    /// Number of the layer.
+    pub layer: usize,
+    /// Its selector.
+    pub selector: &'static str,
+    /// Share of the gates computed.
+    pub gate_density: f64,
+    /// Share of `up` computed.
+    pub up_density: f64,
+    /// Share of `down` used.
+    pub down_density: f64,
+    /// Share of the neurons that an oracle would have taken that were kept: for ReLU those that are not zero, for others
+    /// as many as were chosen.
+    pub recall: f64,
+    /// Share of the output's energy that was kept.
+    pub kept_energy: f64,
+    /// Bytes read per token.
+    pub bytes: f64,
+    /// Bytes read per token when dense.
+    pub dense_bytes: usize,
+}
+
+/// Whole-model decoding, dense and sparse by turns.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Speed {
+    /// Median of the dense model.
+    pub dense_tokens_per_s: f64,
+    /// Median of the sparse one.
+    pub sparse_tokens_per_s: f64,
+    /// Median of the rounds' ratios.
+    pub gain: f64,
+    /// Lowest ratio of a round.
+    pub lowest_gain: f64,
+    /// Highest ratio of a round.
+    pub highest_gain: f64,
+    /// Threads.
+    pub threads: usize,
+}
+
+impl LayerReport {
+    pub(crate) fn new(layer: usize, ffn: &SparseFfn, counts: &FfnCounts, quality: &SelectorQuality) -> Self {
+        let tokens = counts.tokens.max(1) as f64;
+        let density = |n: u64| n as f64 / tokens / ffn.neurons() as f64;
+        Self {
+            layer,
+            selector: ffn.selector().name(),
+            gate_density: density(counts.gate),
+            up_density: density(counts.up),
+            down_density: density(counts.down),
+            recall: quality.recall(),
+            kept_energy: quality.kept_energy(),
+            bytes: counts.bytes as f64 / tokens,
+            dense_bytes: ffn.bytes(),
+        }
+    }
+}
+
+/// How well the selector of `ffn` chooses on samples of its inputs.
+pub(crate) fn quality(
+    compute: &Compute,
+    ffn: &SparseFfn,
+    samples: &Samples,
+    tokens: usize,
+) -> SelectorQuality {
+    // The last ones: predictors were fitted to the first.
+    let range = samples.tokens().saturating_sub(tokens)..samples.tokens();
+    let all = samples.neurons(compute, ffn, range.clone()).hidden;
+    let mut x = Activations::with_capacity(range.len(), samples.inputs);
+    x.resize(range.len());
+    x.x_mut().copy_from_slice(&samples.x[range.start * samples.inputs..range.end * samples.inputs]);
+    x.quantise(compute.kernels);
+    let mut scratch = FfnScratch::new(range.len(), [ffn]);
+    let mut out = vec![0.0; range.len() * ffn.outputs()];
+    ffn.forward(compute, &x, BatchMode::Masked, &mut scratch, &mut out);
+    let norms = ffn.down().norms();
+    let n = ffn.neurons();
+    let mut quality = SelectorQuality::default();
+    for (chosen, all) in scratch.hidden().chunks(n).zip(all.chunks(n)) {
+        let share = |j: usize| all[j].abs() * norms[j];
+        let count = chosen.iter().filter(|h| **h != 0.0).count();
+        // What an oracle would have taken: everything that is not zero, or the best of as many as were chosen.
+        let bound = match ffn.activation().has_zeros() || count == 0 {
+            true => f32::MIN_POSITIVE,
+            false => {
+                let mut sorted: Vec<f32> = (0..n).map(share).collect();
+                *sorted.select_nth_unstable_by(n - count, f32::total_cmp).1
+            }
+        };
+        for (j, h) in chosen.iter().enumerate() {
+            quality.add(*h != 0.0, share(j) >= bound, share(j));
+        }
+    }
+    quality
+}

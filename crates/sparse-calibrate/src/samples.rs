@@ -1,0 +1,73 @@
+//! What the feed-forward layers are given, and what their neurons make of it.
+
+use std::sync::Arc;
+
+use sparse_core::{Activations, Compute, SparseFfn};
+use sparse_model::{Model, Session};
+
+use crate::Error;
+use crate::progress::{Progress, step};
+
+/// Most memory for samples of all layers.
+const MAX_BYTES: usize = 512 << 20;
+
+/// Inputs of one layer, `[tokens x inputs]`, of consecutive tokens.
+pub(crate) struct Samples {
+    pub(crate) x: Vec<f32>,
+    pub(crate) inputs: usize,
+}
+
+/// What neurons did with some tokens, `[tokens x neurons]`.
+pub(crate) struct Neurons {
+    /// `act(gate)`, or `act(up)` where there is no gate.
+    pub(crate) gate: Vec<f32>,
+    /// What `down` multiplies.
+    pub(crate) hidden: Vec<f32>,
+}
+
+/// Runs `windows` through the model and keeps what every layer is given.
+pub(crate) fn collect(
+    dense: &Arc<Model>,
+    windows: &[Vec<u32>],
+    progress: &mut dyn Progress,
+) -> Result<Vec<Samples>, Error> {
+    let inputs = |ffn: &SparseFfn| ffn.inputs();
+    let per_token: usize = dense.ffns().map(|f| 4 * inputs(f)).sum();
+    let most = MAX_BYTES / per_token.max(1);
+    let mut samples: Vec<Samples> =
+        dense.ffns().map(|f| Samples { x: Vec::new(), inputs: inputs(f) }).collect();
+    let mut session = Session::new(dense, windows.first().map_or(1, Vec::len))?;
+    let mut taken = 0;
+    for window in windows {
+        if taken < most {
+            session.truncate(0);
+            session.watch_ffn_inputs(window, |layer, x| samples[layer].x.extend_from_slice(x.x()))?;
+            taken += window.len();
+        }
+        step(progress)?;
+    }
+    Ok(samples)
+}
+
+impl Samples {
+    pub(crate) fn tokens(&self) -> usize {
+        self.x.len() / self.inputs
+    }
+
+    /// What the neurons of `ffn` make of the tokens in `range`.
+    pub(crate) fn neurons(
+        &self,
+        compute: &Compute,
+        ffn: &SparseFfn,
+        range: std::ops::Range<usize>,
+    ) -> Neurons {
+        let mut x = Activations::with_capacity(range.len(), self.inputs);
+        x.resize(range.len());
+        x.x_mut().copy_from_slice(&self.x[range.start * self.inputs..range.end * self.inputs]);
+        x.quantise(compute.kernels);
+        let mut gate = vec![0.0; range.len() * ffn.neurons()];
+        let mut hidden = gate.clone();
+        ffn.neuron_values(compute, &x, &mut gate, &mut hidden);
+        Neurons { gate, hidden }
+    }
+}

@@ -1,0 +1,122 @@
+//! Time: estimated from curves, and measured.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sparse_core::{FfnCounts, FfnTimes, Selector, SparseFfn};
+use sparse_model::{Model, Sampler, SamplerConfig, Session};
+
+use crate::Error;
+use crate::progress::{Progress, step};
+use crate::report::Speed;
+
+/// Rounds that a curve is the median of.
+const ROUNDS: usize = 15;
+/// Tokens decoded per round of the whole model, and rounds.
+const DECODE: usize = 32;
+const DECODE_ROUNDS: usize = 9;
+
+/// Seconds that the feed-forward layers take for a token, by density: curves measured on this machine.
+pub(crate) struct Curves {
+    /// Per layer: the curves, and the time of the dense path.
+    layers: Vec<(FfnTimes, f64)>,
+}
+
+impl Curves {
+    /// Measures layers of each kind. `dense` has its weights as the file has them, `sparse` sorted for skipping.
+    pub(crate) fn measure(dense: &Model, sparse: &Model) -> Self {
+        let kind = |f: &SparseFfn| (f.inputs(), f.neurons(), f.up().weight().format(), f.bytes());
+        let mut times = HashMap::new();
+        let mut layers = Vec::new();
+        for (d, s) in dense.ffns().zip(sparse.ffns()) {
+            let (curves, all) = times.entry(kind(d)).or_insert_with(|| {
+                let alike = |m: &'_ Model| -> Vec<_> { m.ffns().map(kind).collect() };
+                let (of_dense, of_sparse) = (alike(dense), alike(sparse));
+                let pick = |m, kinds: &[_], wanted| -> Vec<_> {
+                    Model::ffns(m).zip(kinds).filter(|(_, k)| **k == wanted).map(|(f, _)| f).collect()
+                };
+                let sparse = FfnTimes::measure(sparse.compute(), &pick(sparse, &of_sparse, kind(s)), ROUNDS);
+                let dense = FfnTimes::measure(dense.compute(), &pick(dense, &of_dense, kind(d)), ROUNDS);
+                let rows = if d.gate().is_some() { 2.0 } else { 1.0 };
+                let all = rows * dense.dense_rows + dense.dense_down;
+                (sparse, all)
+            });
+            layers.push((curves.clone(), *all));
+        }
+        Self { layers }
+    }
+
+    /// Seconds of the dense layers.
+    pub(crate) fn dense(&self) -> f64 {
+        self.layers.iter().map(|l| l.1).sum()
+    }
+
+    /// Seconds of layer `i`, which did `counts`.
+    pub(crate) fn layer(&self, i: usize, ffn: &SparseFfn, counts: &FfnCounts) -> f64 {
+        let (times, dense) = &self.layers[i];
+        if matches!(ffn.selector(), Selector::Dense) || counts.tokens == 0 {
+            return *dense;
+        }
+        let all = (counts.tokens as usize * ffn.neurons()) as f32;
+        let gate = if ffn.gate().is_some() { times.rows_at(counts.gate as f32 / all) } else { 0.0 };
+        let predictor = match ffn.selector() {
+            Selector::LowRank { predictor, .. } => {
+                times.dense_rows * predictor.bytes() as f64 / ffn.up().weight().bytes() as f64
+            }
+            _ => 0.0,
+        };
+        predictor + gate + times.rows_at(counts.up as f32 / all) + times.down_at(counts.down as f32 / all)
+    }
+
+    /// Seconds of all layers.
+    pub(crate) fn sparse(&self, model: &Model, counts: &[FfnCounts]) -> f64 {
+        model.ffns().zip(counts).enumerate().map(|(i, (ffn, counts))| self.layer(i, ffn, counts)).sum()
+    }
+}
+
+/// Decodes with both models by turns.
+pub(crate) fn decode(
+    dense: &Arc<Model>,
+    sparse: &Arc<Model>,
+    prompt: &[u32],
+    progress: &mut dyn Progress,
+) -> Result<Speed, Error> {
+    let room = prompt.len() + DECODE;
+    let (mut one, mut other) = (Session::new(dense, room)?, Session::new(sparse, room)?);
+    let (mut of_dense, mut of_sparse) = (Vec::new(), Vec::new());
+    progress.begin("timing", DECODE_ROUNDS);
+    for _ in 0..DECODE_ROUNDS {
+        of_dense.push(round(&mut one, prompt)?);
+        of_sparse.push(round(&mut other, prompt)?);
+        step(progress)?;
+    }
+    let ratios: Vec<f64> =
+        of_dense.iter().zip(&of_sparse).map(|(d, s)| d.as_secs_f64() / s.as_secs_f64()).collect();
+    let rate = |times: &[Duration]| DECODE as f64 / median(times.iter().map(Duration::as_secs_f64));
+    Ok(Speed {
+        dense_tokens_per_s: rate(&of_dense),
+        sparse_tokens_per_s: rate(&of_sparse),
+        gain: median(ratios.iter().copied()),
+        lowest_gain: ratios.iter().copied().fold(f64::INFINITY, f64::min),
+        highest_gain: ratios.iter().copied().fold(0.0, f64::max),
+        threads: dense.compute().pool.threads(),
+    })
+}
+
+fn round(session: &mut Session, prompt: &[u32]) -> Result<Duration, sparse_model::Error> {
+    let mut sampler = Sampler::new(SamplerConfig::greedy());
+    session.truncate(0);
+    let mut token = sampler.sample(session.forward(prompt)?, &[]);
+    let start = Instant::now();
+    for _ in 0..DECODE {
+        token = sampler.sample(session.forward(&[token])?, &[]);
+    }
+    Ok(start.elapsed())
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,45 @@
+//! Text that the model makes up itself.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use sparse_model::{GenerateOptions, Model, SamplerConfig, Session, generate};
+
+use crate::Error;
+use crate::progress::{Progress, step};
+
+/// Tokens that `model` samples from its own distribution, at least `tokens` of them in pieces of up to `window`: text to
+/// calibrate on when there is no other. The same seed gives the same text.
+///
+/// # Errors
+/// If the model fails, or `progress` asks to stop.
+pub fn sampled(
+    model: &Arc<Model>,
+    tokens: usize,
+    window: usize,
+    seed: u64,
+    progress: &mut dyn Progress,
+) -> Result<Vec<u32>, Error> {
+    let start = model.tokenizer().bos().or(model.tokenizer().eos()).unwrap_or(0);
+    let mut text = Vec::with_capacity(tokens + window);
+    let mut session = Session::new(model, window.min(model.config().context))?;
+    progress.begin("sampling text", tokens.div_ceil(window));
+    for piece in 0.. {
+        if text.len() >= tokens {
+            break;
+        }
+        session.truncate(0);
+        let whole =
+            SamplerConfig { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplerConfig::default() };
+        let options = GenerateOptions {
+            max_tokens: window - 1,
+            sampler: SamplerConfig { seed: seed.wrapping_add(piece), ..whole },
+            ignore_end: true,
+        };
+        let generation = generate(&mut session, &[start], &options, |_| ControlFlow::Continue(()))?;
+        text.push(start);
+        text.extend_from_slice(&generation.tokens);
+        step(progress)?;
+    }
+    Ok(text)
+}
