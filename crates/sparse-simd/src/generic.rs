@@ -4,6 +4,7 @@ pub(crate) mod gemm;
 pub(crate) mod math;
 pub(crate) mod products;
 pub(crate) mod rows;
+pub(crate) mod sums;
 
 /// Makes functions of a level's table from the generic ones: `functions! { token, features; ... }`.
 macro_rules! functions {
@@ -43,8 +44,12 @@ macro_rules! product_functions {
 /// of their caller is said at the fields of [`Kernels`](crate::Kernels).
 macro_rules! float_functions {
     ($token:ty, $features:literal) => {
-        use crate::generic::{gemm::Job, math, products, rows};
-        use crate::{Activation, Columns, MatMut, Rows};
+        use crate::generic::{
+            gemm::Job,
+            math, products, rows,
+            sums::{self, Strip},
+        };
+        use crate::{Activation, BlockFormat, Columns, MatMut, Rows};
         use core::ops::Range;
         use half::f16;
 
@@ -52,6 +57,8 @@ macro_rules! float_functions {
             weighted_sum(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) = products::weighted_sum(w, x, out);
             axpy_columns(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32])
                 = products::axpy_columns(w, active, h, rows, out);
+            axpy_rows(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32])
+                = sums::axpy_rows(w, active, h, cols, out);
             to_f16(x: &[f32], out: &mut [f16]) = rows::to_f16(x, out);
             rms_norm(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) = rows::rms_norm(x, w, eps, out);
             layer_norm(x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32])
@@ -61,6 +68,12 @@ macro_rules! float_functions {
             activate_mul(f: Activation, gate: &mut [f32], up: &[f32]) = math::activate_mul(f, gate, up);
             add(y: &mut [f32], x: &[f32]) = rows::add(y, x);
             rope_halves(x: &mut [f32], cos: &[f32], sin: &[f32]) = rows::rope_halves(x, cos, sin);
+        }
+
+        /// One function per level for all formats, as rows are decoded in several places.
+        #[target_feature(enable = $features)]
+        pub(super) fn decode(format: BlockFormat, bytes: &[u8], out: &mut Strip) {
+            sums::decode(<$token>::new(), format, bytes, out);
         }
 
         /// One tile function per level: inlined into every product, it would be compiled a dozen times.

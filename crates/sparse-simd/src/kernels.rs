@@ -60,7 +60,7 @@ pub struct Kernels {
     pub(crate) matmul_iq4_nl: MatmulQ8,
     pub(crate) sparse: Sparse,
     /// # Safety
-    /// The CPU has the level; `w` is not quantised, `x` is `[out.tokens() x w.rows()]`, `out.cols() == w.cols()`.
+    /// The CPU has the level; `x` is `[out.tokens() x w.rows()]`, `out.cols() == w.cols()`.
     pub(crate) weighted_sum: unsafe fn(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>),
     // The functions below ask of their caller that the CPU has the level and that all slices are equally long
     // (`rope` and `rope_halves`: `cos` and `sin` half as long as `x`).
@@ -212,13 +212,13 @@ impl Kernels {
     /// Sums of weighted rows: `out[t]` = sum over `r` of `x[t][r]` times row `r` of `w`, where `x` is
     /// `[out.tokens() x w.rows()]`. With attention weights as `x` and values as `w` this is the output of attention.
     ///
-    /// Each row is read once for a few tokens, so one call for many is the fast way. A weight of zero does not hide
-    /// NaN or infinity.
+    /// Each row is read once for a few tokens (once for all of them, if `w` is quantised), so one call for many is the
+    /// fast way. A weight of zero does not hide NaN or infinity. A column's sums do not depend on the others, nor a
+    /// token's.
     ///
     /// # Panics
-    /// If the shapes do not fit together, or `w` is quantised.
+    /// If the shapes do not fit together.
     pub fn weighted_sum(&self, x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) {
-        assert!(!w.format().is_quantised(), "weighted_sum: {} rows are quantised", w.format().name());
         same_len("weighted_sum", "x", x.len(), "out.tokens * w.rows", out.tokens() * w.rows());
         same_len("weighted_sum", "w.cols", w.cols(), "out.cols", out.cols());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.

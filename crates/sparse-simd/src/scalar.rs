@@ -57,6 +57,7 @@ const SPARSE: Sparse = Sparse {
     q6_k: sparse::<BlockQ6K>(),
     iq4_nl: sparse::<BlockIq4Nl>(),
     axpy_floats: columns::axpy_floats,
+    axpy_rows: float::axpy_rows,
 };
 
 const fn sparse<B: Block>() -> SparseQ8 {

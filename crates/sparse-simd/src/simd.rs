@@ -2,8 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::MatMut;
 use crate::generic::gemm::Job;
+use crate::generic::sums::Strip;
+use crate::{BlockFormat, MatMut};
 
 /// Proof that the CPU has a level, and what its vectors of f32 can do.
 ///
@@ -39,6 +40,8 @@ pub(crate) trait Simd: Copy {
     fn f16s(self, x: &Self::Halves) -> Self::F;
     /// From bfloat16.
     fn bf16s(self, x: &Self::Halves) -> Self::F;
+    /// From [`LANES`](Self::LANES) integers.
+    fn bytes(self, x: &[i8]) -> Self::F;
     /// To IEEE half precision, rounding to nearest, ties to even.
     fn to_f16s(self, x: Self::F) -> Self::Halves;
 
@@ -67,6 +70,11 @@ pub(crate) trait Simd: Copy {
     fn transpose(self, rows: Self::Square) -> Self::Square;
     /// A tile of a matrix product: [`multiply`](crate::generic::gemm::multiply) in a function of its own.
     fn multiply(self, job: &Job<'_, Self>, out: &mut MatMut<'_>);
+
+    /// Decodes blocks: [`decode`](crate::generic::sums::decode) in a function of its own.
+    fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip);
+    /// Fetches bytes into the second-level cache, for rows that are chosen one by one.
+    fn prefetch(self, bytes: &[u8]);
 
     /// The sum of the lanes.
     #[inline(always)]

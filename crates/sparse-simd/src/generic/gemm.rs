@@ -19,11 +19,11 @@ struct Aligned<T>(T);
 /// The product of a packed panel with some rows of `x`.
 pub(crate) struct Job<'a, S: Simd> {
     /// [`VECTORS`](Simd::VECTORS) vectors for each value of depth.
-    panel: &'a [S::Floats],
+    pub(super) panel: &'a [S::Floats],
     /// Rows of `stride` values, of which those from `from` on meet the panel.
-    x: &'a [f32],
-    stride: usize,
-    from: usize,
+    pub(super) x: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) from: usize,
 }
 
 /// `out = x W^T`: `out[t][r]` = row `r` of `w` times row `t` of `x`, `[out.tokens() x w.cols()]`.

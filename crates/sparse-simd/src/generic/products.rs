@@ -1,6 +1,6 @@
 //! Products with few tokens, which read the weights where they are: dot products of rows, and sums of rows.
 
-use super::gemm;
+use super::{gemm, sums};
 use crate::simd::{Bf16, F16, F32, Simd, Stored, first, first_mut};
 use crate::{BlockFormat, Columns, MatMut, Rows};
 use core::ops::Range;
@@ -97,13 +97,14 @@ fn dots<S: Simd, W: Stored, const R: usize, const T: usize>(
     T
 }
 
-/// `out[t]` = sum over `r` of `x[t][r]` times row `r` of `w`. `w` is not quantised.
+/// `out[t]` = sum over `r` of `x[t][r]` times row `r` of `w`.
 #[inline(always)]
 pub(crate) fn weighted_sum<S: Simd>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
     match w.format() {
         BlockFormat::F32 => sum_rows::<S, F32>(s, w, x, out),
         BlockFormat::F16 => sum_rows::<S, F16>(s, w, x, out),
-        _ => sum_rows::<S, Bf16>(s, w, x, out),
+        BlockFormat::Bf16 => sum_rows::<S, Bf16>(s, w, x, out),
+        _ => sums::weighted_sum(s, w, x, out),
     }
 }
 

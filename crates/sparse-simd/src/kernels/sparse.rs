@@ -22,6 +22,11 @@ pub(crate) struct SparseQ8 {
 pub(crate) type AxpyFloats =
     unsafe fn(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32]);
 
+/// # Safety
+/// The CPU has the level, and the shapes are those that [`Kernels::axpy_rows`] checks.
+pub(crate) type AxpyRows =
+    unsafe fn(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32]);
+
 /// The kernels of all formats.
 #[derive(Clone, Copy)]
 pub(crate) struct Sparse {
@@ -39,6 +44,9 @@ pub(crate) struct Sparse {
     /// # Safety
     /// As for [`SparseQ8`], of floats.
     pub(crate) axpy_floats: AxpyFloats,
+    /// # Safety
+    /// The CPU has the level, and the shapes are those that [`Kernels::axpy_rows`] checks.
+    pub(crate) axpy_rows: AxpyRows,
 }
 
 impl Sparse {
@@ -96,6 +104,30 @@ impl Kernels {
             self.matmul_f32(w.slice(first..first + run), x, &mut MatMut::new(out, run));
             i += run;
         }
+    }
+
+    /// The sum of some weighted rows: `out[c - cols.start]` = sum over `i` of `h[i] * w[active[i]][c]`, for the columns
+    /// `cols`. With neurons that are stored as rows, this is the product with their down projection.
+    ///
+    /// All formats have it; weights are decoded to f32, nothing else is rounded. `h` has a value per active row. Each
+    /// column is summed in the order of `active` and by itself: its result does not depend on `cols`. See
+    /// [`weighted_sum`](Self::weighted_sum) for all rows and many tokens.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, `cols` is out of bounds or does not consist of whole blocks, or `active` is
+    /// not strictly ascending or names a row that does not exist.
+    pub fn axpy_rows(&self, w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32]) {
+        same_len("axpy_rows", "active", active.len(), "h", h.len());
+        same_len("axpy_rows", "cols", cols.len(), "out", out.len());
+        let (len, bound) = (w.format().block_len(), w.cols());
+        assert!(cols.start <= cols.end && cols.end <= bound, "axpy_rows: columns {cols:?} of {bound}");
+        assert!(
+            cols.start.is_multiple_of(len) && cols.end.is_multiple_of(len),
+            "axpy_rows: columns {cols:?} are no whole blocks of {len}"
+        );
+        ascending("axpy_rows", active, w.rows());
+        // SAFETY: the shapes fit and the rows exist, and a table is only handed out on CPUs of its level.
+        unsafe { (self.sparse.axpy_rows)(w, active, h, cols, out) }
     }
 
     /// The sum of some columns of quantised weights: `out[r - rows.start]` = sum over the columns `c` in `active` of

@@ -49,6 +49,7 @@ pub(crate) trait Block: Pod {
 }
 
 /// The 32 nibbles of 16 bytes: low ones first.
+#[inline(always)]
 fn nibbles(qs: &[u8; 16], out: &mut [i8], value: impl Fn(u8) -> i8) {
     let (low, high) = out.split_at_mut(16);
     for i in 0..16 {
@@ -58,6 +59,7 @@ fn nibbles(qs: &[u8; 16], out: &mut [i8], value: impl Fn(u8) -> i8) {
 }
 
 /// Adds bit `i` of `qh`, as bit 4, and `offset` to code `i`.
+#[inline(always)]
 fn add_bit4(qh: [u8; 4], offset: i8, out: &mut [i8]) {
     let qh = u32::from_le_bytes(qh);
     for (i, q) in out.iter_mut().enumerate() {
@@ -73,6 +75,7 @@ impl Block for BlockQ4_0 {
         Scales::plain(self.d)
     }
 
+    #[inline(always)]
     fn codes(&self, out: &mut [i8]) {
         nibbles(&self.qs, out, |q| q as i8 - 8);
     }
@@ -86,6 +89,7 @@ impl Block for BlockQ4_1 {
         Scales::with_min(self.d, self.m)
     }
 
+    #[inline(always)]
     fn codes(&self, out: &mut [i8]) {
         nibbles(&self.qs, out, |q| q as i8);
     }
@@ -99,6 +103,7 @@ impl Block for BlockQ5_0 {
         Scales::plain(self.d)
     }
 
+    #[inline(always)]
     fn codes(&self, out: &mut [i8]) {
         nibbles(&self.qs, out, |q| q as i8);
         add_bit4(self.qh, -16, out);
@@ -113,6 +118,7 @@ impl Block for BlockQ5_1 {
         Scales::with_min(self.d, self.m)
     }
 
+    #[inline(always)]
     fn codes(&self, out: &mut [i8]) {
         nibbles(&self.qs, out, |q| q as i8);
         add_bit4(self.qh, 0, out);
@@ -127,6 +133,7 @@ impl Block for BlockQ8_0 {
         Scales::plain(self.d)
     }
 
+    #[inline(always)]
     fn codes(&self, out: &mut [i8]) {
         out.copy_from_slice(&self.qs);
     }
@@ -140,6 +147,7 @@ impl Block for BlockIq4Nl {
         Scales::plain(self.d)
     }
 
+    #[inline(always)]
     fn codes(&self, out: &mut [i8]) {
         nibbles(&self.qs, out, |q| IQ4_NL_VALUES[q as usize]);
     }
@@ -158,6 +166,7 @@ impl Block for BlockQ2K {
         }
     }
 
+    #[inline(always)]
     fn codes(&self, out: &mut [i8]) {
         two_bits(&self.qs, out);
     }
@@ -177,6 +186,7 @@ impl Block for BlockQ3K {
         Scales { d: self.d.to_f32(), m: 0.0, sub, min: [0; 16] }
     }
 
+    #[inline(always)]
     fn codes(&self, out: &mut [i8]) {
         two_bits(&self.qs, out);
         for (g, group) in out.chunks_exact_mut(32).enumerate() {
@@ -195,6 +205,7 @@ impl Block for BlockQ4K {
         k_scales(self.d, self.dmin, &self.scales)
     }
 
+    #[inline(always)]
     fn codes(&self, out: &mut [i8]) {
         k_nibbles(&self.qs, out);
     }
@@ -208,6 +219,7 @@ impl Block for BlockQ5K {
         k_scales(self.d, self.dmin, &self.scales)
     }
 
+    #[inline(always)]
     fn codes(&self, out: &mut [i8]) {
         k_nibbles(&self.qs, out);
         for (g, group) in out.chunks_exact_mut(32).enumerate() {
@@ -226,6 +238,7 @@ impl Block for BlockQ6K {
         Scales { d: self.d.to_f32(), m: 0.0, sub: self.scales, min: [0; 16] }
     }
 
+    #[inline(always)]
     fn codes(&self, out: &mut [i8]) {
         let halves = self.ql.as_chunks::<64>().0.iter().zip(self.qh.as_chunks::<32>().0);
         for (half, (ql, qh)) in out.chunks_exact_mut(128).zip(halves) {
@@ -239,6 +252,7 @@ impl Block for BlockQ6K {
 }
 
 /// Codes of 2 bits, as [`BlockQ2K`] and [`BlockQ3K`] keep them.
+#[inline(always)]
 fn two_bits(qs: &[u8; 64], out: &mut [i8]) {
     for (half, qs) in out.chunks_exact_mut(128).zip(qs.as_chunks::<32>().0) {
         for (i, q) in half.iter_mut().enumerate() {
@@ -248,6 +262,7 @@ fn two_bits(qs: &[u8; 64], out: &mut [i8]) {
 }
 
 /// Codes of 4 bits, as [`BlockQ4K`] and [`BlockQ5K`] keep them.
+#[inline(always)]
 fn k_nibbles(qs: &[u8; 128], out: &mut [i8]) {
     for (pair, qs) in out.chunks_exact_mut(64).zip(qs.as_chunks::<32>().0) {
         for (i, q) in pair.iter_mut().enumerate() {

@@ -2,6 +2,7 @@
 
 use crate::activation::{TANH_FORM, TANH_FORM_CUBE};
 use crate::{Activation, BlockFormat, MatMut, Rows};
+use core::ops::Range;
 use half::{bf16, f16};
 
 /// Sum of `x[i] * value(w[i])`, in eight partial sums so that compilers can use vectors.
@@ -37,21 +38,34 @@ pub(super) fn matmul_bf16(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
 }
 
 pub(super) fn weighted_sum(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) {
-    fn sum<const N: usize>(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>, value: impl Fn([u8; N]) -> f32) {
-        for t in 0..out.tokens() {
-            let out = out.row(t);
-            out.fill(0.0);
-            for (r, x) in x[t * w.rows()..][..w.rows()].iter().enumerate() {
-                for (y, w) in out.iter_mut().zip(w.row(r).as_chunks::<N>().0) {
-                    *y += x * value(*w);
-                }
-            }
+    for t in 0..out.tokens() {
+        let out = out.row(t);
+        out.fill(0.0);
+        for (r, x) in x[t * w.rows()..][..w.rows()].iter().enumerate() {
+            add_row(*x, w.format(), w.row(r), out);
         }
     }
-    match w.format() {
-        BlockFormat::F32 => sum(x, w, out, f32::from_le_bytes),
-        BlockFormat::F16 => sum(x, w, out, |b| f16::from_le_bytes(b).to_f32()),
-        _ => sum(x, w, out, |b| bf16::from_le_bytes(b).to_f32()),
+}
+
+pub(super) fn axpy_rows(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32]) {
+    let (len, bytes) = (w.format().block_len(), w.format().block_bytes());
+    out.fill(0.0);
+    for (r, h) in active.iter().zip(h) {
+        let row = &w.row(*r as usize)[cols.start / len * bytes..cols.end / len * bytes];
+        add_row(*h, w.format(), row, out);
+    }
+}
+
+/// `out += h * row`.
+fn add_row(h: f32, format: BlockFormat, row: &[u8], out: &mut [f32]) {
+    /// A multiple of every block length.
+    const STRIP: usize = 256;
+    let bytes = STRIP / format.block_len() * format.block_bytes();
+    for (out, row) in out.chunks_mut(STRIP).zip(row.chunks(bytes)) {
+        let mut values = [0.0; STRIP];
+        let values = &mut values[..out.len()];
+        format.decode(row, values).expect("whole blocks, as many as there are columns");
+        axpy(h, values, out, |w| w);
     }
 }
 

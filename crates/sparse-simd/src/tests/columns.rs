@@ -206,6 +206,95 @@ fn float_columns_and_rows_are_within_the_bound() {
     none(failures);
 }
 
+/// What is wrong with the weighted sums of some rows and of all, at any level.
+fn wrong_sums(w: Rows<'_>, rng: &mut Rng) -> Vec<String> {
+    let (rows, cols, len) = (w.rows(), w.cols(), w.format().block_len());
+    let mut values = vec![0.0; rows * cols];
+    w.format().decode(w.data(), &mut values).unwrap();
+    let mut failures = Vec::new();
+    for (tenths, tokens) in [(0, 0), (1, 1), (5, 3), (10, 13)] {
+        let active = choose(rows, tenths, rng);
+        let (h, x) = (rng.floats(active.len()), rng.floats(tokens * rows));
+        for kernels in levels() {
+            let mut check =
+                |what: &str, c: usize, weights: &mut dyn Iterator<Item = (usize, f32)>, found: f32| {
+                    let terms = weights.map(|(r, x)| f64::from(x) * f64::from(values[r * cols + c]));
+                    let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
+                    if !within(f64::from(found), sum, 1e-6 * size) {
+                        let (level, name) = (kernels.level(), w.format().name());
+                        failures.push(format!(
+                            "{level} {name} {rows}x{cols} {what} column {c}: {found}, expected {sum}"
+                        ));
+                    }
+                };
+            let mut whole = vec![f32::NAN; cols];
+            kernels.axpy_rows(w, &active, &h, 0..cols, &mut whole);
+            for (c, &y) in whole.iter().enumerate() {
+                check("axpy", c, &mut active.iter().map(|r| *r as usize).zip(h.iter().copied()), y);
+            }
+            let mut parts = vec![f32::NAN; cols];
+            for range in [0..cols / len / 3 * len, cols / len / 3 * len..cols] {
+                kernels.axpy_rows(w, &active, &h, range.clone(), &mut parts[range]);
+            }
+            assert_eq!(
+                whole,
+                parts,
+                "{} {}: columns depend on the range",
+                kernels.level(),
+                w.format().name()
+            );
+
+            let mut out = vec![f32::NAN; tokens * cols];
+            kernels.weighted_sum(&x, w, &mut MatMut::new(&mut out, cols));
+            for (i, &y) in out.iter().enumerate() {
+                let x = &x[i / cols * rows..][..rows];
+                check("sum", i % cols, &mut x.iter().copied().enumerate(), y);
+            }
+        }
+    }
+    failures
+}
+
+#[test]
+fn sums_of_rows_of_any_format_are_within_the_bound() {
+    let mut failures = Vec::new();
+    for format in BlockFormat::ALL {
+        for (rows, cols) in [(0, 256), (1, 32), (3, 256), (9, 512), (70, 96), (67, 288), (40, 544), (5, 7)] {
+            if format.row_bytes(cols).is_some() {
+                let mut rng = Rng((rows * cols) as u64);
+                let mut bytes = vec![0];
+                bytes.extend(weights(format, rows * cols, &mut rng));
+                failures.extend(wrong_sums(Rows::new(format, cols, &bytes[1..]).unwrap(), &mut rng));
+            }
+        }
+    }
+    none(failures);
+}
+
+/// A sum of one row with a weight of one is what decoding gives, bit for bit: also what is not a number.
+#[test]
+fn single_rows_are_decoded_exactly() {
+    for format in BlockFormat::ALL {
+        let cols = format.block_len() * if format.is_quantised() { 9 } else { 300 };
+        let mut rng = Rng(3);
+        let mut bytes = weights(format, cols, &mut rng);
+        for scale in [0.37, 0.0, 6e-8, 65504.0, f32::INFINITY, f32::NAN] {
+            set_halves(format, &mut bytes, || scale);
+            let w = Rows::new(format, cols, &bytes).unwrap();
+            let mut values = vec![0.0; cols];
+            format.decode(&bytes, &mut values).unwrap();
+            for kernels in levels() {
+                let mut out = vec![f32::NAN; cols];
+                kernels.axpy_rows(w, &[0], &[1.0], 0..cols, &mut out);
+                for (c, (a, b)) in out.iter().zip(&values).enumerate() {
+                    let (level, name) = (kernels.level(), format.name());
+                    assert!(a == b || a.is_nan() && b.is_nan(), "{level} {name} {scale} [{c}]: {a}, not {b}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn non_finite_scales_reach_the_result_of_their_row_alone() {
     for format in quantised() {
@@ -256,6 +345,14 @@ fn mistakes_are_named() {
             let n = range.len();
             kernels.axpy_columns_q8(by_columns, active, x.view(), range, &mut vec![0.0; n]);
         };
+        let sum = |active: &[u32], range: std::ops::Range<usize>| {
+            let n = range.len();
+            kernels.axpy_rows(w, active, &[1.0; 2], range, &mut vec![0.0; n]);
+        };
+        assert_eq!(message(&|| sum(&[1, 3], 0..64)), "axpy_rows: active has 3, but there are 3");
+        assert_eq!(message(&|| sum(&[1], 0..64)), "axpy_rows: active is 1 but h is 2");
+        assert_eq!(message(&|| sum(&[1, 2], 0..96)), "axpy_rows: columns 0..96 of 64");
+        assert_eq!(message(&|| sum(&[1, 2], 16..64)), "axpy_rows: columns 16..64 are no whole blocks of 32");
         assert_eq!(message(&|| axpy(&[64], 0..3)), "axpy_columns_q8: active has 64, but there are 64");
         assert_eq!(message(&|| axpy(&[0], 0..4)), "axpy_columns_q8: rows 0..4 of 3");
         assert_eq!(

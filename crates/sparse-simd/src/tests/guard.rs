@@ -2,7 +2,7 @@
 
 use super::data::{Activations, Rng, weights};
 use super::levels;
-use crate::{Activation, BlockFormat, Kernels, Level, MatMut, Q8, Q8Mut, Rows};
+use crate::{Activation, BlockFormat, ColumnLayout, Columns, Kernels, Level, MatMut, Q8, Q8Mut, Rows};
 use bytemuck::Pod;
 use half::{bf16, f16};
 use std::ops::{Deref, DerefMut};
@@ -137,6 +137,48 @@ fn sums_of_rows_stay_inside_their_slices() {
             let rows = Rows::new(BlockFormat::F16, cols, &w).unwrap();
             kernels.weighted_sum(&x, rows, &mut MatMut::new(&mut out, cols));
             assert!(out.iter().all(|y| y.is_finite()));
+        }
+    });
+}
+
+#[test]
+fn sparse_products_stay_inside_their_slices() {
+    each(|kernels, edge| {
+        for format in BlockFormat::ALL {
+            for (rows, cols) in [(64, 256), (70, 288), (9, 544), (3, 96), (17, 512)]
+                .into_iter()
+                .filter(|shape| format.row_bytes(shape.1).is_some())
+            {
+                let mut rng = Rng((cols * rows) as u64);
+                let bytes = Guarded::new(&weights(format, rows * cols, &mut rng), edge);
+                let w = Rows::new(format, cols, &bytes).unwrap();
+                let layout = ColumnLayout::new(format, rows, cols).unwrap();
+                let mut relaid = Guarded::new(&vec![0u8; layout.bytes()], edge);
+                layout.relayout(w, &mut relaid);
+                let columns = Columns::new(layout, &relaid).unwrap();
+                let active = |n: u32| (0..n).filter(|i| i % 3 != 1).collect::<Vec<_>>();
+                let some_rows = Guarded::new(&active(rows as u32), edge);
+                let some_columns = Guarded::new(&active(cols as u32), edge);
+                let mut by_row = Guarded::new(&vec![f32::NAN; some_rows.len()], edge);
+                let mut by_column = Guarded::new(&vec![f32::NAN; rows], edge);
+                let mut sum = Guarded::new(&vec![f32::NAN; cols], edge);
+                let x = Guarded::new(&rng.floats(cols), edge);
+                let h = Guarded::new(&rng.floats(some_rows.len()), edge);
+                if format.is_quantised() {
+                    let a = Activations::quantised(Kernels::at(Level::Scalar).unwrap(), &x, cols);
+                    let (q, d, sums) =
+                        (Guarded::new(&a.q, edge), Guarded::new(&a.d, edge), Guarded::new(&a.sums, edge));
+                    let x = Q8 { cols, q: &q, d: &d, sums: &sums };
+                    kernels.matmul_rows_q8(w, &some_rows, x, &mut by_row);
+                    kernels.axpy_columns_q8(columns, &some_columns, x, 0..rows, &mut by_column);
+                } else {
+                    kernels.matmul_rows_f32(w, &some_rows, &x, &mut by_row);
+                    kernels.axpy_columns_f32(columns, &some_columns, &x, 0..rows, &mut by_column);
+                }
+                kernels.axpy_rows(w, &some_rows, &h, 0..cols, &mut sum);
+                let mut all = by_row.iter().chain(by_column.iter()).chain(sum.iter());
+                assert!(all.all(|y| y.is_finite()), "{} {}", kernels.level(), format.name());
+            }
         }
     });
 }

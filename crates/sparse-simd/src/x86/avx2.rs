@@ -68,6 +68,7 @@ const SPARSE: Sparse = Sparse {
     q6_k: sparse::<BlockQ6K>(),
     iq4_nl: sparse::<[BlockIq4Nl; 8]>(),
     axpy_floats: simd::axpy_columns,
+    axpy_rows: simd::axpy_rows,
 };
 
 const fn sparse<S: ColumnStep>() -> SparseQ8 {

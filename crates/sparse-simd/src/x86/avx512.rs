@@ -63,6 +63,7 @@ const SPARSE: Sparse = Sparse {
     q6_k: sparse::<Q6K>(),
     iq4_nl: sparse::<Iq4Nl>(),
     axpy_floats: simd::axpy_columns,
+    axpy_rows: simd::axpy_rows,
 };
 
 const fn sparse<F: ColumnFormat>() -> SparseQ8 {

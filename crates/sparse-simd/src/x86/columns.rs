@@ -4,15 +4,15 @@
 //! codes of four columns, so that a lane holds four codes of a row, with one broadcast dword of activations; the sums
 //! stay in registers, and the group's scales are applied once.
 
-use super::shared::prefetch_bytes;
+use super::shared::{prefetch_bytes, prefetch_far};
 use crate::columns::{Choice, Recipe, SubScales, run_of_group};
 use crate::{BlockFormat, ColumnLayout, Columns, Q8};
 use core::ops::Range;
 
 pub(super) const CHUNK: usize = ColumnLayout::CHUNK;
 
-/// Active columns that are fetched ahead: with fewer, DRAM is not busy all the time.
-const AHEAD: usize = 32;
+/// Chunks of a column that are fetched one after the other, while those of the group before are multiplied.
+const AHEAD: usize = 8;
 
 /// How a level multiplies the columns of a format.
 pub(super) trait ColumnKernel {
@@ -103,34 +103,6 @@ impl Group {
     }
 }
 
-/// Fetches columns in the order of their addresses, a few lines at a time.
-struct Cursor<C> {
-    active: C,
-    next: usize,
-    at: *const u8,
-    end: *const u8,
-}
-
-impl<C: Choice> Cursor<C> {
-    /// Fetches `lines` lines, of columns before number `limit`; `start` says where those begin, and `span` how many
-    /// bytes of them are needed.
-    #[inline(always)]
-    fn advance(&mut self, lines: usize, limit: usize, start: impl Fn(usize) -> *const u8, span: usize) {
-        for _ in 0..lines {
-            if self.at >= self.end {
-                if self.next >= limit {
-                    return;
-                }
-                let start = start(self.active.get(self.next));
-                (self.at, self.end) = (start.wrapping_sub(start.addr() % 64), start.wrapping_add(span));
-                self.next += 1;
-            }
-            prefetch_bytes(self.at, 1);
-            self.at = self.at.wrapping_add(64);
-        }
-    }
-}
-
 /// `out` = sum over the active columns of activation times column, for the rows `rows`.
 ///
 /// # Safety
@@ -153,11 +125,10 @@ pub(super) unsafe fn sum<K: ColumnKernel, C: Choice>(
     if chunks == 0 {
         return;
     }
-    let mut cursor = Cursor { active, next: 0, at: core::ptr::null(), end: core::ptr::null() };
-    let mut i = 0;
-    while i < active.count() {
+    let run = |i| if i < active.count() { run_of_group(active, i, K::RECIPE.group) } else { 0 };
+    let (mut i, mut n) = (0, run(0));
+    while n > 0 {
         let first = active.get(i);
-        let n = run_of_group(active, i, K::RECIPE.group);
         // What is missing in the last four are zeros times the last column.
         let mut columns = Fours { columns: [core::ptr::null(); 32], h: [0; 32], fours: n.div_ceil(4) };
         for k in 0..columns.fours * 4 {
@@ -168,13 +139,18 @@ pub(super) unsafe fn sum<K: ColumnKernel, C: Choice>(
         let total = columns.h.iter().map(|&h| i32::from(h)).sum();
         let group = Group::new::<K>(w, first, h.d[first / 32], total);
         i += n;
+        n = run(i);
         let next = Group::new::<K>(w, active.get(i.min(active.count() - 1)), 0.0, 0);
-        let limit = active.count().min(i + AHEAD);
-        let lines = limit.saturating_sub(cursor.next) * (span / 64 + 1) / chunks + 1;
         for (chunk, out) in out.chunks_mut(CHUNK).enumerate() {
             let row = rows.start + chunk * CHUNK;
             if C::SCATTERED {
-                cursor.advance(lines, limit, start, span);
+                let offset = chunk * size;
+                if chunk.is_multiple_of(AHEAD) {
+                    for k in i..i + n {
+                        let len = (AHEAD * size).min(span - offset);
+                        prefetch_far(start(active.get(k)).wrapping_add(offset), len);
+                    }
+                }
                 next.prefetch::<K>(row, &group);
             }
             // SAFETY: the caller's promises; all columns have all chunks, padded as they are.

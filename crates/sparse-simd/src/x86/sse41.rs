@@ -72,6 +72,7 @@ const SPARSE: Sparse = {
         q6_k: with_rows::<BlockQ6K>(scalar.q6_k),
         iq4_nl: with_rows::<[BlockIq4Nl; 4]>(scalar.iq4_nl),
         axpy_floats: simd::axpy_columns,
+        axpy_rows: simd::axpy_rows,
     }
 };
 

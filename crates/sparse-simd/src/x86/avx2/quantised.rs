@@ -6,7 +6,7 @@
 //! multiplication per step.
 
 use super::load;
-use crate::x86::shared::{AHEAD, prefetch_bytes};
+use crate::x86::shared::{AHEAD, prefetch_bytes, prefetch_far};
 use crate::{MatMut, Q8, Rows};
 use bytemuck::Pod;
 use core::arch::x86_64::*;
@@ -93,14 +93,17 @@ pub(super) fn rows<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f
         }
         return;
     }
-    let (half, ahead) = (active.len() / 2, AHEAD.div_ceil(w.row_bytes()));
+    let ahead = 2 * AHEAD.div_ceil(w.row_bytes());
     let next = |i: usize| w.row(row(i + ahead)).as_ptr();
-    for i in 0..half {
-        let sums = dot::<S, 2, 1>(w, [row(i), row(half + i)], [next(i), next(half + i)], x, 0);
-        (out[i], out[half + i]) = (sums[0][0], sums[1][0]);
+    let (pairs, last) = out.as_chunks_mut::<2>();
+    for (i, out) in pairs.iter_mut().enumerate() {
+        let i = 2 * i;
+        let [[a], [b]] = dot::<S, true, 2, 1>(w, [row(i), row(i + 1)], [next(i), next(i + 1)], x, 0);
+        *out = [a, b];
     }
-    if let (i, Some(out)) = (2 * half, out.get_mut(2 * half)) {
-        *out = dot::<S, 1, 1>(w, [row(i)], [next(i)], x, 0)[0][0];
+    if let [out] = last {
+        let i = active.len() - 1;
+        *out = dot::<S, true, 1, 1>(w, [row(i)], [next(i)], x, 0)[0][0];
     }
 }
 
@@ -115,7 +118,7 @@ fn columns<S: Step, const R: usize>(w: Rows<'_>, r: [usize; R], x: Q8<'_>, out: 
     }
     let tiles = x.tokens() / TOKENS * TOKENS;
     for t in (0..tiles).step_by(TOKENS) {
-        let sums = dot::<S, R, TOKENS>(w, r, next, x, t);
+        let sums = dot::<S, false, R, TOKENS>(w, r, next, x, t);
         for i in 0..TOKENS {
             let out = out.row(t + i);
             for (r, sums) in r.iter().zip(&sums) {
@@ -124,7 +127,7 @@ fn columns<S: Step, const R: usize>(w: Rows<'_>, r: [usize; R], x: Q8<'_>, out: 
         }
     }
     for t in tiles..x.tokens() {
-        let sums = dot::<S, R, 1>(w, r, next, x, t);
+        let sums = dot::<S, false, R, 1>(w, r, next, x, t);
         let out = out.row(t);
         for (r, [sum]) in r.iter().zip(&sums) {
             out[*r] = *sum;
@@ -133,13 +136,13 @@ fn columns<S: Step, const R: usize>(w: Rows<'_>, r: [usize; R], x: Q8<'_>, out: 
 }
 
 /// Rows `r`, at least 256 columns wide, times `T` tokens from `t` on. If that is one, as much is fetched from `next`
-/// on as the rows have.
+/// on as the rows have; `SCATTERED` says whether rows are chosen one by one.
 ///
 /// Arrays are filled by loops here: closures that need CPU features do not get inlined into `map` and `from_fn`,
 /// which have none.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot<S: Step, const R: usize, const T: usize>(
+fn dot<S: Step, const SCATTERED: bool, const R: usize, const T: usize>(
     w: Rows<'_>,
     r: [usize; R],
     next: [*const u8; R],
@@ -165,7 +168,12 @@ fn dot<S: Step, const R: usize, const T: usize>(
         }
         if T == 1 {
             for next in next {
-                prefetch_bytes(next.wrapping_add(s * size_of::<S>()), size_of::<S>());
+                let at = next.wrapping_add(s * size_of::<S>());
+                if SCATTERED {
+                    prefetch_far(at, size_of::<S>());
+                } else {
+                    prefetch_bytes(at, size_of::<S>());
+                }
             }
         }
         // SAFETY: this function asks for the same features.

@@ -3,6 +3,7 @@
 use super::load;
 use crate::generic::{float_functions, product_functions};
 use crate::simd::Simd;
+use crate::x86::shared::prefetch_far;
 use core::arch::x86_64::*;
 
 /// Proof of AVX2, FMA and F16C.
@@ -70,6 +71,12 @@ impl Simd for Avx2 {
             let x = _mm256_cvtepu16_epi32(load::bytes16(bytemuck::cast_ref::<_, [u8; 16]>(x)));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x))
         })
+    }
+
+    #[inline(always)]
+    fn bytes(self, x: &[i8]) -> Self::F {
+        assert!(x.len() == 8);
+        with_avx2!(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().cast()))))
     }
 
     #[inline(always)]
@@ -157,6 +164,16 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn transpose(self, rows: [__m256; 8]) -> [__m256; 8] {
         with_avx2!(transpose(rows))
+    }
+
+    #[inline(always)]
+    fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip) {
+        with_avx2!(decode(format, bytes, out))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, bytes: &[u8]) {
+        prefetch_far(bytes.as_ptr(), bytes.len());
     }
 
     #[inline(always)]

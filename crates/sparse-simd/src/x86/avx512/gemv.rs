@@ -2,12 +2,12 @@
 //!
 //! Decoding is bound by memory, so this is about keeping the bus busy. Two or four rows at a time, far apart,
 //! are so many streams for the hardware's prefetchers; more prefetching, by instructions, made it slower on
-//! Zen 4.
+//! Zen 4. Rows that are chosen one by one are taken eight at a time, and the next eight fetched meanwhile.
 
 use super::format::{Bytes, Format, STEP, StepX, Sum};
 use super::transpose::totals;
 use crate::columns::{All, Choice};
-use crate::x86::shared::prefetch_bytes;
+use crate::x86::shared::prefetch_far;
 use crate::{Q8, Rows};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -19,8 +19,11 @@ const COLS: usize = 16384;
 /// at a time.
 const SHORT: usize = 1536;
 
-/// How many rows of a stream are fetched ahead where rows are chosen one by one, at least so many bytes.
-const AHEAD: usize = 2048;
+/// Rows done at a time where they are chosen one by one.
+const CHOSEN: usize = 8;
+
+/// How many times [`CHOSEN`] rows are fetched ahead.
+const AHEAD: usize = 2;
 
 /// `out[r]` = row `r` of `w` times `x`, one token.
 ///
@@ -68,13 +71,12 @@ unsafe fn chosen<F: Format, C: Choice>(w: Rows<'_>, active: C, x: Q8<'_>, out: &
         let pass = Pass::new::<F>(w, from, cols, x);
         // SAFETY: the caller's promises, and the tail is what the pass says.
         unsafe {
-            match (w.row_bytes() < SHORT, pass.rest.div_ceil(F::BYTES / 2)) {
-                (true, 0) => pass.streams::<F, C, 4, 0>(active, out),
-                (true, 1) => pass.streams::<F, C, 4, 1>(active, out),
-                (true, _) => pass.streams::<F, C, 4, 2>(active, out),
-                (false, 0) => pass.streams::<F, C, 2, 0>(active, out),
-                (false, 1) => pass.streams::<F, C, 2, 1>(active, out),
-                (false, _) => pass.streams::<F, C, 2, 2>(active, out),
+            if C::SCATTERED {
+                pass.tails::<F, C, CHOSEN>(active, out)
+            } else if w.row_bytes() < SHORT {
+                pass.tails::<F, C, 4>(active, out)
+            } else {
+                pass.tails::<F, C, 2>(active, out)
             }
         }
     }
@@ -97,12 +99,29 @@ impl<'a> Pass<'a> {
         Self { w, x, start, rest: len % F::BYTES }
     }
 
-    /// Adds to `out` the products of the active rows, in `R` streams of rows; or sets it to them, if the columns are
-    /// the first. `TAIL` is the number of half steps that the rest of a row extends over.
+    /// Adds to `out` the products of the active rows, `R` at a time; or sets it to them, if the columns are the first.
     ///
     /// # Safety
     /// - The CPU has the features of this level.
-    /// - The format of the weights is `F`, and `TAIL` is right.
+    /// - The format of the weights is `F`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    unsafe fn tails<F: Format, C: Choice, const R: usize>(&self, active: C, out: &mut [f32]) {
+        // SAFETY: the caller's promises, and the tail is what the pass says.
+        unsafe {
+            match self.rest.div_ceil(F::BYTES / 2) {
+                0 => self.streams::<F, C, R, 0>(active, out),
+                1 => self.streams::<F, C, R, 1>(active, out),
+                _ => self.streams::<F, C, R, 2>(active, out),
+            }
+        }
+    }
+
+    /// As [`tails`](Self::tails), where `TAIL` is the number of half steps that the rest of a row extends over. All
+    /// rows are `R` streams, far apart; chosen ones are taken as they come.
+    ///
+    /// # Safety
+    /// - As for [`tails`](Self::tails), and `TAIL` is right.
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn streams<F: Format, C: Choice, const R: usize, const TAIL: usize>(
         &self,
@@ -110,17 +129,19 @@ impl<'a> Pass<'a> {
         out: &mut [f32],
     ) {
         let mut put = |i: usize, sum: f32| if self.start == 0 { out[i] = sum } else { out[i] += sum };
-        let (count, some, ahead) = (active.count(), 16 / R, AHEAD.div_ceil(self.w.row_bytes()));
+        let (count, some) = (active.count(), 16 / R);
         let stream = count / R;
+        let number = |s: usize, i: usize| if C::SCATTERED { i * R + s } else { s * stream + i };
         for first in (0..stream).step_by(some) {
             let range = first..stream.min(first + some);
             let mut sums = [_mm512_setzero_ps(); 16];
             for (k, i) in range.clone().enumerate() {
-                let (mut rows, mut next) = ([core::ptr::null(); R], [core::ptr::null(); R]);
+                let mut rows = [core::ptr::null(); R];
+                let mut next = rows;
                 for s in 0..R {
-                    rows[s] = self.row(active.get(s * stream + i));
+                    rows[s] = self.row(active.get(number(s, i)));
                     if C::SCATTERED {
-                        next[s] = self.row(active.get((s * stream + i + ahead).min(count - 1)));
+                        next[s] = self.row(active.get(number(s, i + AHEAD).min(count - 1)));
                     }
                 }
                 // SAFETY: the caller's promises.
@@ -132,7 +153,7 @@ impl<'a> Pass<'a> {
             let totals = totals(&sums);
             for (k, i) in range.enumerate() {
                 for s in 0..R {
-                    put(s * stream + i, totals[s * some + k]);
+                    put(number(s, i), totals[s * some + k]);
                 }
             }
         }
@@ -170,7 +191,7 @@ impl<'a> Pass<'a> {
         for (step, x) in steps.iter().enumerate() {
             for (s, sum) in sums.iter_mut().enumerate() {
                 if C::SCATTERED {
-                    prefetch_bytes(next[s].wrapping_add(step * F::BYTES), F::BYTES);
+                    prefetch_far(next[s].wrapping_add(step * F::BYTES), F::BYTES);
                 }
                 let w = Bytes { at: rows[s].wrapping_add(step * F::BYTES), len: F::BYTES };
                 // SAFETY: the step lies inside the row.
@@ -181,7 +202,7 @@ impl<'a> Pass<'a> {
             for (s, sum) in sums.iter_mut().enumerate() {
                 let offset = steps.len() * F::BYTES;
                 if C::SCATTERED {
-                    prefetch_bytes(next[s].wrapping_add(offset), self.rest);
+                    prefetch_far(next[s].wrapping_add(offset), self.rest);
                 }
                 let w = Bytes { at: rows[s].wrapping_add(offset), len: self.rest };
                 // SAFETY: `rest` bytes of the row are left.

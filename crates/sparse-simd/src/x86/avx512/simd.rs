@@ -2,6 +2,7 @@
 
 use crate::generic::float_functions;
 use crate::simd::Simd;
+use crate::x86::shared::prefetch_far;
 use core::arch::x86_64::*;
 
 /// Proof of this level's features.
@@ -68,6 +69,12 @@ impl Simd for Avx512 {
             let x = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(x))
         })
+    }
+
+    #[inline(always)]
+    fn bytes(self, x: &[i8]) -> Self::F {
+        assert!(x.len() == 16);
+        with_avx512!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))))
     }
 
     #[inline(always)]
@@ -151,6 +158,16 @@ impl Simd for Avx512 {
             let rows = core::mem::transmute::<[__m512; 16], [__m512i; 16]>(rows);
             core::mem::transmute::<[__m512i; 16], [__m512; 16]>(super::transpose::transpose(&rows))
         })
+    }
+
+    #[inline(always)]
+    fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip) {
+        with_avx512!(decode(format, bytes, out))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, bytes: &[u8]) {
+        prefetch_far(bytes.as_ptr(), bytes.len());
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 use super::load;
 use crate::generic::{float_functions, product_functions};
 use crate::simd::Simd;
+use crate::x86::shared::prefetch_far;
 use core::arch::x86_64::*;
 
 /// Proof of SSE4.1.
@@ -67,6 +68,12 @@ impl Simd for Sse41 {
     #[inline(always)]
     fn bf16s(self, x: &[u16; 4]) -> __m128 {
         with_sse41!(_mm_castsi128_ps(upper_halves(x)))
+    }
+
+    #[inline(always)]
+    fn bytes(self, x: &[i8]) -> Self::F {
+        assert!(x.len() == 4);
+        with_sse41!(_mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_loadu_si32(x.as_ptr().cast()))))
     }
 
     #[inline(always)]
@@ -152,6 +159,16 @@ impl Simd for Sse41 {
     #[inline(always)]
     fn transpose(self, rows: [__m128; 4]) -> [__m128; 4] {
         with_sse41!(transpose(rows))
+    }
+
+    #[inline(always)]
+    fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip) {
+        with_sse41!(decode(format, bytes, out))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, bytes: &[u8]) {
+        prefetch_far(bytes.as_ptr(), bytes.len());
     }
 
     #[inline(always)]

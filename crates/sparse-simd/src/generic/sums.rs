@@ -1,0 +1,202 @@
+//! Sums of weighted rows of any format: rows are decoded to f32, a strip of columns at a time.
+
+use super::gemm::Job;
+use crate::layout::*;
+use crate::simd::{Bf16, F16, F32, Simd, Stored, first, first_mut};
+use crate::{BlockFormat, MatMut, Rows};
+use bytemuck::{Pod, Zeroable};
+use core::ops::Range;
+
+/// Columns of a strip: a multiple of every block length.
+const STRIP: usize = 256;
+
+/// Chosen rows that are added at a time: `out` is read and written once for all of them.
+const ROWS: usize = 4;
+
+/// How many times [`ROWS`] chosen rows are fetched ahead.
+const AHEAD: usize = 2;
+
+/// Rows of a strip that is multiplied with many tokens: 32 KiB of f32.
+const DEPTH: usize = 32;
+
+/// A strip of a row, as f32.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Strip([f32; STRIP]);
+
+/// `out[c - cols.start]` = sum over `i` of `h[i]` times column `c` of row `active[i]`, added in that order.
+#[inline(always)]
+pub(crate) fn axpy_rows<S: Simd>(
+    s: S,
+    w: Rows<'_>,
+    active: &[u32],
+    h: &[f32],
+    cols: Range<usize>,
+    out: &mut [f32],
+) {
+    out.fill(0.0);
+    let (active, rest) = active.as_chunks::<ROWS>();
+    let (h, h_rest) = h.as_chunks::<ROWS>();
+    for (i, (rows, h)) in active.iter().zip(h).enumerate() {
+        let next = active.get(i + AHEAD).map_or(rest, |next| next);
+        add::<S, ROWS>(s, w, rows, *h, next, cols.clone(), out);
+    }
+    for (row, h) in rest.iter().zip(h_rest) {
+        add::<S, 1>(s, w, &[*row], [*h], &[], cols.clone(), out);
+    }
+}
+
+/// Adds `R` rows, and fetches the rows `next` meanwhile.
+#[inline(always)]
+fn add<S: Simd, const R: usize>(
+    s: S,
+    w: Rows<'_>,
+    rows: &[u32; R],
+    h: [f32; R],
+    next: &[u32],
+    cols: Range<usize>,
+    out: &mut [f32],
+) {
+    let part = |r: u32, cols: Range<usize>| &w.row(r as usize)[cols_to_bytes(w, cols)];
+    let mut strips = [Strip([0.0; STRIP]); R];
+    for (n, out) in out.chunks_mut(STRIP).enumerate() {
+        let from = cols.start + n * STRIP;
+        let cols = from..from + out.len();
+        for next in next {
+            s.prefetch(part(*next, cols.clone()));
+        }
+        for (row, strip) in rows.iter().zip(&mut strips) {
+            s.decode(w.format(), part(*row, cols.clone()), strip);
+        }
+        let whole = out.len() / S::LANES * S::LANES;
+        for col in (0..whole).step_by(S::LANES) {
+            let out = first_mut::<S>(&mut out[col..]);
+            let mut sum = s.load(out);
+            for (strip, h) in strips.iter().zip(h) {
+                sum = s.fma(s.splat(h), s.load(first::<S>(&strip.0[col..])), sum);
+            }
+            s.store(sum, out);
+        }
+        let out = &mut out[whole..];
+        if !out.is_empty() {
+            let mut sum = s.load_part(out, 0.0);
+            for (strip, h) in strips.iter().zip(h) {
+                sum = s.fma(s.splat(h), s.load_part(&strip.0[whole..][..out.len()], 0.0), sum);
+            }
+            s.store_part(sum, out);
+        }
+    }
+}
+
+/// `out[t]` = sum over `r` of `x[t][r]` times row `r` of `w`, each strip decoded once for all tokens.
+#[inline(always)]
+pub(crate) fn weighted_sum<S: Simd>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
+    if w.rows() == 0 {
+        return (0..out.tokens()).for_each(|t| out.row(t).fill(0.0));
+    }
+    let width = S::VECTORS * S::LANES;
+    // Panels side by side, each of `DEPTH` rows of `width` columns.
+    let mut panels = [Strip([0.0; STRIP]); DEPTH];
+    for from in (0..w.rows()).step_by(DEPTH) {
+        let rows = w.slice(from..w.rows().min(from + DEPTH));
+        for col in (0..w.cols()).step_by(STRIP) {
+            let cols = col..w.cols().min(col + STRIP);
+            let panels: &mut [S::Floats] = bytemuck::cast_slice_mut(&mut panels);
+            for r in 0..rows.rows() {
+                let mut strip = Strip([0.0; STRIP]);
+                s.decode(w.format(), &rows.row(r)[cols_to_bytes(w, cols.clone())], &mut strip);
+                let vectors: &[S::Floats] = bytemuck::cast_slice(&strip.0);
+                for (p, vectors) in vectors.chunks_exact(S::VECTORS).enumerate() {
+                    panels[(p * DEPTH + r) * S::VECTORS..][..S::VECTORS].copy_from_slice(vectors);
+                }
+            }
+            for (p, from_col) in cols.clone().step_by(width).enumerate() {
+                let panel = &panels[p * DEPTH * S::VECTORS..][..rows.rows() * S::VECTORS];
+                let job = Job { panel, x, stride: w.rows(), from };
+                s.multiply(&job, &mut out.columns(from_col..cols.end.min(from_col + width)));
+            }
+        }
+    }
+}
+
+/// Where in a row columns are.
+fn cols_to_bytes(w: Rows<'_>, cols: Range<usize>) -> Range<usize> {
+    let (len, bytes) = (w.format().block_len(), w.format().block_bytes());
+    cols.start / len * bytes..cols.end / len * bytes
+}
+
+/// Decodes blocks, no more than a strip of them, to what [`BlockFormat::decode`] makes of them, bit for bit.
+#[inline(always)]
+pub(crate) fn decode<S: Simd>(s: S, format: BlockFormat, bytes: &[u8], out: &mut Strip) {
+    match format {
+        BlockFormat::F32 => values::<S, F32>(s, bytes, out),
+        BlockFormat::F16 => values::<S, F16>(s, bytes, out),
+        BlockFormat::Bf16 => values::<S, Bf16>(s, bytes, out),
+        BlockFormat::Q4_0 => small::<S, BlockQ4_0>(s, bytes, out),
+        BlockFormat::Q4_1 => small::<S, BlockQ4_1>(s, bytes, out),
+        BlockFormat::Q5_0 => small::<S, BlockQ5_0>(s, bytes, out),
+        BlockFormat::Q5_1 => small::<S, BlockQ5_1>(s, bytes, out),
+        BlockFormat::Q8_0 => small::<S, BlockQ8_0>(s, bytes, out),
+        BlockFormat::Iq4Nl => small::<S, BlockIq4Nl>(s, bytes, out),
+        BlockFormat::Q2K => supers::<S, BlockQ2K>(s, bytes, out),
+        BlockFormat::Q3K => supers::<S, BlockQ3K>(s, bytes, out),
+        BlockFormat::Q4K => supers::<S, BlockQ4K>(s, bytes, out),
+        BlockFormat::Q5K => supers::<S, BlockQ5K>(s, bytes, out),
+        BlockFormat::Q6K => supers::<S, BlockQ6K>(s, bytes, out),
+    }
+}
+
+#[inline(always)]
+fn values<S: Simd, W: Stored>(s: S, bytes: &[u8], out: &mut Strip) {
+    for (bytes, out) in bytes.chunks(S::LANES * W::BYTES).zip(out.0.chunks_exact_mut(S::LANES)) {
+        let x = if bytes.len() == S::LANES * W::BYTES {
+            // SAFETY: there are that many bytes.
+            unsafe { W::load(s, bytes, 0) }
+        } else {
+            W::load_part(s, bytes)
+        };
+        s.store(x, first_mut::<S>(out));
+    }
+}
+
+/// Blocks of 32: the scale, the minimum if there is one, and then codes.
+#[inline(always)]
+fn small<S: Simd, B: Block>(s: S, bytes: &[u8], out: &mut Strip) {
+    let blocks = bytemuck::cast_slice::<u8, B>(bytes).iter();
+    for (block, out) in blocks.zip(out.0.as_chunks_mut::<32>().0) {
+        let mut codes = [0; 32];
+        block.codes(&mut codes);
+        // Converted as a vector: one instruction, where the level has it.
+        let bytes = bytemuck::bytes_of(block);
+        let mut halves = S::Halves::zeroed();
+        let words: &mut [u16] = bytemuck::cast_slice_mut(core::slice::from_mut(&mut halves));
+        words[0] = u16::from_le_bytes([bytes[0], bytes[1]]);
+        words[1] = u16::from_le_bytes([bytes[2], bytes[3]]);
+        let mut factors = S::Floats::zeroed();
+        s.store(s.f16s(&halves), &mut factors);
+        let factors: &[f32] = bytemuck::cast_slice(core::slice::from_ref(&factors));
+        group::<S, B, 32>(s, &codes, factors[0], factors[1], out);
+    }
+}
+
+/// Super-blocks of 256.
+#[inline(always)]
+fn supers<S: Simd, B: Block>(s: S, bytes: &[u8], out: &mut Strip) {
+    if let [block] = bytemuck::cast_slice::<u8, B>(bytes) {
+        let (mut codes, scales) = ([0; STRIP], block.scales());
+        block.codes(&mut codes);
+        for (g, (codes, out)) in codes.as_chunks().0.iter().zip(out.0.as_chunks_mut().0).enumerate() {
+            let (sub, min) = (f32::from(scales.sub[g]), f32::from(scales.min[g]));
+            group::<S, B, 16>(s, codes, scales.d * sub, scales.m * min, out);
+        }
+    }
+}
+
+/// Values with the same scale and offset.
+#[inline(always)]
+fn group<S: Simd, B: Block, const N: usize>(s: S, codes: &[i8; N], d: f32, m: f32, out: &mut [f32; N]) {
+    for (codes, out) in codes.chunks_exact(S::LANES).zip(out.chunks_exact_mut(S::LANES)) {
+        let scaled = s.mul(s.splat(d), s.bytes(codes));
+        s.store(if B::HAS_MIN { s.add(scaled, s.splat(m)) } else { scaled }, first_mut::<S>(out));
+    }
+}
