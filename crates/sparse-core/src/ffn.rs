@@ -334,8 +334,18 @@ impl SparseFfn {
         } else {
             self.activation.apply(k, s.hidden.x_mut());
         }
-        s.hidden.quantise(k);
-        self.down.forward(compute, &s.hidden, out);
+        match &self.down {
+            // Threads can share one token only if it is an active set.
+            Down::Neurons(down) if x.tokens() == 1 => {
+                s.active.clear();
+                s.active.extend(0..self.neurons() as u32);
+                down.axpy_rows(compute, &s.active, s.hidden.x(), out);
+            }
+            down => {
+                s.hidden.quantise(k);
+                down.forward(compute, &s.hidden, out);
+            }
+        }
         let all = (x.tokens() * self.neurons()) as u64;
         let gate = if self.gate.is_some() { all } else { 0 };
         FfnCounts { tokens: x.tokens() as u64, gate, up: all, down: all, bytes: self.bytes() as u64 }

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "std")]
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 #[cfg(feature = "std")]
@@ -14,6 +15,8 @@ use crate::{Activations, Compute};
 
 /// Rows that a worker takes at a time, at least: fewer make the kernels' row streams too short.
 const GRAIN_ROWS: usize = 32;
+/// Columns of weighted rows that a worker takes at a time, at least: whole cache lines of every format.
+const GRAIN_COLUMNS: usize = 128;
 
 /// Where the bytes of a matrix live.
 #[derive(Clone)]
@@ -159,29 +162,38 @@ impl Matrix {
         });
     }
 
-    /// The sum of the rows in `active`, each times its value: `out[c]` = sum over `i` of `values[i] * w[active[i]][c]`.
-    pub(crate) fn axpy_rows(&self, compute: &Compute, active: &[u32], values: &[f32], out: &mut [f32]) {
-        out.fill(0.0);
-        let mut row = alloc::vec![0.0; self.cols];
-        for (&r, &h) in active.iter().zip(values) {
-            self.decode_row(r as usize, &mut row);
-            compute.kernels.axpy_f32(h, &row, out);
-        }
+    /// The sum of the rows in `active` (ascending), each times its value: `out[c]` = sum over `i` of
+    /// `values[i] * w[active[i]][c]`. The result does not depend on the number of threads.
+    ///
+    /// # Panics
+    /// If the shapes do not match, or `active` is not strictly ascending and in range.
+    pub fn axpy_rows(&self, compute: &Compute, active: &[u32], values: &[f32], out: &mut [f32]) {
+        let w = self.as_rows();
+        let grain = self.format.block_len().max(GRAIN_COLUMNS);
+        let (work, out) = (active.len() * w.row_bytes(), MatMut::new(out, self.cols));
+        compute.pool.for_columns(out, grain, work, |cols, mut out| {
+            compute.kernels.axpy_rows(w, active, values, cols, out.row(0));
+        });
     }
 
-    /// `out[t]` = sum over all rows `r` of `x[t][r] * w[r]`.
-    pub(crate) fn weighted_rows(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
-        let all: Vec<u32> = (0..self.rows() as u32).collect();
-        for (x, out) in x.x().chunks(self.rows()).zip(out.chunks_mut(self.cols)) {
-            self.axpy_rows(compute, &all, x, out);
-        }
+    /// The sum of all rows, weighted by the values of every token: `out[t][c]` = sum over `r` of `x[t][r] * w[r][c]`;
+    /// `out` is `[tokens x cols]`. For many tokens: they are what threads share.
+    ///
+    /// # Panics
+    /// If the shapes do not match.
+    pub fn weighted_sum(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
+        let (w, rows) = (self.as_rows(), self.rows());
+        let mut threads = vec![(); compute.pool.threads()];
+        let tile = (x.tokens().div_ceil(compute.pool.threads()), self.cols);
+        compute.pool.for_tiles(&mut threads, MatMut::new(out, self.cols), tile, |(), tokens, _, mut out| {
+            compute.kernels.weighted_sum(&x.x()[tokens.start * rows..tokens.end * rows], w, &mut out);
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec;
 
     #[test]
     fn shapes_are_checked() {

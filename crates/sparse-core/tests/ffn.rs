@@ -48,9 +48,17 @@ impl Recipe {
     }
 
     fn build(&self, keep: impl Fn(usize) -> bool) -> SparseFfn {
+        self.with(Down::Rows(self.matrix(OUTPUTS, NEURONS, 2, |_| true)), keep)
+    }
+
+    /// With as many outputs as whole blocks have.
+    fn neuron_records(&self, keep: impl Fn(usize) -> bool) -> SparseFfn {
+        self.with(Down::Neurons(self.matrix(NEURONS, INPUTS, 2, |_| true)), keep)
+    }
+
+    fn with(&self, down: Down, keep: impl Fn(usize) -> bool) -> SparseFfn {
         let linear = |w| Linear::new(w, None).unwrap();
         let up = linear(self.matrix(NEURONS, INPUTS, 1, keep));
-        let down = Down::Rows(self.matrix(OUTPUTS, NEURONS, 2, |_| true));
         match self.kind {
             Kind::Plain(f) => SparseFfn::plain(up, down, f),
             Kind::Gated(f, g) => {
@@ -110,7 +118,7 @@ proptest! {
         kind in 0..KINDS.len(),
         share in prop_oneof![Just(0.0), Just(1.0), 0.02..0.98],
         skip_gate: bool,
-        by_columns: bool,
+        storage in 0..3,
         seed in 0_u64..1000,
     ) {
         let recipe = Recipe { format: BlockFormat::ALL[format], kind: KINDS[kind], seed };
@@ -119,17 +127,21 @@ proptest! {
             .collect();
         let one = Compute::new(1);
         let x = input(&one, 3, seed);
-        let expected = run(&recipe.build(|j| set[j]), &one, &x, BatchMode::Dense).0;
+        let stored = |keep: &dyn Fn(usize) -> bool| match storage {
+            2 => recipe.neuron_records(keep),
+            _ => recipe.build(keep),
+        };
+        let expected = run(&stored(&|j| set[j]), &one, &x, BatchMode::Dense).0;
 
-        let mut ffn = recipe.build(|_| true);
-        if by_columns {
+        let mut ffn = stored(&|_| true);
+        if storage == 1 {
             ffn.sort_by_columns().unwrap();
         }
         ffn.set_selector(Selector::Fixed { active: set.clone(), skip_gate }).unwrap();
         let masked = run(&ffn, &one, &x, BatchMode::Masked).0;
         prop_assert!(distance(&masked, &expected) < 1e-5, "masked: {}", distance(&masked, &expected));
         for t in 0..x.tokens() {
-            let (of_token, x) = (t * OUTPUTS..(t + 1) * OUTPUTS, token(&x, t, &one));
+            let (of_token, x) = (t * ffn.outputs()..(t + 1) * ffn.outputs(), token(&x, t, &one));
             let (alone, counts) = run(&ffn, &one, &x, BatchMode::Dense);
             let off = distance(&alone, &expected[of_token]);
             prop_assert!(off < 1e-5, "token {t} alone: {off}");

@@ -76,7 +76,7 @@ impl Down {
         match self {
             Self::Rows(w) => w.matmul(compute, hidden, out),
             Self::Columns(w) => w.matmul(compute, hidden, out),
-            Self::Neurons(w) => w.weighted_rows(compute, hidden, out),
+            Self::Neurons(w) => w.weighted_sum(compute, hidden, out),
         }
     }
 
