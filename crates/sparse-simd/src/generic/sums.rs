@@ -35,14 +35,15 @@ pub(crate) fn axpy_rows<S: Simd>(
     out: &mut [f32],
 ) {
     out.fill(0.0);
+    let mut strips = [Strip([0.0; STRIP]); ROWS];
     let (active, rest) = active.as_chunks::<ROWS>();
     let (h, h_rest) = h.as_chunks::<ROWS>();
     for (i, (rows, h)) in active.iter().zip(h).enumerate() {
         let next = active.get(i + AHEAD).map_or(rest, |next| next);
-        add::<S, ROWS>(s, w, rows, *h, next, cols.clone(), out);
+        add::<S, ROWS>(s, w, rows, *h, next, cols.clone(), &mut strips, out);
     }
     for (row, h) in rest.iter().zip(h_rest) {
-        add::<S, 1>(s, w, &[*row], [*h], &[], cols.clone(), out);
+        add::<S, 1>(s, w, &[*row], [*h], &[], cols.clone(), &mut strips, out);
     }
 }
 
@@ -55,17 +56,17 @@ fn add<S: Simd, const R: usize>(
     h: [f32; R],
     next: &[u32],
     cols: Range<usize>,
+    strips: &mut [Strip; ROWS],
     out: &mut [f32],
 ) {
     let part = |r: u32, cols: Range<usize>| &w.row(r as usize)[cols_to_bytes(w, cols)];
-    let mut strips = [Strip([0.0; STRIP]); R];
     for (n, out) in out.chunks_mut(STRIP).enumerate() {
         let from = cols.start + n * STRIP;
         let cols = from..from + out.len();
         for next in next {
             s.prefetch(part(*next, cols.clone()));
         }
-        for (row, strip) in rows.iter().zip(&mut strips) {
+        for (row, strip) in rows.iter().zip(strips.iter_mut()) {
             s.decode(w.format(), part(*row, cols.clone()), strip);
         }
         let whole = out.len() / S::LANES * S::LANES;

@@ -109,7 +109,8 @@ impl Kernels {
     /// The sum of some weighted rows: `out[c - cols.start]` = sum over `i` of `h[i] * w[active[i]][c]`, for the columns
     /// `cols`. With neurons that are stored as rows, this is the product with their down projection.
     ///
-    /// All formats have it; weights are decoded to f32, nothing else is rounded. `h` has a value per active row. Each
+    /// All formats have it; weights are decoded to f32, nothing else is rounded. (That is fast for blocks of 32 only: the
+    /// K formats are slower by a multiple.) `h` has a value per active row. Each
     /// column is summed in the order of `active` and by itself: its result does not depend on `cols`. See
     /// [`weighted_sum`](Self::weighted_sum) for all rows and many tokens.
     ///

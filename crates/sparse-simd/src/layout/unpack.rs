@@ -255,8 +255,10 @@ impl Block for BlockQ6K {
 #[inline(always)]
 fn two_bits(qs: &[u8; 64], out: &mut [i8]) {
     for (half, qs) in out.chunks_exact_mut(128).zip(qs.as_chunks::<32>().0) {
-        for (i, q) in half.iter_mut().enumerate() {
-            *q = (qs[i % 32] >> (2 * (i / 32)) & 3) as i8;
+        for (i, quarter) in half.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            for (code, q) in quarter.iter_mut().zip(qs) {
+                *code = (q >> (2 * i) & 3) as i8;
+            }
         }
     }
 }
@@ -265,8 +267,9 @@ fn two_bits(qs: &[u8; 64], out: &mut [i8]) {
 #[inline(always)]
 fn k_nibbles(qs: &[u8; 128], out: &mut [i8]) {
     for (pair, qs) in out.chunks_exact_mut(64).zip(qs.as_chunks::<32>().0) {
-        for (i, q) in pair.iter_mut().enumerate() {
-            *q = (qs[i % 32] >> (4 * (i / 32)) & 15) as i8;
+        let (low, high) = pair.split_at_mut(32);
+        for ((low, high), q) in low.iter_mut().zip(high).zip(qs) {
+            (*low, *high) = ((q & 15) as i8, (q >> 4) as i8);
         }
     }
 }
