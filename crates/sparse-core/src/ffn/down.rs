@@ -92,14 +92,14 @@ impl Down {
         out: &mut [f32],
     ) -> usize {
         if let Self::Neurons(w) = self {
-            w.axpy_rows(compute, active, values, out);
+            w.axpy_rows(compute, active, &values[..active.len()], out);
             return active.len() * w.row_bytes();
         }
         hidden.x_mut().fill(0.0);
         scatter(active, values, hidden.x_mut());
         hidden.quantise(compute.kernels);
         match self {
-            Self::Columns(w) if active.len() <= limit => {
+            Self::Columns(w) if active.len() <= limit && active.len() < w.cols() => {
                 w.axpy(compute, active, hidden, out);
                 w.bytes_of(active)
             }
