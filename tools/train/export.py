@@ -100,6 +100,7 @@ def export(model, tokenizer, out, *, name, description="", down="neurons", ffn="
     writer.add_name(name)
     writer.add_description(description)
     writer.add_license("MIT OR Apache-2.0")
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.width)
     writer.add_block_count(shape.layers)
