@@ -55,7 +55,7 @@ def load_gguf(path):
     down = "neurons" if "blk.0.ffn_down_t.weight" in found else "rows"
     with torch.no_grad():
         for name, weight in tensors(model, down):
-            weight.copy_(torch.from_numpy(found[name]))
+            weight.copy_(torch.tensor(found[name]))
     return model.eval()
 
 
