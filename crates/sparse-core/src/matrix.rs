@@ -113,16 +113,19 @@ impl Matrix {
     pub fn matmul(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
         assert_eq!(x.cols(), self.cols, "input width");
         let rows = self.as_rows();
-        // Only one token at a time is as slow as reading the weights.
-        let work = if x.x().len() == self.cols { self.bytes() } else { 0 };
-        compute.pool.for_columns(MatMut::new(out, rows.rows()), GRAIN_ROWS, work, |range, mut out| {
-            let w = rows.slice(range);
-            if self.format.is_quantised() {
-                compute.kernels.matmul_q8(w, x.q8(), &mut out);
-            } else {
-                compute.kernels.matmul_f32(w, x.x(), &mut out);
-            }
-        });
+        compute.pool.for_columns(
+            MatMut::new(out, rows.rows()),
+            GRAIN_ROWS,
+            self.bytes(),
+            |range, mut out| {
+                let w = rows.slice(range);
+                if self.format.is_quantised() {
+                    compute.kernels.matmul_q8(w, x.q8(), &mut out);
+                } else {
+                    compute.kernels.matmul_f32(w, x.x(), &mut out);
+                }
+            },
+        );
     }
 }
 
