@@ -51,6 +51,9 @@ pub(crate) enum Command {
     /// Find out which neurons a model can leave out, and what that costs and gains
     #[command(after_help = CALIBRATE_EXAMPLES)]
     Calibrate(CalibrateArgs),
+    /// Show how local a model's activations are: which share of the neurons does which share of the work
+    #[command(after_help = PROFILE_EXAMPLES)]
+    Profile(ProfileArgs),
 }
 
 /// Which model.
@@ -373,6 +376,35 @@ pub(crate) struct CalibrateArgs {
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const PROFILE_EXAMPLES: &str = "\
+Examples:
+  sparse profile -m model.gguf --text story.txt
+  sparse profile -m model.gguf --text story.txt --svg locality.svg
+  sparse profile -m model.gguf --text story.txt --json | jq '.layers[].zeros'
+
+A neuron's mass is |h| times the norm of its column of the down projection: its part in the output. If few neurons have
+most of it for each token, an oracle could skip the rest; only if the same few have it for all tokens is there a hot set.";
+
+#[derive(Debug, Args)]
+pub(crate) struct ProfileArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Text to read, some pages at least; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: PathBuf,
+    /// Draw the curves into an SVG file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Tokens per window
+    #[arg(short, long, value_name = "N", default_value_t = 256)]
+    pub(crate) ctx: usize,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    /// Print the curves as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -5,4 +5,5 @@ pub(crate) mod calibrate;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod perplexity;
+pub(crate) mod profile;
 pub(crate) mod tokenize;

@@ -7,6 +7,7 @@ mod input;
 mod interrupt;
 mod load;
 mod output;
+mod progress;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ fn run(cli: &Cli) -> anyhow::Result<exit::End> {
         Command::Perplexity(args) => commands::perplexity::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Calibrate(args) => commands::calibrate::run(args),
+        Command::Profile(args) => commands::profile::run(args),
     }
 }
 

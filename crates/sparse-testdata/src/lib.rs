@@ -46,6 +46,8 @@ pub struct TinyLlama {
     pub formats: Vec<(&'static str, BlockFormat)>,
     /// Whether the head is the embedding, or else a matrix of its own.
     pub tied: bool,
+    /// `llama.hidden_activation`, if the file is to state it.
+    pub activation: Option<&'static str>,
     /// Seed of the weights: same seed, same bytes.
     pub seed: u64,
 }
@@ -63,6 +65,7 @@ impl Default for TinyLlama {
             format: BlockFormat::Q8_0,
             formats: Vec::new(),
             tied: true,
+            activation: None,
             seed: 1,
         }
     }
@@ -92,6 +95,9 @@ impl TinyLlama {
         m.insert("llama.context_length", self.context);
         m.insert("llama.attention.layer_norm_rms_epsilon", 1e-5_f32);
         m.insert("llama.rope.freq_base", 10_000.0_f32);
+        if let Some(name) = self.activation {
+            m.insert("llama.hidden_activation", name);
+        }
         self.vocabulary.write(&mut m);
         m
     }

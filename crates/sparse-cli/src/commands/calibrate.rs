@@ -2,20 +2,20 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use sparse_calibrate::{Candidate, Chosen, Error, Options, Progress, calibrate, sampled};
+use sparse_calibrate::{Candidate, Chosen, Error, Options, calibrate, sampled};
 use sparse_gguf::Gguf;
 use sparse_model::Model;
 use sparse_model::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::args::CalibrateArgs;
 use crate::exit::End;
+use crate::output::percent;
+use crate::progress::Bar;
 use crate::{input, interrupt, load, output};
 
 /// Seed of the text that the model makes up.
@@ -98,7 +98,6 @@ fn beside(model: &Path) -> PathBuf {
 
 fn print(report: &Report<'_>) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    let percent = |x: f64| format!("{:.1} %", 100.0 * x);
     let header = ["TRIED", ">LOSS", ">AT MOST", ">OF DENSE BYTES", ">OF DENSE TIME"];
     let rows = report.candidates.iter().map(|c| {
         let loss = |f: &dyn Fn(&sparse_calibrate::Loss) -> f64| {
@@ -166,36 +165,4 @@ fn print(report: &Report<'_>) -> anyhow::Result<()> {
     }
     writeln!(out, "\n{}\nwritten to {}", report.verdict, report.sidecar.display())?;
     Ok(())
-}
-
-/// A bar per stage; nothing when stderr is no terminal.
-#[derive(Default)]
-struct Bar(Option<ProgressBar>);
-
-impl Bar {
-    fn finish(&mut self) {
-        if let Some(bar) = self.0.take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-impl Progress for Bar {
-    fn begin(&mut self, stage: &str, steps: usize) {
-        self.finish();
-        tracing::info!(stage, steps);
-        let bar = ProgressBar::new(steps as u64).with_message(stage.to_owned());
-        // The template is a constant without faults; an unstyled bar would do as well.
-        if let Ok(style) = ProgressStyle::with_template("{msg} {pos}/{len} {wide_bar:.dim} {eta} left") {
-            bar.set_style(style);
-        }
-        self.0 = Some(bar);
-    }
-
-    fn step(&mut self) -> ControlFlow<()> {
-        if let Some(bar) = &self.0 {
-            bar.inc(1);
-        }
-        if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
 }

@@ -6,6 +6,7 @@ mod generate;
 mod inspect;
 mod interrupt;
 mod perplexity;
+mod sparse;
 mod tokenize;
 
 use std::ffi::OsStr;

@@ -4,7 +4,7 @@ use serde::Serialize;
 use sparse_model::{Generation, SamplerConfig, Session, Stop};
 
 use crate::load::Loaded;
-use crate::output::{ms, rate, table};
+use crate::output::{ms, percent, rate, table};
 
 #[derive(Serialize)]
 pub(super) struct Report<'a> {
@@ -153,7 +153,6 @@ impl<'a> Report<'a> {
 
     /// A table of the layers, and where the time went.
     pub(super) fn stats(&self) -> String {
-        let percent = |x: f64| format!("{:.1} %", 100.0 * x);
         let header = ["LAYER", "SELECTOR", ">GATE", ">UP", ">DOWN", ">KB/TOKEN", ">OF DENSE"];
         let rows = self.layers.iter().enumerate().map(|(i, l)| {
             [

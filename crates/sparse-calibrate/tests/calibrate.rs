@@ -1,0 +1,131 @@
+//! Calibration from text to sidecar, on tiny models.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use sparse_calibrate::{Error, Options, Progress, Silent, calibrate, profile, sampled};
+use sparse_gguf::{BlockFormat, Gguf};
+use sparse_model::{Model, Sidecar};
+use sparse_testdata::TinyLlama;
+
+fn gguf(activation: Option<&'static str>) -> Gguf {
+    let tiny = TinyLlama { activation, format: BlockFormat::Q8_0, ..TinyLlama::default() };
+    Gguf::from_bytes(tiny.build().to_bytes()).expect("a GGUF file")
+}
+
+fn options() -> Options {
+    Options {
+        max_loss: 0.02,
+        window: 32,
+        fit_tokens: 256,
+        tune_tokens: 512,
+        test_tokens: 512,
+        ranks: vec![32],
+        keep: true,
+        ..Options::default()
+    }
+}
+
+fn text(gguf: &Gguf, tokens: usize) -> Vec<u32> {
+    let model = Arc::new(Model::from_gguf(gguf, 1).unwrap());
+    let text = sampled(&model, tokens, 32, 3, &mut Silent).unwrap();
+    assert!(text.len() >= tokens);
+    assert_eq!(text, sampled(&model, tokens, 32, 3, &mut Silent).unwrap());
+    text
+}
+
+#[test]
+fn a_relu_model_skips_zeros_without_any_loss() {
+    let gguf = gguf(Some("relu"));
+    let result = calibrate(&gguf, &text(&gguf, 1400), None, &options(), &mut Silent).unwrap();
+    let names: Vec<&str> = result.candidates.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["dense", "exact-zero", "low-rank 32"]);
+    let exact = &result.candidates[1];
+    assert!(exact.loss.unwrap().nats.abs() < 1e-3, "{exact:?}");
+    assert!(exact.bytes_share < 0.95, "{exact:?}");
+    let chosen = result.chosen.as_ref().expect("exact zeros cost nothing");
+    assert!(chosen.loss.upper() <= 0.02 && chosen.loss.tokens > 200);
+    assert_eq!(chosen.layers.len(), 2);
+    for layer in &chosen.layers {
+        assert!(
+            layer.recall > 0.5 && layer.recall <= 1.0 && layer.bytes < layer.dense_bytes as f64,
+            "{layer:?}"
+        );
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.sparse.gguf");
+    result.sidecar.save(&path).unwrap();
+    let mut model = Model::from_gguf(&gguf, 1).unwrap();
+    Sidecar::open(&path).unwrap().apply(&gguf, &mut model).unwrap();
+    assert!(model.ffns().all(|f| f.selector().name() != "dense"));
+}
+
+#[test]
+fn a_silu_model_stays_inside_its_budget() {
+    let gguf = gguf(None);
+    let result = calibrate(&gguf, &text(&gguf, 1400), None, &options(), &mut Silent).unwrap();
+    assert!(
+        result.candidates.iter().any(|c| c.name == "gate 0.4" && c.loss.is_some()),
+        "{:?}",
+        result.candidates
+    );
+    for candidate in &result.candidates {
+        assert!(candidate.loss.is_none_or(|l| l.upper() <= 0.02), "{candidate:?}");
+    }
+    let chosen = result.chosen.as_ref().expect("a few neurons can always be spared");
+    assert!(chosen.loss.upper() <= 0.02 && chosen.bytes_share < 1.0, "{chosen:?}");
+    assert!(result.verdict().contains("% of the feed-forward weights"), "{}", result.verdict());
+    // Nothing is kept of what does not pay, unless asked for.
+    let options = Options { max_loss: 1e-9, keep: false, ..options() };
+    let result = calibrate(&gguf, &text(&gguf, 1400), None, &options, &mut Silent).unwrap();
+    assert!(result.sidecar.selectors.iter().all(|s| s.name() == "dense") && result.sidecar.loss.is_none());
+}
+
+#[test]
+fn too_little_text_and_wrong_windows_are_refused() {
+    let gguf = gguf(None);
+    let refused = |text: &[u32], options: &Options| {
+        calibrate(&gguf, text, None, options, &mut Silent).map(|_| ()).unwrap_err().to_string()
+    };
+    let short = refused(&[1; 100], &options());
+    assert!(short.starts_with("the text has 100 tokens, but calibration needs at least 192"), "{short}");
+    let window = Options { window: 4, ..options() };
+    assert_eq!(refused(&[1; 1000], &window), "window is 4, expected 8 to 256 tokens");
+}
+
+#[test]
+fn progress_can_end_it() {
+    struct Until(usize);
+    impl Progress for Until {
+        fn begin(&mut self, _: &str, _: usize) {}
+        fn step(&mut self) -> ControlFlow<()> {
+            self.0 = self.0.saturating_sub(1);
+            if self.0 == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+    let gguf = gguf(None);
+    let text = text(&gguf, 1400);
+    for steps in [1, 10, 30, 60] {
+        let result = calibrate(&gguf, &text, None, &options(), &mut Until(steps));
+        assert!(matches!(result, Err(Error::Interrupted)), "{steps} steps");
+    }
+}
+
+#[test]
+fn profiles_tell_relu_from_silu() {
+    let of = |activation| {
+        let gguf = gguf(activation);
+        let model = Arc::new(Model::from_gguf(&gguf, 1).unwrap());
+        profile(&model, &text(&gguf, 256), 32, &mut Silent).unwrap()
+    };
+    let (relu, silu) = (of(Some("relu")), of(None));
+    assert_eq!((relu.len(), silu.len()), (2, 2));
+    for (r, s) in relu.iter().zip(&silu) {
+        assert!((0.3..0.7).contains(&r.zeros) && s.zeros == 0.0, "{} {}", r.zeros, s.zeros);
+        assert!(r.per_token.is_sorted() && r.per_token.iter().zip(&r.across_tokens).all(|(t, a)| t >= a));
+    }
+    let gguf = gguf(None);
+    let model = Arc::new(Model::from_gguf(&gguf, 1).unwrap());
+    assert!(profile(&model, &[1; 10], 32, &mut Silent).is_err());
+}

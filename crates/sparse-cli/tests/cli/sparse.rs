@@ -1,0 +1,120 @@
+use super::*;
+
+const TEXT: &str = "and here the ring was found in a hall on the hill, and all the men ran. ";
+
+fn relu() -> TinyLlama {
+    TinyLlama { activation: Some("relu"), ..TinyLlama::default() }
+}
+
+/// A model with its sidecar.
+fn calibrated(folder: &Folder) -> (PathBuf, PathBuf) {
+    let model = folder.model(&relu().build());
+    let text = folder.write("text.txt", TEXT.repeat(60));
+    let run = run(args![
+        "calibrate",
+        "-m",
+        &model,
+        "--text",
+        &text,
+        "--ctx",
+        "32",
+        "--tune-tokens",
+        "256",
+        "--test-tokens",
+        "512",
+        "--ranks",
+        "32",
+        "--max-loss",
+        "5%",
+        "--keep",
+        "-t",
+        "1"
+    ]);
+    let said = run.ok();
+    for part in ["TRIED", "exact-zero", "low-rank 32", "KEPT ENERGY", "tokens that nothing was fitted to"] {
+        assert!(said.contains(part), "no {part} in\n{said}");
+    }
+    let sidecar = model.with_extension("sparse.gguf");
+    assert!(said.ends_with(&format!("written to {}\n", sidecar.display())), "{said}");
+    (model, sidecar)
+}
+
+#[test]
+fn a_calibrated_model_generates_and_is_scored() {
+    let folder = Folder::new();
+    let (model, sidecar) = calibrated(&folder);
+    let report = |flags: &[&OsStr]| {
+        let mut args =
+            args!["generate", "-m", &model, "-n", "12", "--greedy", "--ignore-eos", "--json"].to_vec();
+        args.extend_from_slice(flags);
+        args.push("here".as_ref());
+        json(&run(&args).ok())
+    };
+    let dense = report(args![]);
+    let sparse = report(args!["--sparse", &sidecar]);
+    assert_eq!(dense["skipped"], 0.0);
+    assert!(sparse["skipped"].as_f64().unwrap() > 0.2, "{sparse:#}");
+    assert!(sparse["bytes_per_token"].as_u64() < dense["bytes_per_token"].as_u64());
+    let layers = sparse["layers"].as_array().unwrap();
+    assert!(
+        layers.iter().all(|l| l["selector"] != "dense" && l["down"].as_f64().unwrap() < 0.9),
+        "{layers:#?}"
+    );
+
+    let stats = run(args!["generate", "-m", &model, "--sparse", &sidecar, "-n", "5", "--stats", "here"]);
+    assert_eq!(stats.code, Some(0));
+    assert!(stats.stderr.contains("KB/TOKEN") && stats.stderr.contains("per token: attention"), "{stats:?}");
+
+    let text = folder.write("other.txt", TEXT.repeat(8));
+    let perplexity = |flags: &[&OsStr]| {
+        let mut args = args!["perplexity", "-m", &model, "--text", &text, "--ctx", "32", "--json"].to_vec();
+        args.extend_from_slice(flags);
+        json(&run(&args).ok())["perplexity"].as_f64().unwrap()
+    };
+    let (dense, sparse) = (perplexity(args![]), perplexity(args!["--sparse", &sidecar]));
+    assert!((sparse / dense - 1.0).abs() < 0.1, "{dense} {sparse}");
+}
+
+#[test]
+fn wrong_sidecars_are_refused() {
+    let folder = Folder::new();
+    let (_, sidecar) = calibrated(&folder);
+    let other = folder.write("other.gguf", TinyLlama { seed: 2, ..relu() }.build().to_bytes());
+    let refused = |sidecar: &std::path::Path| {
+        let run = run(args!["generate", "-m", &other, "--sparse", sidecar, "here"]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+        run.stderr
+    };
+    assert!(refused(&sidecar).contains("made for another model file"), "{}", refused(&sidecar));
+    assert!(refused(&other).contains("is no sidecar"), "{}", refused(&other));
+    assert!(refused("none.gguf".as_ref()).contains("none.gguf"));
+}
+
+#[test]
+fn a_text_too_short_and_a_wrong_budget_are_refused() {
+    let folder = Folder::new();
+    let model = folder.model(&relu().build());
+    let text = folder.write("text.txt", TEXT);
+    let short = run(args!["calibrate", "-m", &model, "--text", &text]);
+    assert_eq!(short.code, Some(1));
+    let wrong = run(args!["calibrate", "-m", &model, "--text", &text, "--max-loss", "1x"]);
+    assert_eq!(wrong.code, Some(2));
+    assert!(wrong.stderr.contains("expected a percentage such as 1%"), "{}", wrong.stderr);
+    assert!(!model.with_extension("sparse.gguf").exists());
+}
+
+#[test]
+fn a_profile_is_a_table_json_and_a_picture() {
+    let folder = Folder::new();
+    let model = folder.model(&relu().build());
+    let text = folder.write("text.txt", TEXT.repeat(10));
+    let svg = folder.0.path().join("chart.svg");
+    let table = run(args!["profile", "-m", &model, "--text", &text, "--ctx", "32", "--svg", &svg]).ok();
+    assert!(table.contains("FIXED HOT SET") && table.contains("EXACT ZEROS"), "{table}");
+    let picture = std::fs::read_to_string(&svg).unwrap();
+    assert!(picture.starts_with("<svg") && picture.contains("Activation locality of Tiny Llama"));
+    assert!(picture.matches("<polyline").count() >= 6, "{picture}");
+    let report = json(&run(args!["profile", "-m", &model, "--text", &text, "--ctx", "32", "--json"]).ok());
+    assert_eq!(report["layers"].as_array().unwrap().len(), 2);
+    assert!(report["layers"][0]["zeros"].as_f64().unwrap() > 0.2);
+}

@@ -1,0 +1,154 @@
+//! Selectors in files, and what models do with them.
+
+use std::sync::Arc;
+
+use sparse_core::{BatchMode, LowRankPredictor, Matrix, Rule, Selector, Storage};
+use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata};
+use sparse_model::sidecar::{MeasuredLoss, fingerprint};
+use sparse_model::{Model, Session, Sidecar};
+use sparse_testdata::{TinyLlama, Weights};
+
+const NEURONS: usize = 160;
+const WIDTH: usize = 64;
+
+fn relu() -> TinyLlama {
+    TinyLlama { activation: Some("relu"), format: BlockFormat::F32, ..TinyLlama::default() }
+}
+
+fn gguf(tiny: &TinyLlama) -> Gguf {
+    Gguf::from_bytes(tiny.build().to_bytes()).expect("a GGUF file")
+}
+
+fn matrix(rows: usize, cols: usize, stream: u64) -> Matrix {
+    let mut bytes = vec![0; rows * BlockFormat::Q8_0.row_bytes(cols).unwrap()];
+    Weights::new(BlockFormat::Q8_0, 0.0, 0.3, 4, stream).fill(&mut bytes);
+    Matrix::new(BlockFormat::Q8_0, cols, Storage::Owned(bytes)).unwrap()
+}
+
+fn low_rank() -> Selector {
+    let predictor = LowRankPredictor::new(matrix(32, WIDTH, 1), matrix(NEURONS, 32, 2), vec![0.25; NEURONS]);
+    Selector::LowRank { predictor: predictor.unwrap(), rule: Rule::Threshold(-0.5) }
+}
+
+fn gate() -> Selector {
+    let thresholds: Vec<f32> = (0..NEURONS).map(|j| j as f32 / 200.0).collect();
+    Selector::Gate { gate: thresholds.clone(), hidden: Some(thresholds) }
+}
+
+fn sidecar(gguf: &Gguf, selectors: Vec<Selector>) -> Sidecar {
+    let loss =
+        MeasuredLoss { perplexity_increase: 0.005, standard_error: 0.001, kl: 0.01, top1: 0.9, tokens: 1000 };
+    Sidecar { fingerprint: fingerprint(gguf), selectors, loss: Some(loss) }
+}
+
+/// The logits after each token, one by one and in one masked batch, with these selectors.
+fn logits(gguf: &Gguf, sidecar: Sidecar) -> [Vec<f32>; 2] {
+    let mut model = Model::from_gguf(gguf, 1).unwrap();
+    sidecar.apply(gguf, &mut model).unwrap();
+    let model = Arc::new(model);
+    let tokens: Vec<u32> = (0..24).map(|i| (i * 37 + 5) % 260).collect();
+    let (mut alone, mut masked) = (Vec::new(), Vec::new());
+    let mut session = Session::new(&model, tokens.len()).unwrap();
+    for token in &tokens {
+        alone.extend_from_slice(session.forward(&[*token]).unwrap());
+    }
+    let mut session = Session::new(&model, tokens.len()).unwrap();
+    session.set_batch_mode(BatchMode::Masked);
+    session.forward_each(&tokens, |_, l| masked.extend_from_slice(l)).unwrap();
+    [alone, masked]
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn a_masked_batch_is_what_decoding_does() {
+    let silu = TinyLlama { activation: None, ..relu() };
+    let hidden = || Selector::Intermediate { hidden: vec![0.3; NEURONS] };
+    for (name, tiny, select) in [
+        ("exact zeros", relu(), Box::new(|| Selector::ExactZero) as Box<dyn Fn() -> Selector>),
+        ("predictor", relu(), Box::new(low_rank)),
+        ("gate", silu.clone(), Box::new(gate)),
+        ("intermediate", silu, Box::new(hidden)),
+    ] {
+        let gguf = gguf(&tiny);
+        let dense = logits(&gguf, sidecar(&gguf, vec![Selector::Dense, Selector::Dense]));
+        let [alone, masked] = logits(&gguf, sidecar(&gguf, vec![select(), select()]));
+        // Both round keys and values to half precision.
+        let off = largest_difference(&alone, &masked);
+        assert!(off < 5e-3, "{name}: {off}");
+        let change = largest_difference(&alone, &dense[0]);
+        assert_eq!(change > 0.05, name != "exact zeros", "{name}: {change}");
+    }
+}
+
+#[test]
+fn a_saved_sidecar_is_the_same_when_opened() {
+    let gguf = gguf(&relu());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.sparse.gguf");
+    for selectors in [
+        vec![low_rank(), Selector::ExactZero],
+        vec![Selector::Dense, gate()],
+        vec![Selector::Intermediate { hidden: vec![0.5; NEURONS] }, gate()],
+    ] {
+        let expected = format!("{selectors:?}");
+        let made = sidecar(&gguf, selectors);
+        made.save(&path).unwrap();
+        let opened = Sidecar::open(&path).unwrap();
+        assert_eq!(format!("{:?}", opened.selectors).replace("shared", "owned"), expected);
+        assert_eq!(opened.fingerprint, made.fingerprint);
+        let (a, b) = (opened.loss.unwrap(), made.loss.unwrap());
+        assert_eq!(a.tokens, b.tokens);
+        assert!((a.upper() - b.upper()).abs() < 1e-6 && (a.kl - b.kl).abs() < 1e-6);
+        assert_eq!(logits(&gguf, opened), logits(&gguf, made));
+    }
+    let oracle = Selector::Oracle { rule: Rule::TopK(5), norms: vec![1.0; NEURONS] };
+    let refused = sidecar(&gguf, vec![Selector::Dense, oracle]).save(&path).unwrap_err();
+    assert_eq!(refused.to_string(), "oracle needs a threshold to be stored: it is for measurements");
+}
+
+#[test]
+fn a_sidecar_of_another_model_is_refused() {
+    let gguf = gguf(&relu());
+    let mut file = relu().build();
+    *file.tensor_mut("blk.1.ffn_up.weight").data.last_mut().unwrap() ^= 1;
+    let other = Gguf::from_bytes(file.to_bytes()).unwrap();
+    let mut model = Model::from_gguf(&other, 1).unwrap();
+    let dense = || vec![Selector::Dense, Selector::Dense];
+    let refused = sidecar(&gguf, dense()).apply(&other, &mut model).unwrap_err().to_string();
+    assert!(refused.starts_with("the sidecar was made for another model file (fingerprint "), "{refused}");
+    let short = sidecar(&other, vec![Selector::Dense]).apply(&other, &mut model);
+    assert!(short.is_err());
+    sidecar(&other, dense()).apply(&other, &mut model).unwrap();
+}
+
+#[test]
+fn damaged_sidecars_say_what_is_wrong() {
+    let refused = |change: &dyn Fn(&mut Metadata)| {
+        let mut meta = Metadata::new();
+        meta.insert("sparse.version", 1_u32);
+        meta.insert("sparse.model.fingerprint", "00");
+        meta.insert("sparse.selectors", vec!["dense".to_owned()]);
+        change(&mut meta);
+        let bytes = GgufWriter::new(meta).start(Vec::new()).unwrap().finish().unwrap();
+        Sidecar::from_gguf(&Gguf::from_bytes(bytes).unwrap()).unwrap_err().to_string()
+    };
+    let selectors = |name: &'static str| {
+        refused(&move |m| {
+            m.insert("sparse.selectors", vec![name.to_owned()]);
+        })
+    };
+    assert_eq!(selectors("magic"), "metadata sparse.selectors: names an unknown selector \"magic\"");
+    assert!(selectors("low-rank").contains("blk.0.ffn_predictor_p.weight"), "{}", selectors("low-rank"));
+    assert!(selectors("gate").contains("blk.0.ffn_gate.threshold"));
+    let version = refused(&|m| {
+        m.insert("sparse.version", 9_u32);
+    });
+    assert_eq!(version, "metadata sparse.version: is 9, but only 1 is known; calibrate again");
+    let model = Sidecar::from_gguf(&gguf(&relu())).unwrap_err().to_string();
+    assert!(model.ends_with("this is no sidecar of `sparse calibrate`"), "{model}");
+    assert!(Sidecar::open("no/such/file").unwrap_err().to_string().contains("no/such/file"));
+}
