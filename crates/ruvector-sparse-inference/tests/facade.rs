@@ -82,12 +82,11 @@ fn a_sidecar_makes_a_model_sparse_and_is_refused_by_another() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.sparse.gguf");
     let sparse = |threshold: f32| {
-        let selectors =
-            model().ffns().map(|ffn| Selector::Gate { gate: vec![threshold; ffn.neurons()], hidden: None });
-        let made =
-            Sidecar { fingerprint: sidecar::fingerprint(&gguf), selectors: selectors.collect(), loss: None };
-        made.save(&path).unwrap();
         let mut model = model();
+        let gate = |neurons| Selector::Gate { gate: vec![threshold; neurons], hidden: None };
+        let selectors = model.ffns().map(|ffn| gate(ffn.neurons())).collect();
+        let made = Sidecar { fingerprint: sidecar::fingerprint(&gguf), selectors, loss: None };
+        made.save(&path).unwrap();
         Sidecar::open(&path).unwrap().apply(&gguf, &mut model).unwrap();
         run(model)
     };
