@@ -1,9 +1,9 @@
-//! What can be wrong with weights.
+//! What can be wrong with weights and inputs.
 
 use sparse_simd::ShapeError;
 use thiserror::Error;
 
-/// An FFN that cannot be put together.
+/// An FFN that cannot be put together, or an input that does not suit it.
 #[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -43,4 +43,22 @@ pub enum Error {
 /// Fails unless `found` is `expected`.
 pub(crate) fn same_len(what: &'static str, expected: usize, found: usize) -> Result<(), Error> {
     if expected == found { Ok(()) } else { Err(Error::Length { what, expected, found }) }
+}
+
+/// Fails unless `value` is a share of something that there is some of.
+#[cfg(feature = "std")]
+pub(crate) fn share(what: &'static str, value: f32) -> Result<(), Error> {
+    if value > 0.0 && value <= 1.0 {
+        return Ok(());
+    }
+    Err(Error::Value { what, value, expected: "above 0 and at most 1" })
+}
+
+/// Fails unless all values are finite.
+#[cfg(feature = "std")]
+pub(crate) fn finite(what: &'static str, values: &[f32]) -> Result<(), Error> {
+    match values.iter().find(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(&value) => Err(Error::Value { what, value, expected: "a finite number" }),
+    }
 }

@@ -1,5 +1,6 @@
 //! Feed-forward layers over quantised weights that compute only the neurons that matter, and what they run on.
 //!
+//! - [`SparseInferenceEngine`]: a network of two layers, ready to run (feature `std`).
 //! - [`SparseFfn`]: a feed-forward layer that computes the neurons that its [`Selector`] chooses.
 //! - [`Matrix`]: one weight tensor, still in its block format, in memory that it owns or shares with a file map.
 //! - [`Activations`]: a batch of input vectors, in f32 and in int8, shared by all matrices that read it.
@@ -16,6 +17,8 @@ mod activations;
 #[cfg(feature = "std")]
 mod bandwidth;
 mod columns;
+#[cfg(feature = "std")]
+mod engine;
 mod error;
 mod ffn;
 mod linear;
@@ -26,6 +29,8 @@ pub use activations::Activations;
 #[cfg(feature = "std")]
 pub use bandwidth::ReadBandwidth;
 pub use columns::ColumnMatrix;
+#[cfg(feature = "std")]
+pub use engine::{FfnWeights, SparseInferenceEngine, SparsityStatistics};
 pub use error::Error;
 #[cfg(feature = "std")]
 pub use ffn::FfnTimes;

@@ -74,6 +74,15 @@ impl Matrix {
         Ok(Self { format, cols, storage })
     }
 
+    /// A matrix of f32 values, row by row.
+    ///
+    /// # Errors
+    /// If `cols` is zero, or the values are no whole number of rows.
+    pub fn from_f32(cols: usize, values: impl IntoIterator<Item = f32>) -> Result<Self, ShapeError> {
+        let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        Self::new(BlockFormat::F32, cols, Storage::Owned(bytes))
+    }
+
     /// The block format.
     pub fn format(&self) -> BlockFormat {
         self.format
@@ -207,9 +216,8 @@ mod tests {
     #[test]
     fn products_do_not_depend_on_the_number_of_threads() {
         let (rows, cols, tokens) = (203, 96, 5);
-        let weights: Vec<u8> =
-            (0..rows * cols).flat_map(|i| (((i * 7919) % 251) as f32 / 125.0 - 1.0).to_le_bytes()).collect();
-        let w = Matrix::new(BlockFormat::F32, cols, Storage::Owned(weights)).unwrap();
+        let weights = (0..rows * cols).map(|i| ((i * 7919) % 251) as f32 / 125.0 - 1.0);
+        let w = Matrix::from_f32(cols, weights).unwrap();
         let mut x = Activations::with_capacity(tokens, cols);
         x.resize(tokens);
         x.x_mut().iter_mut().enumerate().for_each(|(i, v)| *v = ((i * 31) % 17) as f32 - 8.0);

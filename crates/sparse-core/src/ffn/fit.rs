@@ -5,10 +5,9 @@ use alloc::vec::Vec;
 
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{Mat, MatRef, Side, get_global_parallelism};
-use sparse_simd::BlockFormat;
 
 use crate::error::same_len;
-use crate::{Error, LowRankPredictor, Matrix, Storage};
+use crate::{Error, LowRankPredictor, Matrix};
 
 /// Share of the mean variance of the inputs that is added to each of them, so that inputs that always move together
 /// do no harm.
@@ -152,10 +151,7 @@ impl PredictorFactors {
     /// # Errors
     /// If the lengths do not fit together.
     pub fn predictor(&self) -> Result<LowRankPredictor, Error> {
-        let matrix = |values: &[f32], cols| {
-            let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            Matrix::new(BlockFormat::F32, cols, Storage::Owned(bytes))
-        };
+        let matrix = |values: &[f32], cols| Matrix::from_f32(cols, values.iter().copied());
         LowRankPredictor::new(matrix(&self.p, self.inputs)?, matrix(&self.q, self.rank)?, self.bias.clone())
     }
 }

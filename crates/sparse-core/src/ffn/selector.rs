@@ -166,7 +166,7 @@ pub enum Rule {
 
 impl Rule {
     /// Leaves those in `active` (ascending) whose score is high enough, still ascending. NaN scores are the highest.
-    fn keep(self, active: &mut Vec<u32>, score: impl Fn(u32) -> f32) {
+    pub(crate) fn keep(self, active: &mut Vec<u32>, score: impl Fn(u32) -> f32) {
         match self {
             Self::Threshold(threshold) => active.retain(|&j| above(score(j), threshold)),
             Self::TopK(k) if k >= active.len() => {}
