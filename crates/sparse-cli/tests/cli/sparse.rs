@@ -1,3 +1,5 @@
+use std::ffi::OsString;
+
 use super::*;
 
 const TEXT: &str = "and here the ring was found in a hall on the hill, and all the men ran. ";
@@ -43,11 +45,11 @@ fn calibrated(folder: &Folder) -> (PathBuf, PathBuf) {
 fn a_calibrated_model_generates_and_is_scored() {
     let folder = Folder::new();
     let (model, sidecar) = calibrated(&folder);
-    let report = |flags: &[&OsStr]| {
+    let report = |flags: &[OsString]| {
         let mut args =
             args!["generate", "-m", &model, "-n", "12", "--greedy", "--ignore-eos", "--json"].to_vec();
         args.extend_from_slice(flags);
-        args.push("here".as_ref());
+        args.push("here".into());
         json(&run(&args).ok())
     };
     let dense = report(args![]);
@@ -66,7 +68,7 @@ fn a_calibrated_model_generates_and_is_scored() {
     assert!(stats.stderr.contains("KB/TOKEN") && stats.stderr.contains("per token: attention"), "{stats:?}");
 
     let text = folder.write("other.txt", TEXT.repeat(8));
-    let perplexity = |flags: &[&OsStr]| {
+    let perplexity = |flags: &[OsString]| {
         let mut args = args!["perplexity", "-m", &model, "--text", &text, "--ctx", "32", "--json"].to_vec();
         args.extend_from_slice(flags);
         json(&run(&args).ok())["perplexity"].as_f64().unwrap()
