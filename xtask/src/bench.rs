@@ -28,8 +28,8 @@ pub(crate) struct Args {
     what: Option<What>,
     /// Measure the models beside llama.cpp and candle, in turn, and kernels beside ruvector-sparse-inference.
     ///
-    /// llama.cpp comes with the Python package llama-cpp-python, see tools/reference/README.md. candle takes minutes a
-    /// round on some formats: `--peers llama.cpp` leaves it out.
+    /// llama.cpp comes with the Python package llama-cpp-python, see tools/reference/README.md. candle is slow on some
+    /// formats and gets fewer tokens; `--peers llama.cpp` leaves it out.
     #[arg(long, value_name = "PEER", num_args = 0.., default_missing_values = ["llama.cpp", "candle"])]
     peers: Vec<Peer>,
     /// Only this criterion bench; may be given several times.

@@ -1,5 +1,6 @@
 //! `gen`: llama files of exact shapes with random weights.
 
+mod idle;
 mod vocabulary;
 
 use std::fs;
@@ -11,6 +12,7 @@ use sparse_gguf::{BlockFormat, GgufWriter, Metadata};
 use sparse_testdata::Weights;
 
 use crate::interrupt;
+use idle::IdleGate;
 
 /// Writes a llama GGUF file of an exact shape with random weights.
 ///
@@ -38,6 +40,9 @@ enum Name {
     Tiny,
     /// 22 layers of 2048/5632, 32 heads, 4 key-value heads, 32000 tokens (TinyLlama's shape): 1.1 billion weights.
     Wide,
+    /// The same shape with ReLU, gates of low rank and biases that leave nine neurons in ten idle: a model as sparse as
+    /// training can make them. For the formats F32 to Q8_0.
+    Idle,
     /// 32 layers of 4096/11008, 32 heads, 32000 tokens (Llama-7B's shape): 6.7 billion weights.
     #[value(name = "7b")]
     SevenB,
@@ -66,7 +71,7 @@ impl Name {
         };
         match self {
             Self::Tiny => Shape { layers: 2, vocabulary: 512, ..wide },
-            Self::Wide => wide,
+            Self::Wide | Self::Idle => wide,
             Self::SevenB => Shape { layers: 32, width: 4096, feed_forward: 11008, kv_heads: 32, ..wide },
         }
     }
@@ -86,14 +91,29 @@ fn format(name: &str) -> Result<BlockFormat, String> {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let shape = args.name.shape();
-    let tensors = shape.tensors(args.format);
+    let idle = matches!(args.name, Name::Idle);
+    let tensors = shape.tensors(args.format, idle);
     let mut writer = GgufWriter::new(shape.metadata(args)?);
     for t in &tensors {
         writer.tensor(&t.name, &t.dims, t.format)?;
     }
     let mut file =
         writer.create(&args.out).with_context(|| format!("cannot write {}", args.out.display()))?;
+    let mut biases = Vec::new();
     for (index, t) in tensors.iter().enumerate() {
+        if idle && t.name.ends_with("ffn_gate.bias") {
+            file.write(&t.name, &biases)?;
+            continue;
+        }
+        if idle && t.name.ends_with("ffn_gate.weight") {
+            let mut gate = IdleGate::new(t.dims[0], t.deviation, args.seed, index as u64)?;
+            for _ in 0..t.dims[1] {
+                interrupt::check()?;
+                file.write(&t.name, &gate.row(t.format)?)?;
+            }
+            biases = gate.biases();
+            continue;
+        }
         let mut weights = Weights::new(t.format, t.mean, t.deviation, args.seed, index as u64);
         let rows: usize = t.dims[1..].iter().product();
         let mut row = vec![0; t.format.row_bytes(t.dims[0]).context("a row has whole blocks")?];
@@ -149,13 +169,16 @@ impl Shape {
         m.insert("llama.context_length", self.context);
         m.insert("llama.attention.layer_norm_rms_epsilon", 1e-5_f32);
         m.insert("llama.rope.freq_base", 10_000.0_f32);
+        if matches!(args.name, Name::Idle) {
+            m.insert("llama.hidden_activation", "relu");
+        }
         let tokens = vocabulary::tokens(self.vocabulary);
         ensure!(tokens.len() == self.vocabulary, "there are only {} pieces", tokens.len());
         vocabulary::insert(tokens, &mut m);
         Ok(m)
     }
 
-    fn tensors(&self, format: BlockFormat) -> Vec<Tensor> {
+    fn tensors(&self, format: BlockFormat, idle: bool) -> Vec<Tensor> {
         let kv_width = self.width / self.heads * self.kv_heads;
         let matrix = |name: String, rows: usize, cols: usize| Tensor {
             name,
@@ -186,6 +209,13 @@ impl Shape {
                 ("ffn_down", self.width, self.feed_forward),
             ] {
                 tensors.push(matrix(of(part), rows, cols));
+                if idle && part == "ffn_gate" {
+                    tensors.push(Tensor {
+                        name: format!("blk.{i}.ffn_gate.bias"),
+                        dims: vec![rows],
+                        ..norm(String::new())
+                    });
+                }
             }
         }
         tensors.push(norm("output_norm.weight".into()));
@@ -204,7 +234,7 @@ mod tests {
         for (name, millions) in [(Name::Tiny, 90), (Name::Wide, 1_100), (Name::SevenB, 6_738)] {
             let shape = name.shape();
             let count: usize =
-                shape.tensors(BlockFormat::Q4K).iter().map(|t| t.dims.iter().product::<usize>()).sum();
+                shape.tensors(BlockFormat::Q4K, false).iter().map(|t| t.dims.iter().product::<usize>()).sum();
             assert_eq!(count / 1_000_000, millions, "{}", name.text());
         }
     }
@@ -225,6 +255,27 @@ mod tests {
         );
         let up = gguf.tensor("blk.1.ffn_up.weight").unwrap().dequantise().unwrap();
         assert!(up.iter().all(|w| w.is_finite() && w.abs() < 0.3));
+    }
+
+    #[test]
+    fn nine_idle_neurons_in_ten() {
+        let inputs = 256;
+        let mut gate = IdleGate::new(inputs, 0.02, 1, 7).unwrap();
+        let rows: Vec<Vec<u8>> = (0..400).map(|_| gate.row(BlockFormat::F32).unwrap()).collect();
+        let value = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+        let biases = gate.biases();
+        let mut active = 0;
+        for t in 0..50_u64 {
+            let mut x = vec![0; 4 * inputs];
+            Weights::new(BlockFormat::F32, 0.0, 1.0, 9, t).fill(&mut x);
+            for (row, bias) in rows.iter().zip(biases.chunks(4)) {
+                let sum: f32 = row.chunks(4).zip(x.chunks(4)).map(|(w, x)| value(w) * value(x)).sum();
+                active += u32::from(sum + value(bias) > 0.0);
+            }
+        }
+        let density = f64::from(active) / 20_000.0;
+        assert!((0.08..0.12).contains(&density), "{density}");
+        assert!(gate.row(BlockFormat::Q4K).is_err());
     }
 
     #[test]

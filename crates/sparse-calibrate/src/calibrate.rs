@@ -130,7 +130,9 @@ pub fn calibrate(
     options: &Options,
     progress: &mut dyn Progress,
 ) -> Result<Calibration, Error> {
-    let dense = Arc::new(Model::from_gguf(gguf, options.threads)?);
+    let mut dense = Arc::new(Model::from_gguf(gguf, options.threads)?);
+    let layers = dense.ffns().len();
+    equip(&mut dense, vec![Selector::Dense; layers])?;
     let mut sparse = Model::from_gguf(gguf, options.threads)?;
     for ffn in sparse.ffns_mut() {
         ffn.sort_by_columns()?;
@@ -149,7 +151,7 @@ pub fn calibrate(
     let shares;
     let mut families: Vec<Box<dyn Family + '_>> = Vec::new();
     if lossless {
-        families.push(Box::new(ExactZero(dense.ffns().len())));
+        families.push(Box::new(ExactZero(layers)));
     } else {
         let divergence = Divergence::new(&dense, &windows.tune[..PROBES])?;
         shares = Shares::new(&dense, &mut sparse, &samples, &divergence, progress)?;

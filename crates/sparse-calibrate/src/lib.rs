@@ -8,6 +8,7 @@
 //! - `loss.rs`: perplexity against the dense model, paired token by token.
 //! - `gate.rs`, `low_rank.rs`: two families of selectors, each with one knob from dense to sparse.
 //! - `search.rs`: turns the knob as far as the budget allows.
+//! - [`profile`]: how local activations are in the first place.
 //! - `speed.rs`: seconds per token, estimated from measured curves, and decoding itself.
 
 mod calibrate;
@@ -15,6 +16,7 @@ mod error;
 mod gate;
 mod loss;
 mod low_rank;
+mod profile;
 mod progress;
 mod report;
 mod samples;
@@ -25,6 +27,7 @@ mod text;
 pub use calibrate::{Options, calibrate};
 pub use error::Error;
 pub use loss::Loss;
+pub use profile::{LayerProfile, SHARES, profile};
 pub use progress::{Progress, Silent};
 pub use report::{Calibration, Candidate, Chosen, LayerReport, Speed};
 pub use text::sampled;

@@ -48,6 +48,9 @@ pub(crate) enum Command {
     /// Measure how fast a model runs, beside how fast this machine reads memory
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArgs),
+    /// Find out which neurons a model can leave out, and what that costs and gains
+    #[command(after_help = CALIBRATE_EXAMPLES)]
+    Calibrate(CalibrateArgs),
 }
 
 /// Which model.
@@ -56,6 +59,14 @@ pub(crate) struct ModelArgs {
     /// GGUF file of the model
     #[arg(short, long, value_name = "FILE", env = "SPARSE_MODEL", hide_env_values = true)]
     pub(crate) model: Option<PathBuf>,
+}
+
+/// Which neurons.
+#[derive(Debug, Args)]
+pub(crate) struct SparseArgs {
+    /// Leave out neurons as this sidecar of `sparse calibrate` says
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sparse: Option<PathBuf>,
 }
 
 /// What to compute on.
@@ -78,6 +89,7 @@ Examples:
   sparse generate -m model.gguf --chat \"Why is the sky blue?\"
   sparse generate -m model.gguf --greedy -n 50 < prompt.txt
   sparse generate -m model.gguf --json --seed 7 \"The sea\" | jq .timings
+  sparse generate -m model.gguf --sparse model.sparse.gguf --stats \"The sea\"
 
 Text goes to stdout as it comes; a line about speed goes to stderr when that is a terminal. On a terminal a
 prompt given as argument is shown before its continuation.";
@@ -105,6 +117,11 @@ pub(crate) struct GenerateArgs {
     pub(crate) ignore_eos: bool,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+    #[command(flatten)]
+    pub(crate) sparse: SparseArgs,
+    /// Show what each layer computed and read, and where the time went (to stderr; with --json among the rest)
+    #[arg(long)]
+    pub(crate) stats: bool,
     /// Print the prompt before the text
     #[arg(long, conflicts_with = "json")]
     pub(crate) echo: bool,
@@ -252,6 +269,7 @@ const PERPLEXITY_EXAMPLES: &str = "\
 Examples:
   sparse perplexity -m model.gguf --text wiki.test.raw
   sparse perplexity -m model.gguf --text wiki.test.raw --ctx 2048 --windows 20 --json
+  sparse perplexity -m model.gguf --text wiki.test.raw --sparse model.sparse.gguf
 
 The method is that of llama.cpp's llama-perplexity: the text is cut into windows of --ctx tokens, and the second
 half of each is scored. The number after ± is one standard error. Compare results of the same window length only.";
@@ -271,6 +289,8 @@ pub(crate) struct PerplexityArgs {
     pub(crate) windows: Option<NonZeroUsize>,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+    #[command(flatten)]
+    pub(crate) sparse: SparseArgs,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -307,4 +327,62 @@ pub(crate) struct BenchArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+const CALIBRATE_EXAMPLES: &str = "\
+Examples:
+  sparse calibrate -m model.gguf --text wiki.train.raw --test wiki.valid.raw
+  sparse calibrate -m model.gguf --text stories.txt --max-loss 0.5% --out model.sparse.gguf
+  sparse calibrate -m model.gguf                       on text that the model makes up itself
+
+It watches the feed-forward layers, tries the selectors that suit them, measures each one's loss on text that it was not
+fitted to, and times them on this machine. The fastest inside the budget goes into the sidecar for --sparse. A model
+that is faster dense stays dense, and the table says why.";
+
+#[derive(Debug, Args)]
+pub(crate) struct CalibrateArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Text to calibrate on; `-` is stdin [default: text sampled from the model]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: Option<PathBuf>,
+    /// Text to measure the result on [default: a part of the text that nothing else uses]
+    #[arg(long, value_name = "FILE", requires = "text")]
+    pub(crate) test: Option<PathBuf>,
+    /// Largest increase of perplexity, by the upper end of its 95 % confidence interval
+    #[arg(long, value_name = "X%", default_value = "1%", value_parser = percentage)]
+    pub(crate) max_loss: f64,
+    /// The sidecar to write [default: beside the model, MODEL.sparse.gguf]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Keep selectors that make the model slower, to look at them
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Tokens per window; the second half of each is scored
+    #[arg(short, long, value_name = "N", default_value_t = 512)]
+    pub(crate) ctx: usize,
+    /// Tokens that settings are chosen by
+    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    pub(crate) tune_tokens: usize,
+    /// Tokens that the result is measured on
+    #[arg(long, value_name = "N", default_value_t = 204_800)]
+    pub(crate) test_tokens: usize,
+    /// Ranks of the predictors to try
+    #[arg(long, value_name = "R,...", value_delimiter = ',', default_value = "32,64,128")]
+    pub(crate) ranks: Vec<NonZeroUsize>,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `1%` or `0.01`.
+fn percentage(text: &str) -> Result<f64, String> {
+    let (number, scale) = match text.strip_suffix('%') {
+        Some(number) => (number.trim_end(), 0.01),
+        None => (text, 1.0),
+    };
+    let share = number.parse::<f64>().ok().map(|x| x * scale);
+    share.filter(|x| (0.0..1.0).contains(x)).ok_or_else(|| "expected a percentage such as 1% or 0.5%".into())
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use sparse_gguf::Gguf;
-use sparse_model::Model;
 use sparse_model::tokenizer::Tokenizer;
+use sparse_model::{Model, Sidecar};
 use tracing::info;
 
 use crate::args::{ComputeArgs, ModelArgs};
@@ -21,14 +21,23 @@ pub(crate) struct Loaded {
     pub(crate) time: Duration,
 }
 
-/// Opens the model that the arguments name.
-pub(crate) fn model(args: &ModelArgs, compute: &ComputeArgs) -> anyhow::Result<Loaded> {
+/// Opens the model that the arguments name, with the selectors of a sidecar if there is one.
+pub(crate) fn model(
+    args: &ModelArgs,
+    sparse: Option<&Path>,
+    compute: &ComputeArgs,
+) -> anyhow::Result<Loaded> {
     let start = Instant::now();
     let path = path(args)?;
     let threads = compute.threads();
     let gguf = gguf(path)?;
-    let model =
+    let mut model =
         Model::from_gguf(&gguf, threads).with_context(|| format!("cannot use `{}`", path.display()))?;
+    if let Some(sidecar) = sparse {
+        Sidecar::open(sidecar)?
+            .apply(&gguf, &mut model)
+            .with_context(|| format!("cannot use `{}` for `{}`", sidecar.display(), path.display()))?;
+    }
     let file_name = || path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let name = model.name().map_or_else(file_name, str::to_owned);
     let time = start.elapsed();
@@ -53,7 +62,7 @@ pub(crate) fn gguf(path: &Path) -> anyhow::Result<Gguf> {
     }
 }
 
-fn path(args: &ModelArgs) -> anyhow::Result<&Path> {
+pub(crate) fn path(args: &ModelArgs) -> anyhow::Result<&Path> {
     args.model.as_deref().ok_or_else(|| {
         exit::usage(
             "no model given: name a GGUF file with --model FILE or in the variable SPARSE_MODEL\n\n  \

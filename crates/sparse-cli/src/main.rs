@@ -31,6 +31,7 @@ fn run(cli: &Cli) -> anyhow::Result<exit::End> {
         Command::Tokenize(args) => commands::tokenize::run(args),
         Command::Perplexity(args) => commands::perplexity::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::Calibrate(args) => commands::calibrate::run(args),
     }
 }
 

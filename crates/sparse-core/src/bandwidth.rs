@@ -4,6 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use std::time::{Duration, Instant};
 
+use memmap2::MmapMut;
 use sparse_simd::MatMut;
 
 use crate::Pool;
@@ -16,48 +17,56 @@ const LANES: usize = 64;
 /// Reads memory in order, to learn how fast that goes.
 #[derive(Debug)]
 pub struct ReadBandwidth {
-    words: Vec<u64>,
+    memory: MmapMut,
     sums: Vec<f32>,
 }
 
 impl ReadBandwidth {
     /// Prepares to read `bytes` (rounded up to whole MiB) per pass. Several times the size of the caches, or it is
-    /// these that are measured.
+    /// these that are measured. In huge pages where the system has them, so that looking up addresses does not count.
+    ///
+    /// # Panics
+    /// If the system does not give so much memory.
     pub fn new(bytes: usize) -> Self {
         let chunks = bytes.div_ceil(CHUNK).max(1);
+        let mut memory = MmapMut::map_anon(chunks * CHUNK).expect("memory to read");
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
         // Not zero, or every page would be the same one.
-        Self { words: vec![1; chunks * CHUNK / 8], sums: vec![0.0; chunks] }
+        memory.fill(1);
+        Self { memory, sums: vec![0.0; chunks] }
     }
 
     /// Bytes that a pass reads.
     pub fn bytes(&self) -> usize {
-        self.words.len() * 8
+        self.memory.len()
     }
 
     /// Reads everything once on the threads of `pool` and returns how long that took.
     pub fn pass(&mut self, pool: &Pool) -> Duration {
         let start = Instant::now();
-        let (words, chunks) = (&self.words, self.sums.len());
-        pool.for_columns(MatMut::new(&mut self.sums, chunks), 1, 0, |range, mut out| {
+        let (memory, chunks) = (&self.memory[..], self.sums.len());
+        pool.for_columns(MatMut::new(&mut self.sums, chunks), 1, memory.len(), |range, mut out| {
             for (sum, chunk) in out.row(0).iter_mut().zip(range) {
-                *sum = add_up(&words[chunk * CHUNK / 8..][..CHUNK / 8]) as f32;
+                *sum = add_up(&memory[chunk * CHUNK..][..CHUNK]) as f32;
             }
         });
         let time = start.elapsed();
         // So that nobody leaves the reading out.
-        assert!(self.sums.iter().all(|sum| *sum == (CHUNK / 8) as f32), "memory returned other values");
+        let expected = (CHUNK as u64 / 8).wrapping_mul(u64::from_ne_bytes([1; 8])) as f32;
+        assert!(self.sums.iter().all(|sum| *sum == expected), "memory returned other values");
         time
     }
 }
 
-fn add_up(words: &[u64]) -> u64 {
+fn add_up(bytes: &[u8]) -> u64 {
     let mut sums = [0u64; LANES];
-    for part in words.chunks_exact(LANES) {
-        for (sum, word) in sums.iter_mut().zip(part) {
-            *sum = sum.wrapping_add(*word);
+    for part in bytes.as_chunks::<{ 8 * LANES }>().0 {
+        for (sum, word) in sums.iter_mut().zip(part.as_chunks().0) {
+            *sum = sum.wrapping_add(u64::from_ne_bytes(*word));
         }
     }
-    sums.iter().sum()
+    sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
 }
 
 #[cfg(test)]

@@ -74,10 +74,9 @@ impl ColumnMatrix {
     pub fn matmul(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
         assert_eq!(x.cols(), self.cols(), "input width");
         let (w, k) = (self.as_columns(), compute.kernels);
-        let work = if x.tokens() == 1 { self.bytes() } else { 0 };
         if self.format().is_quantised() {
             let out = MatMut::new(out, self.rows());
-            compute.pool.for_columns(out, ColumnLayout::CHUNK, work, |rows, mut out| {
+            compute.pool.for_columns(out, ColumnLayout::CHUNK, self.bytes(), |rows, mut out| {
                 k.matmul_columns_q8(w, x.q8(), rows, &mut out);
             });
         } else {

@@ -127,9 +127,8 @@ impl Matrix {
     pub fn matmul(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
         assert_eq!(x.cols(), self.cols, "input width");
         let rows = self.as_rows();
-        // Only one token at a time is as slow as reading the weights.
-        let work = if x.tokens() == 1 { self.bytes() } else { 0 };
-        compute.pool.for_columns(MatMut::new(out, rows.rows()), GRAIN_ROWS, work, |range, mut out| {
+        let out = MatMut::new(out, rows.rows());
+        compute.pool.for_columns(out, GRAIN_ROWS, self.bytes(), |range, mut out| {
             let w = rows.slice(range);
             if self.format.is_quantised() {
                 compute.kernels.matmul_q8(w, x.q8(), &mut out);

@@ -50,14 +50,14 @@ impl Pool {
 
     /// Calls `f(chunk, chunks, worker)` once for every `chunk` in `0..chunks`, on all threads, and returns when all
     /// calls have. `chunks` is at most `most_chunks`, and 1 where one thread does everything. `worker` is below
-    /// [`threads`](Self::threads), and no two calls with the same worker overlap. `work` is as for
-    /// [`for_columns`](Self::for_columns).
+    /// [`threads`](Self::threads), and no two calls with the same worker overlap. `work` is the number of weight bytes
+    /// that the job of a single token reads; a job without it goes to all threads in any case.
     ///
     /// When another thread is using the pool at this moment, everything runs on the calling thread, as worker 0.
     ///
     /// # Panics
     /// If a call of `f` panics.
-    fn run(&self, most_chunks: usize, work: usize, f: &Job<'_>) {
+    fn run(&self, most_chunks: usize, work: Option<usize>, f: &Job<'_>) {
         #[cfg(not(feature = "parallel"))]
         let _ = (most_chunks, work);
         #[cfg(feature = "parallel")]
@@ -73,8 +73,8 @@ impl Pool {
     /// Splits the columns of `out` into windows whose widths are multiples of `grain` (but for the last) and
     /// calls `f(columns, window)` for each, on all threads.
     ///
-    /// `work` is the number of weight bytes that the job reads, by which the pool finds out whether its threads have
-    /// cores of their own; 0 for jobs whose time is not that of reading.
+    /// `work` is the number of weight bytes that the job reads. From jobs with one row the pool finds out by it whether
+    /// its threads have cores of their own, and leaves such jobs to the caller when they have not.
     pub fn for_columns(
         &self,
         out: MatMut<'_>,
@@ -84,6 +84,7 @@ impl Pool {
     ) {
         let cols = out.cols();
         let grains = cols.div_ceil(grain);
+        let work = (out.tokens() == 1).then_some(work);
         let out = Shared(&raw const out);
         self.run(grains.min(self.threads() * CHUNKS_PER_THREAD), work, &|chunk, chunks, _| {
             let start = (chunk * grains / chunks) * grain;
@@ -114,7 +115,7 @@ impl Pool {
         let scratch = Shared(scratch.as_mut_ptr());
         let out = Shared(&raw const out);
         let tiles = down * all_columns.div_ceil(columns);
-        self.run(tiles, 0, &|chunk, chunks, worker| {
+        self.run(tiles, (all_tokens == 1).then_some(0), &|chunk, chunks, worker| {
             // Tiles have their size whatever the number of chunks.
             for tile in chunk * tiles / chunks..(chunk + 1) * tiles / chunks {
                 let (token, column) = (tile % down * tokens, tile / down * columns);

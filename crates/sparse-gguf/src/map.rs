@@ -17,7 +17,12 @@ pub(crate) fn map(path: &Path) -> Result<SharedBytes, Error> {
         // meanwhile. No program can rule that out on a shared file system; `Gguf::open` passes the duty on in
         // its documentation, and this crate's own writer replaces files by renaming, which leaves maps of the
         // old file intact.
-        unsafe { Mmap::map(&file) }
+        let map = unsafe { Mmap::map(&file)? };
+        // A page of 2 MB costs far fewer look-ups of addresses. Linux reads a file that it does not hold yet into such
+        // pages if asked to and the file system can; otherwise nothing changes, and nothing is lost.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ok(map)
     };
     match open() {
         Ok(map) => Ok(Arc::new(map)),

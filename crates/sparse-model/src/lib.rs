@@ -36,7 +36,7 @@ mod weights;
 pub use config::LlamaConfig;
 pub use error::Error;
 pub use generate::{GenerateOptions, Generation, Stop, generate};
-pub use llama::Session;
+pub use llama::{PartTimes, Session};
 pub use model::Model;
 pub use perplexity::{Perplexity, negative_log_likelihood, perplexity};
 pub use rope::{RopeConfig, RopeScaling};

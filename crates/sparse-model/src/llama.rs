@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sparse_core::{Activations, BatchMode, FfnCounts, FfnScratch};
 use sparse_simd::MatMut;
@@ -17,6 +18,17 @@ use crate::{Error, Model};
 const MAX_BATCH: usize = 256;
 /// Tokens whose logits are computed at a time when all are asked for.
 const MAX_LOGITS: usize = 16;
+
+/// Where time went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PartTimes {
+    /// Attention, with its norm and projections.
+    pub attention: Duration,
+    /// Feed-forward layers, with their norm.
+    pub feed_forward: Duration,
+    /// The output head, with its norm.
+    pub head: Duration,
+}
 
 /// One sequence of tokens in the making: its KV cache and the buffers that computing needs.
 ///
@@ -45,6 +57,7 @@ pub struct Session {
     scratch: Vec<Scratch>,
     ffn_scratch: FfnScratch,
     ffn_counts: Vec<FfnCounts>,
+    times: PartTimes,
     batch_mode: BatchMode,
     logits: Vec<f32>,
 }
@@ -79,6 +92,7 @@ impl Session {
             group,
             ffn_scratch: FfnScratch::new(batch, model.ffns()),
             ffn_counts: vec![FfnCounts::default(); c.layers],
+            times: PartTimes::default(),
             batch_mode: BatchMode::default(),
             logits: vec![0.0; MAX_LOGITS.min(batch) * model.vocab_len()],
             model: Arc::clone(model),
@@ -116,9 +130,16 @@ impl Session {
         &self.ffn_counts
     }
 
-    /// Starts counting anew.
-    pub fn reset_ffn_counts(&mut self) {
-        self.ffn_counts.fill(FfnCounts::default());
+    /// Where the time of single-token calls went.
+    pub fn times(&self) -> PartTimes {
+        self.times
+    }
+
+    /// Weight bytes that decoding a token read, on the average of single-token calls; all of them before the first.
+    pub fn bytes_per_token(&self) -> usize {
+        let all = self.model.bytes_per_token();
+        let parts = self.model.ffns().zip(&self.ffn_counts).filter(|(_, c)| c.tokens > 0);
+        parts.fold(all, |all, (ffn, c)| all - ffn.bytes() + (c.bytes / c.tokens) as usize)
     }
 
     /// Appends `tokens` to the sequence and returns the logits after the last of them (one per vocabulary
@@ -133,7 +154,11 @@ impl Session {
             self.transform(batch, &mut |_, _| {});
         }
         let last = (tokens.len() - 1) % MAX_BATCH;
+        let start = Instant::now();
         self.head(last..last + 1);
+        if tokens.len() == 1 {
+            self.times.head += start.elapsed();
+        }
         let logits = &self.logits[..self.model.vocab_len()];
         finite(logits, self.position - 1)?;
         Ok(logits)
@@ -213,13 +238,19 @@ impl Session {
         n: usize,
         watch: &mut dyn FnMut(usize, &Activations),
     ) {
+        let start = Instant::now();
         self.norm(model, &layer.attention_norm, 0..n);
         self.attention(model, i, layer, n);
         self.add_delta(model, n);
+        let middle = Instant::now();
         self.norm(model, &layer.ffn_norm, 0..n);
         watch(i, &self.normed);
         self.feed_forward(model, i, layer, n);
         self.add_delta(model, n);
+        if n == 1 {
+            self.times.attention += middle - start;
+            self.times.feed_forward += middle.elapsed();
+        }
     }
 
     /// `normed = rms_norm(residual) * weight` for the tokens in `range`.

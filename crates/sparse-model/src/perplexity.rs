@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use sparse_core::BatchMode;
+
 use crate::{Error, Model, Session};
 
 /// Result of [`perplexity`].
@@ -59,6 +61,8 @@ pub fn perplexity(
     mut on_window: impl FnMut(usize, usize, &Perplexity) -> ControlFlow<()>,
 ) -> Result<Perplexity, Error> {
     let mut session = Session::new(model, context)?;
+    // Sparse layers choose for every token on its own, as they do when it is generated.
+    session.set_batch_mode(BatchMode::Masked);
     let needed = 2 * context;
     if tokens.len() < needed || context < 4 {
         return Err(Error::TextTooShort { found: tokens.len(), needed: needed.max(8), context });

@@ -77,16 +77,12 @@ impl Sampler {
             true => logit * penalty,
             false => logit,
         };
-        let all = (0u32..).zip(logits).map(|(id, &logit)| Candidate { id, logit });
-        self.candidates.clear();
-        if penalty == 1.0 {
-            self.candidates.extend(all);
-        } else {
-            self.candidates.extend(all.map(|c| Candidate { logit: penalised(c.id, c.logit), ..c }));
-        }
+        let all = (0u32..).zip(logits).map(|(id, &logit)| Candidate { id, logit: penalised(id, logit) });
         if c.temperature <= 0.0 {
-            return self.candidates.iter().fold(Candidate { id: 0, logit: f32::NEG_INFINITY }, better).id;
+            return all.fold(Candidate { id: 0, logit: f32::NEG_INFINITY }, better).id;
         }
+        self.candidates.clear();
+        self.candidates.extend(all);
         self.keep_top_k();
         self.keep_probable();
         self.draw()
@@ -151,8 +147,8 @@ fn by_logit(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 
-fn better(best: Candidate, c: &Candidate) -> Candidate {
-    if c.logit > best.logit { *c } else { best }
+fn better(best: Candidate, c: Candidate) -> Candidate {
+    if c.logit > best.logit { c } else { best }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use sparse_core::{Down, Linear, Matrix, SparseFfn, Storage};
+use sparse_core::{Down, Linear, Matrix, Selector, SparseFfn, Storage};
 use sparse_gguf::{Gguf, TensorInfo};
 
 use crate::{Error, LlamaConfig};
@@ -141,10 +141,15 @@ impl<'a> Source<'a> {
         };
         let ffn = SparseFfn::gated(gate, up, down, config.activation)?;
         let ffn = ffn.with_up_activation(config.up_activation);
-        Ok(match self.optional_vector(&name("ffn_down.bias"), width)? {
+        let mut ffn = match self.optional_vector(&name("ffn_down.bias"), width)? {
             Some(bias) => ffn.with_down_bias(bias)?,
             None => ffn,
-        })
+        };
+        // Leaving out what is exactly zero costs nothing where the file is made for it.
+        if config.activation.has_zeros() && matches!(ffn.down(), Down::Neurons(_)) {
+            ffn.set_selector(Selector::ExactZero)?;
+        }
+        Ok(ffn)
     }
 
     /// A tensor that nothing reads means that the model is not quite what it says: better no answer than a

@@ -58,7 +58,7 @@ pub(crate) trait Simd: Copy {
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// The smaller; `b` if either is NaN.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
-    /// The larger; `b` if either is NaN.
+    /// The larger; `b` if either is NaN, or both are zero.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     fn abs(self, x: Self::F) -> Self::F;
     /// The magnitude of `x` with the sign of `sign`.

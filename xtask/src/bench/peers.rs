@@ -29,6 +29,9 @@ struct Row {
     roofline: Option<f64>,
 }
 
+/// What candle gets of the prompt and of the tokens to decode: with some formats it takes minutes for all.
+const CANDLE: (usize, usize) = (64, 16);
+
 const PEERS: &str = "benches/peers/Cargo.toml";
 
 pub(super) fn run(args: &Args, report: &mut Report) -> Result<()> {
@@ -49,8 +52,9 @@ pub(super) fn run(args: &Args, report: &mut Report) -> Result<()> {
         "peers",
         &format!(
             "A prompt of {PROMPT} tokens, {TOKENS} decoded after a prompt of 16; the first token after opening the file and \
-             a prompt of 32. {} rounds in turn, a new process each; medians (least to greatest), ratios round by round.",
-            args.rounds
+             a prompt of 32. candle, which is slow, has a prompt of {} and decodes {}. {} rounds in turn, a new process \
+             each; medians (least to greatest), ratios round by round.",
+            CANDLE.0, CANDLE.1, args.rounds
         ),
         &[
             ("model", |r: &Row| r.model.clone()),
@@ -83,6 +87,7 @@ fn compare(args: &Args, python: &Path, model: &Path, threads: usize) -> Result<V
     };
     let candle = |prompt: usize, tokens: usize, depth: usize| {
         let mut command = peer("candle");
+        let (prompt, tokens) = (prompt.min(CANDLE.0), tokens.min(CANDLE.1));
         command.arg(model).args([prompt, tokens, depth].map(|n| n.to_string()));
         command.env("RAYON_NUM_THREADS", threads.to_string());
         command

@@ -119,7 +119,7 @@ fn thread_counts(args: &BenchArgs) -> Vec<NonZeroUsize> {
 }
 
 fn candidate(args: &BenchArgs, threads: NonZeroUsize) -> anyhow::Result<Candidate> {
-    let loaded = load::model(&args.model, &ComputeArgs { threads: Some(threads) })?;
+    let loaded = load::model(&args.model, None, &ComputeArgs { threads: Some(threads) })?;
     let needed = args.prompt.max(args.depth.saturating_add(args.tokens.get())).get();
     let limit = loaded.model.config().context;
     if needed > limit {

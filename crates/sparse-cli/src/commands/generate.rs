@@ -18,7 +18,7 @@ use report::Report;
 use sink::Sink;
 
 pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
-    let loaded = load::model(&args.model, &args.compute)?;
+    let loaded = load::model(&args.model, args.sparse.sparse.as_deref(), &args.compute)?;
     let model = &loaded.model;
     let mut prompt = prompt(args)?;
     if args.chat {
@@ -44,11 +44,14 @@ pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
     let generation = generate(&mut session, &tokens, &options, |piece| sink.piece(piece))?;
     let text = sink.finish()?;
 
-    let report = Report::new(&loaded, &generation, &options.sampler, tokens.len(), context, text);
+    let report = Report::new(&loaded, &session, &generation, &options.sampler, tokens.len(), text);
     if args.json {
         output::json(&report)?;
     } else if verbose || io::stderr().is_terminal() {
         eprintln!("{}", style(report.line()).dim().for_stderr());
+    }
+    if args.stats && !args.json {
+        eprintln!("\n{}", report.stats());
     }
     Ok(if generation.stop == Stop::Interrupted { End::Interrupted } else { End::Finished })
 }

@@ -175,25 +175,28 @@ impl Workers {
     }
 
     /// Runs `f` for every chunk, or for one that is all of them on the calling thread alone where the [`Governor`]
-    /// thinks that faster; false, having done nothing, when another caller's job is running or there are more chunks than a ticket can count.
+    /// thinks that faster; false, having done nothing, when another caller's job is running or there are more chunks
+    /// than a ticket can count.
     ///
-    /// `work` is the size of the job for the governor, in bytes of weights; 0 leaves the job out of its account.
-    pub(super) fn run(&self, chunks: usize, work: usize, f: &Job<'_>) -> bool {
+    /// `work` is the size of the job for the governor, in bytes of weights; without it all threads work.
+    pub(super) fn run(&self, chunks: usize, work: Option<usize>, f: &Job<'_>) -> bool {
         let mut caller = match self.caller.try_lock() {
             Ok(caller) => caller,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
         let Ok(n) = u16::try_from(chunks) else { return false };
-        let start = (work > 0).then(Instant::now);
+        let Some(work) = work else {
+            self.share(&mut caller.epoch, n, f);
+            return true;
+        };
+        let start = Instant::now();
         if caller.governor.alone() {
             f(0, 1, 0);
         } else {
             self.share(&mut caller.epoch, n, f);
         }
-        if let Some(start) = start {
-            caller.governor.learn(work, start);
-        }
+        caller.governor.learn(work, start.elapsed());
         true
     }
 

@@ -92,7 +92,8 @@ fn normal<S: Simd>(s: S, x: S::F) -> S::F {
 #[inline(always)]
 fn evaluate<S: Simd>(s: S, f: Activation, x: S::F) -> S::F {
     match f {
-        Activation::Relu => s.select_less(x, s.splat(0.0), s.splat(0.0), x),
+        // A selection would become a masked store, which AMD's AVX2 is slow at.
+        Activation::Relu => s.max(s.splat(0.0), x),
         Activation::Exp => exp(s, x),
         Activation::Tanh => tanh(s, x),
         Activation::Sigmoid => sigmoid(s, x),

@@ -1,13 +1,11 @@
 //! Kernels for SSE4.1.
 //!
-//! - `product`: the order in which a quantised matrix product goes over rows and tokens.
 //! - `quantised`: products of quantised weights, one driver for all formats; `small` and `super_blocks` tell it
 //!   where a format's codes and scales are.
 //! - `simd`: everything on floats, from the generic kernels.
 //! - `quantise`: activations to int8.
 
 mod load;
-mod product;
 mod quantise;
 mod quantised;
 mod simd;

@@ -1,10 +1,10 @@
 //! What was generated, and how fast.
 
 use serde::Serialize;
-use sparse_model::{Generation, SamplerConfig, Stop};
+use sparse_model::{Generation, SamplerConfig, Session, Stop};
 
 use crate::load::Loaded;
-use crate::output::{ms, rate};
+use crate::output::{ms, rate, table};
 
 #[derive(Serialize)]
 pub(super) struct Report<'a> {
@@ -17,14 +17,40 @@ pub(super) struct Report<'a> {
     seed: u64,
     sampler: Sampler,
     timings: Timings,
-    /// Weight bytes that decoding a token reads.
+    /// Weight bytes that decoding a token read.
     bytes_per_token: usize,
+    /// Share of the neurons that were left out while decoding.
+    skipped: f64,
+    layers: Vec<LayerStats>,
+    parts: Parts,
     /// Weight bytes read per second of decoding, in 1e9.
     gb_per_s: Option<f64>,
     model: &'a str,
     level: &'static str,
     threads: usize,
     context: usize,
+}
+
+/// What a layer's feed-forward part did, per decoded token.
+#[derive(Serialize)]
+struct LayerStats {
+    selector: &'static str,
+    /// Shares of the neurons whose gate, up and down were computed.
+    gate: f64,
+    up: f64,
+    down: f64,
+    bytes: f64,
+    dense_bytes: usize,
+}
+
+/// Milliseconds per decoded token.
+#[derive(Serialize)]
+struct Parts {
+    attention_ms: f64,
+    feed_forward_ms: f64,
+    head_ms: f64,
+    /// Weight bytes that the feed-forward layers read per second of theirs, in 1e9.
+    feed_forward_gb_per_s: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -50,15 +76,41 @@ struct Timings {
 impl<'a> Report<'a> {
     pub(super) fn new(
         loaded: &'a Loaded,
+        session: &Session,
         generation: &'a Generation,
         sampler: &SamplerConfig,
         prompt_tokens: usize,
-        context: usize,
         text: String,
     ) -> Self {
         let model = &loaded.model;
-        let bytes_per_token = model.bytes_per_token();
+        let bytes_per_token = session.bytes_per_token();
         let steps = generation.decode_steps as f64;
+        let layers: Vec<_> = model
+            .ffns()
+            .zip(session.ffn_counts())
+            .map(|(ffn, c)| {
+                let tokens = c.tokens.max(1) as f64;
+                let share = |n: u64| n as f64 / tokens / ffn.neurons() as f64;
+                LayerStats {
+                    selector: ffn.selector().name(),
+                    gate: share(c.gate),
+                    up: share(c.up),
+                    down: share(c.down),
+                    bytes: c.bytes as f64 / tokens,
+                    dense_bytes: ffn.bytes(),
+                }
+            })
+            .collect();
+        let used = layers.iter().map(|l| l.down).sum::<f64>() / layers.len().max(1) as f64;
+        let times = session.times();
+        let per_step = |time| if steps > 0.0 { ms(time) / steps } else { 0.0 };
+        let ffn_bytes: f64 = layers.iter().map(|l| l.bytes).sum();
+        let parts = Parts {
+            attention_ms: per_step(times.attention),
+            feed_forward_ms: per_step(times.feed_forward),
+            head_ms: per_step(times.head),
+            feed_forward_gb_per_s: rate(steps * ffn_bytes / 1e9, times.feed_forward),
+        };
         Self {
             text,
             tokens: &generation.tokens,
@@ -88,12 +140,38 @@ impl<'a> Report<'a> {
                 decode_tokens_per_s: rate(steps, generation.decode_time),
             },
             bytes_per_token,
+            skipped: if steps > 0.0 { 1.0 - used } else { 0.0 },
+            layers,
+            parts,
             gb_per_s: rate(steps * bytes_per_token as f64 / 1e9, generation.decode_time),
             model: &loaded.name,
             level: model.compute().kernels.level().name(),
             threads: model.compute().pool.threads(),
-            context,
+            context: session.context(),
         }
+    }
+
+    /// A table of the layers, and where the time went.
+    pub(super) fn stats(&self) -> String {
+        let percent = |x: f64| format!("{:.1} %", 100.0 * x);
+        let header = ["LAYER", "SELECTOR", ">GATE", ">UP", ">DOWN", ">KB/TOKEN", ">OF DENSE"];
+        let rows = self.layers.iter().enumerate().map(|(i, l)| {
+            [
+                i.to_string(),
+                l.selector.to_owned(),
+                percent(l.gate),
+                percent(l.up),
+                percent(l.down),
+                format!("{:.1}", l.bytes / 1e3),
+                percent(l.bytes / l.dense_bytes as f64),
+            ]
+        });
+        let Parts { attention_ms, feed_forward_ms, head_ms, feed_forward_gb_per_s } = self.parts;
+        let speed = feed_forward_gb_per_s.map_or_else(String::new, |gb| format!(" at {gb:.1} GB/s"));
+        format!(
+            "{}\n\nper token: attention {attention_ms:.3} ms, feed-forward {feed_forward_ms:.3} ms{speed}, head {head_ms:.3} ms",
+            table(header, rows).trim_fmt()
+        )
     }
 
     /// The gist on one line.
@@ -108,6 +186,9 @@ impl<'a> Report<'a> {
             text += &format!(" at {rate:.0}/s x {mb:.1} MB = {gb:.1} GB/s");
         }
         let mut parts = vec![prompt, text];
+        if self.skipped > 0.0 {
+            parts.push(format!("{:.0} % of the neurons skipped", 100.0 * self.skipped));
+        }
         parts.push(format!("{}, {} threads", self.level, self.threads));
         if self.sampler.temperature > 0.0 {
             parts.push(format!("seed {}", self.seed));

@@ -6,7 +6,6 @@
 //! groups.
 
 use super::load;
-use super::product::{self, Product};
 use crate::x86::shared::prefetch;
 use crate::{MatMut, Q8, Rows};
 use bytemuck::Pod;
@@ -73,6 +72,10 @@ struct X<'a> {
     sums: &'a [i16; 8],
 }
 
+/// Tokens per tile of a batch: weights are unpacked once for all of them.
+const TOKENS: usize = 4;
+
+/// Weights of at least 128 columns and activations that are to be multiplied.
 struct Quantised<'a, S> {
     w: Rows<'a>,
     x: Q8<'a>,
@@ -86,7 +89,7 @@ pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     if w.cols() < 128 {
         return narrow::<S>(w, x, out);
     }
-    product::write(&Quantised::<S> { w, x, steps: PhantomData }, out);
+    Quantised::<S> { w, x, steps: PhantomData }.write(out);
 }
 
 /// `out[i]` = row `active[i]` of `w` times `x`, one token.
@@ -101,11 +104,37 @@ pub(super) fn rows<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f
     }
 }
 
-/// Rows of at least 128 columns.
-impl<S: Step> Product for Quantised<'_, S> {
+impl<S: Step> Quantised<'_, S> {
+    /// All rows times all tokens.
+    #[target_feature(enable = "sse4.1")]
+    fn write(&self, out: &mut MatMut<'_>) {
+        // Two streams from far apart keep more of the memory's banks busy than neighbouring rows do.
+        let half = out.cols() / 2;
+        for r in 0..half {
+            self.write_columns([r, half + r], out);
+        }
+        if 2 * half < out.cols() {
+            self.write_columns([2 * half], out);
+        }
+    }
+
+    /// Rows `r` times all tokens.
     #[inline]
     #[target_feature(enable = "sse4.1")]
-    unsafe fn dot<const R: usize, const T: usize>(&self, r: [usize; R], t: usize) -> [[f32; T]; R] {
+    fn write_columns<const R: usize>(&self, r: [usize; R], out: &mut MatMut<'_>) {
+        let tiles = out.tokens() / TOKENS * TOKENS;
+        for t in (0..tiles).step_by(TOKENS) {
+            write_tile(r, t, self.dot::<R, TOKENS>(r, t), out);
+        }
+        for t in tiles..out.tokens() {
+            write_tile(r, t, self.dot::<R, 1>(r, t), out);
+        }
+    }
+
+    /// Weight rows `r` times `T` tokens from `t` on.
+    #[inline]
+    #[target_feature(enable = "sse4.1")]
+    fn dot<const R: usize, const T: usize>(&self, r: [usize; R], t: usize) -> [[f32; T]; R] {
         let (rows, tokens) = (self.rows(r), self.tokens::<T>(t));
         let (size, bytes) = (size_of::<S>(), self.w.row_bytes());
         let full = bytes / size;
@@ -141,6 +170,21 @@ impl<S: Step> Product for Quantised<'_, S> {
             *out = load::sum(*sums);
         }
         out
+    }
+}
+
+#[inline]
+fn write_tile<const R: usize, const T: usize>(
+    r: [usize; R],
+    t: usize,
+    sums: [[f32; T]; R],
+    out: &mut MatMut<'_>,
+) {
+    for i in 0..T {
+        let out = out.row(t + i);
+        for (r, sums) in r.iter().zip(&sums) {
+            out[*r] = sums[i];
+        }
     }
 }
 

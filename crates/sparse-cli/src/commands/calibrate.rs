@@ -1,0 +1,201 @@
+//! `sparse calibrate`.
+
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use sparse_calibrate::{Candidate, Chosen, Error, Options, Progress, calibrate, sampled};
+use sparse_gguf::Gguf;
+use sparse_model::Model;
+use sparse_model::tokenizer::{EncodeOptions, Tokenizer};
+
+use crate::args::CalibrateArgs;
+use crate::exit::End;
+use crate::{input, interrupt, load, output};
+
+/// Seed of the text that the model makes up.
+const SEED: u64 = 1;
+/// Tokens of made-up text that the result is measured on, at most: each costs a decoding step.
+const SAMPLED_TEST: usize = 16_384;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    verdict: String,
+    sidecar: &'a Path,
+    max_loss: f64,
+    candidates: &'a [Candidate],
+    chosen: Option<&'a Chosen>,
+}
+
+pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
+    let path = load::path(&args.model)?;
+    let gguf = load::gguf(path)?;
+    let out = args.out.clone().unwrap_or_else(|| beside(path));
+    interrupt::handle()?;
+    let mut bar = Bar::default();
+    let options = Options {
+        max_loss: args.max_loss,
+        window: args.ctx,
+        tune_tokens: args.tune_tokens,
+        test_tokens: args.test_tokens,
+        ranks: args.ranks.iter().copied().map(NonZeroUsize::get).collect(),
+        threads: args.compute.threads(),
+        keep: args.keep,
+        ..Options::default()
+    };
+    let result = texts(args, &gguf, &options, &mut bar)
+        .and_then(|(text, test)| Ok(calibrate(&gguf, &text, test.as_deref(), &options, &mut bar)?));
+    bar.finish();
+    let calibration = match result {
+        Err(e) if matches!(e.downcast_ref(), Some(Error::Interrupted)) => return Ok(End::Interrupted),
+        other => other.with_context(|| format!("cannot calibrate `{}`", path.display()))?,
+    };
+    calibration.sidecar.save(&out).with_context(|| format!("cannot write `{}`", out.display()))?;
+    let report = Report {
+        verdict: calibration.verdict(),
+        sidecar: &out,
+        max_loss: args.max_loss,
+        candidates: &calibration.candidates,
+        chosen: calibration.chosen.as_ref(),
+    };
+    match args.json {
+        true => output::json(&report)?,
+        false => print(&report)?,
+    }
+    Ok(End::Finished)
+}
+
+/// The tokens to calibrate on, and those to measure on if they are other ones.
+fn texts(
+    args: &CalibrateArgs,
+    gguf: &Gguf,
+    options: &Options,
+    bar: &mut Bar,
+) -> anyhow::Result<(Vec<u32>, Option<Vec<u32>>)> {
+    let tokenizer = Tokenizer::from_metadata(gguf.metadata())?;
+    let tokens = |file: &Path| -> anyhow::Result<Vec<u32>> {
+        let text = input::file(file)?;
+        Ok(tokenizer.encode(&text, EncodeOptions { add_special: false, parse_special: true })?)
+    };
+    if let Some(file) = &args.text {
+        return Ok((tokens(file)?, args.test.as_deref().map(tokens).transpose()?));
+    }
+    let model = Arc::new(Model::from_gguf(gguf, options.threads)?);
+    let test = options.test_tokens.min(SAMPLED_TEST);
+    let length = options.fit_tokens + options.tune_tokens + test;
+    Ok((sampled(&model, length, options.window, SEED, bar)?, None))
+}
+
+/// `model.gguf` becomes `model.sparse.gguf`.
+fn beside(model: &Path) -> PathBuf {
+    model.with_extension("sparse.gguf")
+}
+
+fn print(report: &Report<'_>) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let percent = |x: f64| format!("{:.1} %", 100.0 * x);
+    let header = ["TRIED", ">LOSS", ">AT MOST", ">OF DENSE BYTES", ">OF DENSE TIME"];
+    let rows = report.candidates.iter().map(|c| {
+        let loss = |f: &dyn Fn(&sparse_calibrate::Loss) -> f64| {
+            c.loss.as_ref().map_or_else(|| "-".into(), |l| format!("{:.2} %", 100.0 * f(l)))
+        };
+        if c.loss.is_none() && c.name != "dense" {
+            let over = format!("over {}", percent(report.max_loss));
+            return [c.name.clone(), over, "-".into(), "-".into(), "-".into()];
+        }
+        [
+            c.name.clone(),
+            loss(&sparse_calibrate::Loss::increase),
+            loss(&sparse_calibrate::Loss::upper),
+            percent(c.bytes_share),
+            percent(c.time_share),
+        ]
+    });
+    writeln!(out, "{}\n", output::table(header, rows).trim_fmt())?;
+    if let Some(chosen) = report.chosen {
+        let header = [
+            "LAYER",
+            "SELECTOR",
+            ">GATE",
+            ">UP",
+            ">DOWN",
+            ">RECALL",
+            ">KEPT ENERGY",
+            ">KB/TOKEN",
+            ">OF DENSE",
+        ];
+        let rows = chosen.layers.iter().map(|l| {
+            [
+                l.layer.to_string(),
+                l.selector.to_owned(),
+                percent(l.gate_density),
+                percent(l.up_density),
+                percent(l.down_density),
+                percent(l.recall),
+                percent(l.kept_energy),
+                format!("{:.1}", l.bytes / 1e3),
+                percent(l.bytes / l.dense_bytes as f64),
+            ]
+        });
+        writeln!(out, "{}\n", output::table(header, rows).trim_fmt())?;
+        let (loss, speed) = (&chosen.loss, &chosen.speed);
+        writeln!(
+            out,
+            "On {} tokens that nothing was fitted to: perplexity {:+.2} % ± {:.2} %, KL {:.4}, same top token {:.1} %.",
+            loss.tokens,
+            100.0 * loss.perplexity_increase,
+            100.0 * loss.standard_error,
+            loss.kl,
+            100.0 * loss.top1
+        )?;
+        writeln!(
+            out,
+            "Decoding with {} threads: dense {:.1} tokens/s, sparse {:.1}, ratio {:.2} ({:.2}..{:.2}).",
+            speed.threads,
+            speed.dense_tokens_per_s,
+            speed.sparse_tokens_per_s,
+            speed.gain,
+            speed.lowest_gain,
+            speed.highest_gain
+        )?;
+    }
+    writeln!(out, "\n{}\nwritten to {}", report.verdict, report.sidecar.display())?;
+    Ok(())
+}
+
+/// A bar per stage; nothing when stderr is no terminal.
+#[derive(Default)]
+struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    fn finish(&mut self) {
+        if let Some(bar) = self.0.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Bar {
+    fn begin(&mut self, stage: &str, steps: usize) {
+        self.finish();
+        tracing::info!(stage, steps);
+        let bar = ProgressBar::new(steps as u64).with_message(stage.to_owned());
+        // The template is a constant without faults; an unstyled bar would do as well.
+        if let Ok(style) = ProgressStyle::with_template("{msg} {pos}/{len} {wide_bar:.dim} {eta} left") {
+            bar.set_style(style);
+        }
+        self.0 = Some(bar);
+    }
+
+    fn step(&mut self) -> ControlFlow<()> {
+        if let Some(bar) = &self.0 {
+            bar.inc(1);
+        }
+        if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
