@@ -58,6 +58,7 @@ const SPARSE: Sparse = Sparse {
     iq4_nl: sparse::<BlockIq4Nl>(),
     axpy_floats: columns::axpy_floats,
     axpy_rows: float::axpy_rows,
+    fetch: |_| {},
 };
 
 const fn sparse<B: Block>() -> SparseQ8 {

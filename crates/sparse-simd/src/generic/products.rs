@@ -8,6 +8,9 @@ use core::ops::Range;
 /// Tokens from which packing weights for [`gemm`] is faster than reading them once for every few tokens.
 const MANY: usize = 24;
 
+/// How many chosen columns are fetched ahead.
+const AHEAD: usize = 2;
+
 /// Rows whose dot products are computed at a time: streams far enough apart that each is prefetched.
 const ROWS: usize = 4;
 
@@ -245,10 +248,13 @@ pub(crate) fn axpy_columns<S: Simd>(
     out: &mut [f32],
 ) {
     let size = w.format().block_bytes();
+    let column = |c: u32| &w.floats(c as usize)[rows.start * size..rows.end * size];
     out.fill(0.0);
-    for &c in active {
-        let c = c as usize;
-        let column = &w.floats(c)[rows.start * size..rows.end * size];
+    for (i, &c) in active.iter().enumerate() {
+        if let Some(&next) = active.get(i + AHEAD) {
+            s.prefetch(column(next));
+        }
+        let (c, column) = (c as usize, column(c));
         match w.format() {
             BlockFormat::F32 => axpy::<S, F32>(s, h[c], column, out),
             BlockFormat::F16 => axpy::<S, F16>(s, h[c], column, out),

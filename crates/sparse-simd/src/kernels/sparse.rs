@@ -4,6 +4,9 @@ use super::{Kernels, same_len};
 use crate::{BlockFormat, ColumnLayout, Columns, MatMut, Q8, Rows, q8};
 use core::ops::Range;
 
+/// How many chosen rows of floats are fetched ahead.
+const FLOAT_ROWS_AHEAD: usize = 2;
+
 /// The kernels of one quantised format. All ask of their caller:
 ///
 /// # Safety
@@ -47,6 +50,8 @@ pub(crate) struct Sparse {
     /// # Safety
     /// The CPU has the level, and the shapes are those that [`Kernels::axpy_rows`] checks.
     pub(crate) axpy_rows: AxpyRows,
+    /// Fetches bytes that will be read soon, where the level can.
+    pub(crate) fetch: fn(bytes: &[u8]),
 }
 
 impl Sparse {
@@ -100,6 +105,9 @@ impl Kernels {
         while i < active.len() {
             let first = active[i] as usize;
             let run = active[i..].iter().zip(first..).take_while(|(a, r)| **a as usize == *r).count();
+            for next in active[i + run..].iter().take(FLOAT_ROWS_AHEAD) {
+                (self.sparse.fetch)(w.row(*next as usize));
+            }
             let out = &mut out[i..i + run];
             self.matmul_f32(w.slice(first..first + run), x, &mut MatMut::new(out, run));
             i += run;

@@ -69,6 +69,7 @@ const SPARSE: Sparse = Sparse {
     iq4_nl: sparse::<[BlockIq4Nl; 8]>(),
     axpy_floats: simd::axpy_columns,
     axpy_rows: simd::axpy_rows,
+    fetch: super::shared::fetch,
 };
 
 const fn sparse<S: ColumnStep>() -> SparseQ8 {

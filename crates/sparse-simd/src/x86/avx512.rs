@@ -64,6 +64,7 @@ const SPARSE: Sparse = Sparse {
     iq4_nl: sparse::<Iq4Nl>(),
     axpy_floats: simd::axpy_columns,
     axpy_rows: simd::axpy_rows,
+    fetch: super::shared::fetch,
 };
 
 const fn sparse<F: ColumnFormat>() -> SparseQ8 {

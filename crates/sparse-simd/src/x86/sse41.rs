@@ -71,6 +71,7 @@ const SPARSE: Sparse = {
         iq4_nl: with_rows::<[BlockIq4Nl; 4]>(scalar.iq4_nl),
         axpy_floats: simd::axpy_columns,
         axpy_rows: simd::axpy_rows,
+        fetch: super::shared::fetch,
     }
 };
 
