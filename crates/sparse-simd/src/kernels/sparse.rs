@@ -4,9 +4,6 @@ use super::{Kernels, same_len};
 use crate::{BlockFormat, ColumnLayout, Columns, MatMut, Q8, Rows, q8};
 use core::ops::Range;
 
-/// How many chosen rows of floats are fetched ahead.
-const FLOAT_ROWS_AHEAD: usize = 2;
-
 /// The kernels of one quantised format. All ask of their caller:
 ///
 /// # Safety
@@ -19,6 +16,10 @@ pub(crate) struct SparseQ8 {
         unsafe fn(w: Columns<'_>, active: &[u32], h: Q8<'_>, rows: Range<usize>, out: &mut [f32]),
     pub(crate) matmul: unsafe fn(w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut MatMut<'_>),
 }
+
+/// # Safety
+/// As for [`SparseQ8`], of floats.
+pub(crate) type RowsFloats = unsafe fn(w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32]);
 
 /// # Safety
 /// As for [`SparseQ8`], of floats.
@@ -46,12 +47,13 @@ pub(crate) struct Sparse {
     pub(crate) iq4_nl: SparseQ8,
     /// # Safety
     /// As for [`SparseQ8`], of floats.
+    pub(crate) rows_floats: RowsFloats,
+    /// # Safety
+    /// As for [`SparseQ8`], of floats.
     pub(crate) axpy_floats: AxpyFloats,
     /// # Safety
     /// The CPU has the level, and the shapes are those that [`Kernels::axpy_rows`] checks.
     pub(crate) axpy_rows: AxpyRows,
-    /// Fetches bytes that will be read soon, where the level can.
-    pub(crate) fetch: fn(bytes: &[u8]),
 }
 
 impl Sparse {
@@ -100,18 +102,14 @@ impl Kernels {
     pub fn matmul_rows_f32(&self, w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32]) {
         same_len("matmul_rows_f32", "active", active.len(), "out", out.len());
         ascending("matmul_rows_f32", active, w.rows());
-        // Rows of floats are long enough for a call each; runs of adjacent ones are one call.
-        let mut i = 0;
-        while i < active.len() {
-            let first = active[i] as usize;
-            let run = active[i..].iter().zip(first..).take_while(|(a, r)| **a as usize == *r).count();
-            for next in active[i + run..].iter().take(FLOAT_ROWS_AHEAD) {
-                (self.sparse.fetch)(w.row(*next as usize));
-            }
-            let out = &mut out[i..i + run];
-            self.matmul_f32(w.slice(first..first + run), x, &mut MatMut::new(out, run));
-            i += run;
-        }
+        same_len("matmul_rows_f32", "x", x.len(), "w.cols", w.cols());
+        assert!(
+            !w.format().is_quantised(),
+            "matmul_rows_f32: {} weights are multiplied by matmul_rows_q8",
+            w.format().name()
+        );
+        // SAFETY: the shapes fit and the rows exist, and a table is only handed out on CPUs of its level.
+        unsafe { (self.sparse.rows_floats)(w, active, x, out) }
     }
 
     /// The sum of some weighted rows: `out[c - cols.start]` = sum over `i` of `h[i] * w[active[i]][c]`, for the columns

@@ -38,11 +38,6 @@ pub(super) fn prefetch_far(at: *const u8, len: usize) {
     }
 }
 
-/// Fetches bytes into the second-level cache.
-pub(super) fn fetch(bytes: &[u8]) {
-    prefetch_far(bytes.as_ptr(), bytes.len());
-}
-
 /// The sixteen 6-bit scales of Q3_K as bytes, four per word.
 #[inline]
 pub(super) fn q3_k_scales(scales: [u8; 12]) -> [u32; 4] {
