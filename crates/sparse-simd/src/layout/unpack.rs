@@ -31,6 +31,10 @@ pub(crate) trait Block: Pod {
     /// Whether the format has minima; without, `m` and `min` are zero.
     const HAS_MIN: bool;
     /// Where codes are nibbles in the last 16 bytes and nothing else: the code that each nibble stands for.
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", feature = "std")),
+        allow(dead_code, reason = "only vector kernels look codes up")
+    )]
     const NIBBLES: Option<[i8; 16]> = None;
 
     fn scales(&self) -> Scales;
