@@ -1,6 +1,7 @@
 //! `bench`: speed of kernels and models, as a report.
 
 mod criterion;
+mod ffn;
 mod machine;
 mod peers;
 mod report;
@@ -37,10 +38,13 @@ pub(crate) struct Args {
     /// GGUF files to measure [default: models/SmolLM2-135M-Instruct.Q4_1.gguf].
     #[arg(long, value_name = "FILE", num_args = 1..)]
     models: Vec<PathBuf>,
-    /// Interleaved rounds with peers and targets.
+    /// Shapes of the feed-forward layers, inputs times neurons [default: all].
+    #[arg(long, value_name = "SHAPE,...", value_delimiter = ',')]
+    shapes: Vec<String>,
+    /// Interleaved rounds with peers, targets and feed-forward layers.
     #[arg(long, value_name = "N", default_value_t = 7)]
     rounds: usize,
-    /// Thread counts for peers and targets.
+    /// Thread counts for peers, targets and feed-forward layers.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 2])]
     threads: Vec<usize>,
     /// The Python that has llama-cpp-python.
@@ -55,6 +59,11 @@ pub(crate) struct Args {
 enum What {
     /// Files of Llama-7B's exact shape with random weights (3.8 GB on disk, made when absent).
     Targets,
+    /// Feed-forward layers that compute some of their neurons, over the same layers computed densely.
+    ///
+    /// The environment variable SPARSE_SIMD chooses another CPU level. With --peers, the published
+    /// ruvector-sparse-inference on the layer that fits the cache, too.
+    Ffn,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -70,6 +79,7 @@ enum Bench {
     SimdKernels,
     Decode,
     Prefill,
+    Ffn,
 }
 
 impl Bench {
@@ -78,6 +88,7 @@ impl Bench {
             Self::SimdKernels => "simd_kernels",
             Self::Decode => "decode",
             Self::Prefill => "prefill",
+            Self::Ffn => "ffn",
         }
     }
 }
@@ -102,6 +113,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut report = Report::new(Machine::this()?);
     match args.what {
         Some(What::Targets) => targets::run(args, &mut report)?,
+        Some(What::Ffn) => ffn::run(args, &mut report)?,
         None if !args.peers.is_empty() => peers::run(args, &mut report)?,
         None => criterion::run(args, &mut report)?,
     }

@@ -2,6 +2,7 @@
 //!
 //!     sparse-peers candle MODEL PROMPT TOKENS DEPTH     one round; RAYON_NUM_THREADS says on how many threads
 //!     sparse-peers kernels                              f32 kernels of ruvector-sparse-inference beside ours
+//!     sparse-peers ffn                                  the sparse FFN of ruvector-sparse-inference
 
 use std::fs::File;
 use std::hint::black_box;
@@ -13,6 +14,7 @@ use candle_core::{D, Device, Tensor};
 use candle_transformers::models::quantized_llama::ModelWeights;
 use ruvector_sparse_inference::backend::{Backend, cpu::CpuBackend};
 use ruvector_sparse_inference::config::ActivationType;
+use ruvector_sparse_inference::sparse::SparseFfn;
 use serde_json::{Value, json};
 use sparse_simd::{Activation, Kernels};
 
@@ -24,7 +26,8 @@ fn main() -> Result<()> {
             candle(model, prompt.parse()?, tokens.parse()?, depth.parse()?)?
         }
         ["kernels"] => kernels(),
-        _ => bail!("expected: candle MODEL PROMPT TOKENS DEPTH, or kernels"),
+        ["ffn"] => ffn()?,
+        _ => bail!("expected: candle MODEL PROMPT TOKENS DEPTH, kernels, or ffn"),
     };
     println!("{result}");
     Ok(())
@@ -103,4 +106,36 @@ fn kernels() -> Value {
             &|x| theirs.activation(x, ActivationType::Silu),
         ]),
     })
+}
+
+/// Their sparse loop and their dense path on 512 -> 2048 -> 512, microseconds per call, in turn.
+fn ffn() -> Result<Value> {
+    let (width, neurons) = (512, 2048);
+    let ffn = SparseFfn::new(width, neurons, width, ActivationType::Relu)?;
+    let x: Vec<f32> = (0..width).map(|i| (i * 31 % 97) as f32 / 48.0 - 1.0).collect();
+    let mut seed = 1_u64;
+    let mut random = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        seed >> 33
+    };
+    let mut times: [Vec<f64>; 6] = Default::default();
+    for _ in 0..ROUNDS {
+        for (percent, times) in [10, 30, 50, 70, 100, 0].into_iter().zip(&mut times) {
+            let active: Vec<usize> = (0..neurons).filter(|_| random() % 100 < percent).collect();
+            let start = Instant::now();
+            for _ in 0..CALLS / 20 {
+                black_box(if percent == 0 {
+                    ffn.forward_dense(&x)?
+                } else {
+                    ffn.forward_sparse(&x, &active)?
+                });
+            }
+            times.push(start.elapsed().as_secs_f64() * 1e6 / (CALLS / 20) as f64);
+        }
+    }
+    let [sparse @ .., dense] = times.map(|mut t| {
+        t.sort_by(f64::total_cmp);
+        t[t.len() / 2]
+    });
+    Ok(json!({ "package": "ruvector-sparse-inference 2.3.0", "dense_us": dense, "sparse_us": sparse }))
 }

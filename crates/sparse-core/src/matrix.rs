@@ -159,8 +159,10 @@ impl Matrix {
             return;
         }
         let rows = self.as_rows();
+        // The first rows of a chunk are waited for: two chunks per thread.
+        let grain = GRAIN_ROWS.max(active.len().div_ceil(2 * compute.pool.threads()));
         let (work, out) = (active.len() * rows.row_bytes(), MatMut::new(out, active.len()));
-        compute.pool.for_columns(out, GRAIN_ROWS, work, |range, mut out| {
+        compute.pool.for_columns(out, grain, work, |range, mut out| {
             let active = &active[range];
             if self.format.is_quantised() {
                 compute.kernels.matmul_rows_q8(rows, active, x.q8(), out.row(0));

@@ -29,6 +29,8 @@ macro_rules! product_functions {
             matmul_f32(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) = products::matmul::<_, F32>(w, x, out);
             matmul_f16(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) = products::matmul::<_, F16>(w, x, out);
             matmul_bf16(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) = products::matmul::<_, Bf16>(w, x, out);
+            matmul_rows(w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32])
+                = products::matmul_rows(w, active, x, out);
             dot_f32(a: &[f32], b: &[f32]) -> f32 = products::dot::<_, F32>(a, bytemuck::cast_slice(b));
             dot_f16(x: &[f32], w: &[f16]) -> f32 = products::dot::<_, F16>(x, bytemuck::cast_slice(w));
             dot_bf16(x: &[f32], w: &[bf16]) -> f32 = products::dot::<_, Bf16>(x, bytemuck::cast_slice(w));

@@ -56,6 +56,7 @@ const SPARSE: Sparse = Sparse {
     q5_k: sparse::<BlockQ5K>(),
     q6_k: sparse::<BlockQ6K>(),
     iq4_nl: sparse::<BlockIq4Nl>(),
+    rows_floats: float::matmul_rows,
     axpy_floats: columns::axpy_floats,
     axpy_rows: float::axpy_rows,
 };

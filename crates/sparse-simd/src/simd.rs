@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::generic::gemm::Job;
-use crate::generic::sums::Strip;
+use crate::generic::sums::{self, Strip};
+use crate::layout::Block;
 use crate::{BlockFormat, MatMut};
 
 /// Proof that the CPU has a level, and what its vectors of f32 can do.
@@ -21,6 +22,8 @@ pub(crate) trait Simd: Copy {
     type Halves: Pod;
     /// `[F; LANES]`.
     type Square: AsMut<[Self::F]> + AsRef<[Self::F]>;
+    /// 32 values: `[F; 32 / LANES]`.
+    type Wide: AsMut<[Self::F]> + AsRef<[Self::F]>;
     /// Memory for the packed weights of [`gemm`](crate::generic::gemm): `[Floats; VECTORS * COLS]`.
     type Panel: Zeroable + AsMut<[Self::Floats]> + AsRef<[Self::Floats]>;
 
@@ -34,6 +37,8 @@ pub(crate) trait Simd: Copy {
     /// Rows of zeros, to be filled.
     fn zeros(self) -> Self::Square;
     fn splat(self, x: f32) -> Self::F;
+    /// The same value 32 times.
+    fn wide(self, x: f32) -> Self::Wide;
     fn load(self, x: &Self::Floats) -> Self::F;
     fn store(self, x: Self::F, out: &mut Self::Floats);
     /// From IEEE half precision.
@@ -73,6 +78,11 @@ pub(crate) trait Simd: Copy {
 
     /// Decodes blocks: [`decode`](crate::generic::sums::decode) in a function of its own.
     fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip);
+    /// The values of a block of 32.
+    #[inline(always)]
+    fn block<B: Block>(self, block: &B) -> Self::Wide {
+        sums::block(self, block)
+    }
     /// Fetches bytes into the second-level cache, for rows that are chosen one by one.
     fn prefetch(self, bytes: &[u8]);
 

@@ -82,6 +82,10 @@ impl Bench {
                     ("of roofline", |r| r.roofline.map_or(String::new(), |x| format!("{:.0} %", 100.0 * x))),
                 ],
             ),
+            Self::Ffn => (
+                "All layers, one token; GB/s of what a dense pass reads. `cargo xtask bench ffn` compares in turn.",
+                &[NAME, ("what", |r| r.variant.clone()), TIME, ("GB/s", |r| format!("{:.1}", r.giga_per_s))],
+            ),
             Self::Prefill => (
                 "A prompt of 512 tokens at once.",
                 &[

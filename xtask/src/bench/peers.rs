@@ -168,6 +168,33 @@ fn kernels(report: &mut Report) -> Result<()> {
     )
 }
 
+/// The published crate's own sparse loop, for the record.
+pub(super) fn ffn(report: &mut Report) -> Result<()> {
+    #[derive(Serialize)]
+    struct Row {
+        percent: u64,
+        sparse_us: f64,
+        dense_us: f64,
+    }
+    let found = rounds::json(&mut peer("ffn"))?;
+    let row = |(i, percent)| Row {
+        percent,
+        sparse_us: found["sparse_us"][i].as_f64().unwrap_or(f64::NAN),
+        dense_us: found["dense_us"].as_f64().unwrap_or(f64::NAN),
+    };
+    report.table(
+        "ruvector-sparse-inference 2.3.0: SparseFfn",
+        "512x2048 f32, ReLU, in cache, one thread, random active sets that are given to it; medians.",
+        &[
+            ("active", |r: &Row| format!("{} %", r.percent)),
+            ("sparse us", |r| format!("{:.1}", r.sparse_us)),
+            ("its dense path us", |r| format!("{:.1}", r.dense_us)),
+            ("ratio", |r| format!("{:.2}", r.sparse_us / r.dense_us)),
+        ],
+        &[10, 30, 50, 70, 100].into_iter().enumerate().map(row).collect::<Vec<_>>(),
+    )
+}
+
 fn peer(what: &str) -> Command {
     let mut command = cargo();
     command.args(["run", "--quiet", "--release", "--manifest-path", PEERS, "--", what]);

@@ -97,7 +97,7 @@ impl Selector {
         active.extend(0..neurons as u32);
         match self {
             Self::LowRank { rule, .. } => rule.keep(active, |j| scores[j as usize]),
-            Self::Fixed { active: set, skip_gate: true } => active.retain(|&j| set[j as usize]),
+            Self::Fixed { active: set, skip_gate: true } => retain(active, |j| set[j as usize]),
             _ => {}
         }
     }
@@ -147,6 +147,17 @@ fn keep(active: &mut Vec<u32>, values: &mut [f32], test: impl Fn(usize, f32) -> 
     active.truncate(kept);
 }
 
+/// Leaves those in `active` that pass the test, without a branch.
+fn retain(active: &mut Vec<u32>, test: impl Fn(u32) -> bool) {
+    let mut kept = 0;
+    for i in 0..active.len() {
+        let j = active[i];
+        active[kept] = j;
+        kept += usize::from(test(j));
+    }
+    active.truncate(kept);
+}
+
 /// `values[i] = values[active[i]]`; `active` ascends, so nothing is overwritten before it is read.
 pub(super) fn gather(active: &[u32], values: &mut [f32]) {
     for (i, &j) in active.iter().enumerate() {
@@ -168,7 +179,7 @@ impl Rule {
     /// Leaves those in `active` (ascending) whose score is high enough, still ascending. NaN scores are the highest.
     pub(crate) fn keep(self, active: &mut Vec<u32>, score: impl Fn(u32) -> f32) {
         match self {
-            Self::Threshold(threshold) => active.retain(|&j| above(score(j), threshold)),
+            Self::Threshold(threshold) => retain(active, |j| above(score(j), threshold)),
             Self::TopK(k) if k >= active.len() => {}
             Self::TopK(0) => active.clear(),
             Self::TopK(k) => {

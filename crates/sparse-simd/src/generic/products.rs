@@ -8,7 +8,11 @@ use core::ops::Range;
 /// Tokens from which packing weights for [`gemm`] is faster than reading them once for every few tokens.
 const MANY: usize = 24;
 
-/// Rows whose dot products are computed at a time: streams far enough apart that each is prefetched.
+/// How many times [`ROWS`] chosen rows or columns are fetched ahead.
+const AHEAD: usize = 2;
+
+/// Rows whose dot products are computed at a time: streams far enough apart that each is prefetched. As many chosen
+/// columns are added at a time.
 const ROWS: usize = 4;
 
 /// `out[t][r]` = row `r` of `w` times token `t` of `x`.
@@ -49,7 +53,39 @@ fn columns<S: Simd, W: Stored, const R: usize>(
     }
 }
 
-/// Rows `r` times tokens `t..t + T`; returns `T`.
+/// `out[i]` = row `active[i]` of `w` times `x`, one token.
+#[inline(always)]
+pub(crate) fn matmul_rows<S: Simd>(s: S, w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32]) {
+    if active.is_empty() {
+        return;
+    }
+    let mut out = MatMut::new(out, active.len());
+    match w.format() {
+        BlockFormat::F32 => chosen::<S, F32>(s, w, active, x, &mut out),
+        BlockFormat::F16 => chosen::<S, F16>(s, w, active, x, &mut out),
+        _ => chosen::<S, Bf16>(s, w, active, x, &mut out),
+    }
+}
+
+#[inline(always)]
+fn chosen<S: Simd, W: Stored>(s: S, w: Rows<'_>, active: &[u32], x: &[f32], out: &mut MatMut<'_>) {
+    let (active, rest) = active.as_chunks::<ROWS>();
+    for (i, chosen) in active.iter().enumerate() {
+        for next in active.get(i + AHEAD).map_or(rest, |next| next) {
+            s.prefetch(w.row(*next as usize));
+        }
+        let (mut rows, mut at) = ([&[][..]; ROWS], [0; ROWS]);
+        for k in 0..ROWS {
+            (rows[k], at[k]) = (w.row(chosen[k] as usize), i * ROWS + k);
+        }
+        dots::<S, W, ROWS, 1>(s, rows, at, x, 0, out);
+    }
+    for (i, r) in rest.iter().enumerate() {
+        dots::<S, W, 1, 1>(s, [w.row(*r as usize)], [active.len() * ROWS + i], x, 0, out);
+    }
+}
+
+/// `rows`, which are outputs `r`, times tokens `t..t + T`; returns `T`.
 #[inline(always)]
 fn dots<S: Simd, W: Stored, const R: usize, const T: usize>(
     s: S,
@@ -220,17 +256,31 @@ pub(crate) fn dot<S: Simd, W: Stored>(s: S, x: &[f32], w: &[u8]) -> f32 {
 /// `y += a * w` for stored values.
 #[inline(always)]
 pub(crate) fn axpy<S: Simd, W: Stored>(s: S, a: f32, w: &[u8], y: &mut [f32]) {
-    assert_eq!(y.len() * W::BYTES, w.len());
-    let a = s.splat(a);
+    axpys::<S, W, 1>(s, [a], [w], y);
+}
+
+/// `y += a[0] * w[0]`, then the others likewise, with `y` read and written once.
+#[inline(always)]
+fn axpys<S: Simd, W: Stored, const N: usize>(s: S, a: [f32; N], w: [&[u8]; N], y: &mut [f32]) {
+    for w in w {
+        assert_eq!(y.len() * W::BYTES, w.len());
+    }
     let bytes = S::LANES * W::BYTES;
     let (y, y_rest) = crate::simd::split_mut::<S>(y);
     for (i, y) in y.iter_mut().enumerate() {
-        // SAFETY: `w` has as many values as `y`.
-        s.store(s.fma(a, unsafe { W::load(s, w, i * bytes) }, s.load(y)), y);
+        let mut sum = s.load(y);
+        for k in 0..N {
+            // SAFETY: `w[k]` has as many values as `y`.
+            sum = s.fma(s.splat(a[k]), unsafe { W::load(s, w[k], i * bytes) }, sum);
+        }
+        s.store(sum, y);
     }
     if !y_rest.is_empty() {
-        let x = W::load_part(s, &w[y.len() * bytes..]);
-        s.store_part(s.fma(a, x, s.load_part(y_rest, 0.0)), y_rest);
+        let mut sum = s.load_part(y_rest, 0.0);
+        for k in 0..N {
+            sum = s.fma(s.splat(a[k]), W::load_part(s, &w[k][y.len() * bytes..]), sum);
+        }
+        s.store_part(sum, y_rest);
     }
 }
 
@@ -244,15 +294,36 @@ pub(crate) fn axpy_columns<S: Simd>(
     rows: Range<usize>,
     out: &mut [f32],
 ) {
-    let size = w.format().block_bytes();
+    match w.format() {
+        BlockFormat::F32 => chosen_columns::<S, F32>(s, w, active, h, rows, out),
+        BlockFormat::F16 => chosen_columns::<S, F16>(s, w, active, h, rows, out),
+        _ => chosen_columns::<S, Bf16>(s, w, active, h, rows, out),
+    }
+}
+
+#[inline(always)]
+fn chosen_columns<S: Simd, W: Stored>(
+    s: S,
+    w: Columns<'_>,
+    active: &[u32],
+    h: &[f32],
+    rows: Range<usize>,
+    out: &mut [f32],
+) {
+    let column = |c: u32| &w.floats(c as usize)[rows.start * W::BYTES..rows.end * W::BYTES];
     out.fill(0.0);
-    for &c in active {
-        let c = c as usize;
-        let column = &w.floats(c)[rows.start * size..rows.end * size];
-        match w.format() {
-            BlockFormat::F32 => axpy::<S, F32>(s, h[c], column, out),
-            BlockFormat::F16 => axpy::<S, F16>(s, h[c], column, out),
-            _ => axpy::<S, Bf16>(s, h[c], column, out),
+    let (active, rest) = active.as_chunks::<ROWS>();
+    for (i, chosen) in active.iter().enumerate() {
+        for next in active.get(i + AHEAD).map_or(rest, |next| next) {
+            s.prefetch(column(*next));
         }
+        let (mut weights, mut columns) = ([0.0; ROWS], [&[][..]; ROWS]);
+        for k in 0..ROWS {
+            (weights[k], columns[k]) = (h[chosen[k] as usize], column(chosen[k]));
+        }
+        axpys::<S, W, ROWS>(s, weights, columns, out);
+    }
+    for c in rest {
+        axpy::<S, W>(s, h[*c as usize], column(*c), out);
     }
 }

@@ -35,15 +35,32 @@ pub(crate) fn axpy_rows<S: Simd>(
     out: &mut [f32],
 ) {
     out.fill(0.0);
+    let w = Window { w, bytes: cols_to_bytes(w, cols), strip: cols_to_bytes(w, 0..STRIP).end };
     let mut strips = [Strip([0.0; STRIP]); ROWS];
     let (active, rest) = active.as_chunks::<ROWS>();
     let (h, h_rest) = h.as_chunks::<ROWS>();
     for (i, (rows, h)) in active.iter().zip(h).enumerate() {
         let next = active.get(i + AHEAD).map_or(rest, |next| next);
-        add::<S, ROWS>(s, w, rows, *h, next, cols.clone(), &mut strips, out);
+        add::<S, ROWS>(s, &w, rows, *h, next, &mut strips, out);
     }
     for (row, h) in rest.iter().zip(h_rest) {
-        add::<S, 1>(s, w, &[*row], [*h], &[], cols.clone(), &mut strips, out);
+        add::<S, 1>(s, &w, &[*row], [*h], &[], &mut strips, out);
+    }
+}
+
+/// Some columns of rows.
+struct Window<'a> {
+    w: Rows<'a>,
+    /// Where they are in a row.
+    bytes: Range<usize>,
+    /// Bytes of a strip.
+    strip: usize,
+}
+
+impl<'a> Window<'a> {
+    #[inline(always)]
+    fn row(&self, r: u32) -> &'a [u8] {
+        &self.w.row(r as usize)[self.bytes.clone()]
     }
 }
 
@@ -51,41 +68,82 @@ pub(crate) fn axpy_rows<S: Simd>(
 #[inline(always)]
 fn add<S: Simd, const R: usize>(
     s: S,
-    w: Rows<'_>,
+    w: &Window<'_>,
     rows: &[u32; R],
     h: [f32; R],
     next: &[u32],
-    cols: Range<usize>,
     strips: &mut [Strip; ROWS],
     out: &mut [f32],
 ) {
-    let part = |r: u32, cols: Range<usize>| &w.row(r as usize)[cols_to_bytes(w, cols)];
     for (n, out) in out.chunks_mut(STRIP).enumerate() {
-        let from = cols.start + n * STRIP;
-        let cols = from..from + out.len();
+        let bytes = n * w.strip..w.bytes.len().min((n + 1) * w.strip);
         for next in next {
-            s.prefetch(part(*next, cols.clone()));
+            s.prefetch(&w.row(*next)[bytes.clone()]);
         }
-        for (row, strip) in rows.iter().zip(strips.iter_mut()) {
-            s.decode(w.format(), part(*row, cols.clone()), strip);
+        let mut parts = [&[][..]; R];
+        for (part, row) in parts.iter_mut().zip(rows) {
+            *part = &w.row(*row)[bytes.clone()];
         }
-        let whole = out.len() / S::LANES * S::LANES;
-        for col in (0..whole).step_by(S::LANES) {
-            let out = first_mut::<S>(&mut out[col..]);
-            let mut sum = s.load(out);
-            for (strip, h) in strips.iter().zip(h) {
-                sum = s.fma(s.splat(h), s.load(first::<S>(&strip.0[col..])), sum);
+        match w.w.format() {
+            BlockFormat::Q4_0 => add_blocks::<S, BlockQ4_0, R>(s, parts, h, out),
+            BlockFormat::Q4_1 => add_blocks::<S, BlockQ4_1, R>(s, parts, h, out),
+            BlockFormat::Q5_0 => add_blocks::<S, BlockQ5_0, R>(s, parts, h, out),
+            BlockFormat::Q5_1 => add_blocks::<S, BlockQ5_1, R>(s, parts, h, out),
+            BlockFormat::Q8_0 => add_blocks::<S, BlockQ8_0, R>(s, parts, h, out),
+            BlockFormat::Iq4Nl => add_blocks::<S, BlockIq4Nl, R>(s, parts, h, out),
+            format => {
+                for (part, strip) in parts.iter().zip(strips.iter_mut()) {
+                    s.decode(format, part, strip);
+                }
+                add_strips::<S, R>(s, strips, h, out);
             }
-            s.store(sum, out);
         }
-        let out = &mut out[whole..];
-        if !out.is_empty() {
-            let mut sum = s.load_part(out, 0.0);
-            for (strip, h) in strips.iter().zip(h) {
-                sum = s.fma(s.splat(h), s.load_part(&strip.0[whole..][..out.len()], 0.0), sum);
+    }
+}
+
+/// Adds strips of rows in blocks of 32, whose values need not go through memory.
+#[inline(always)]
+fn add_blocks<S: Simd, B: Block, const R: usize>(s: S, rows: [&[u8]; R], h: [f32; R], out: &mut [f32]) {
+    let mut blocks = [&[][..]; R];
+    for (blocks, row) in blocks.iter_mut().zip(rows) {
+        *blocks = bytemuck::cast_slice::<u8, B>(row);
+    }
+    for (b, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let out: &mut [S::Floats] = bytemuck::cast_slice_mut(out);
+        let mut sums = s.wide(0.0);
+        for (sum, out) in sums.as_mut().iter_mut().zip(out.iter()) {
+            *sum = s.load(out);
+        }
+        for (blocks, h) in blocks.iter().zip(h) {
+            for (sum, value) in sums.as_mut().iter_mut().zip(s.block(&blocks[b]).as_ref()) {
+                *sum = s.fma(s.splat(h), *value, *sum);
             }
-            s.store_part(sum, out);
         }
+        for (sum, out) in sums.as_ref().iter().zip(out) {
+            s.store(*sum, out);
+        }
+    }
+}
+
+/// Adds strips of rows.
+#[inline(always)]
+fn add_strips<S: Simd, const R: usize>(s: S, strips: &[Strip; ROWS], h: [f32; R], out: &mut [f32]) {
+    let whole = out.len() / S::LANES * S::LANES;
+    for col in (0..whole).step_by(S::LANES) {
+        let out = first_mut::<S>(&mut out[col..]);
+        let mut sum = s.load(out);
+        for (strip, h) in strips.iter().zip(h) {
+            sum = s.fma(s.splat(h), s.load(first::<S>(&strip.0[col..])), sum);
+        }
+        s.store(sum, out);
+    }
+    let out = &mut out[whole..];
+    if !out.is_empty() {
+        let mut sum = s.load_part(out, 0.0);
+        for (strip, h) in strips.iter().zip(h) {
+            sum = s.fma(s.splat(h), s.load_part(&strip.0[whole..][..out.len()], 0.0), sum);
+        }
+        s.store_part(sum, out);
     }
 }
 
@@ -160,24 +218,52 @@ fn values<S: Simd, W: Stored>(s: S, bytes: &[u8], out: &mut Strip) {
     }
 }
 
-/// Blocks of 32: the scale, the minimum if there is one, and then codes.
+/// Blocks of 32.
 #[inline(always)]
 fn small<S: Simd, B: Block>(s: S, bytes: &[u8], out: &mut Strip) {
-    let blocks = bytemuck::cast_slice::<u8, B>(bytes).iter();
-    for (block, out) in blocks.zip(out.0.as_chunks_mut::<32>().0) {
-        let mut codes = [0; 32];
-        block.codes(&mut codes);
-        // Converted as a vector: one instruction, where the level has it.
-        let bytes = bytemuck::bytes_of(block);
-        let mut halves = S::Halves::zeroed();
-        let words: &mut [u16] = bytemuck::cast_slice_mut(core::slice::from_mut(&mut halves));
-        words[0] = u16::from_le_bytes([bytes[0], bytes[1]]);
-        words[1] = u16::from_le_bytes([bytes[2], bytes[3]]);
-        let mut factors = S::Floats::zeroed();
-        s.store(s.f16s(&halves), &mut factors);
-        let factors: &[f32] = bytemuck::cast_slice(core::slice::from_ref(&factors));
-        group::<S, B, 32>(s, &codes, factors[0], factors[1], out);
+    let blocks = bytemuck::cast_slice::<u8, B>(bytes);
+    for (block, out) in blocks.iter().zip(out.0.as_chunks_mut::<32>().0) {
+        let out: &mut [S::Floats] = bytemuck::cast_slice_mut(out);
+        for (value, out) in s.block(block).as_ref().iter().zip(out) {
+            s.store(*value, out);
+        }
     }
+}
+
+/// The values of a block of 32.
+#[inline(always)]
+pub(crate) fn block<S: Simd, B: Block>(s: S, block: &B) -> S::Wide {
+    let mut codes = [0; 32];
+    block.codes(&mut codes);
+    let [d, m] = factors(s, block);
+    let mut values = s.wide(0.0);
+    for (codes, value) in codes.chunks_exact(S::LANES).zip(values.as_mut()) {
+        *value = scaled::<S, B>(s, s.bytes(codes), d, m);
+    }
+    values
+}
+
+/// The scale of a block of 32, which it begins with, and the minimum, which follows if there is one, in all lanes.
+#[inline(always)]
+pub(crate) fn factors<S: Simd, B: Block>(s: S, block: &B) -> [S::F; 2] {
+    let bytes = bytemuck::bytes_of(block);
+    let mut halves = S::Halves::zeroed();
+    let words: &mut [u16] = bytemuck::cast_slice_mut(core::slice::from_mut(&mut halves));
+    words.fill(u16::from_le_bytes([bytes[0], bytes[1]]));
+    let d = s.f16s(&halves);
+    if !B::HAS_MIN {
+        return [d, s.splat(0.0)];
+    }
+    let words: &mut [u16] = bytemuck::cast_slice_mut(core::slice::from_mut(&mut halves));
+    words.fill(u16::from_le_bytes([bytes[2], bytes[3]]));
+    [d, s.f16s(&halves)]
+}
+
+/// `d * codes`, and the minimum if there is one.
+#[inline(always)]
+pub(crate) fn scaled<S: Simd, B: Block>(s: S, codes: S::F, d: S::F, m: S::F) -> S::F {
+    let scaled = s.mul(d, codes);
+    if B::HAS_MIN { s.add(scaled, m) } else { scaled }
 }
 
 /// Super-blocks of 256.
@@ -188,16 +274,15 @@ fn supers<S: Simd, B: Block>(s: S, bytes: &[u8], out: &mut Strip) {
         block.codes(&mut codes);
         for (g, (codes, out)) in codes.as_chunks().0.iter().zip(out.0.as_chunks_mut().0).enumerate() {
             let (sub, min) = (f32::from(scales.sub[g]), f32::from(scales.min[g]));
-            group::<S, B, 16>(s, codes, scales.d * sub, scales.m * min, out);
+            group::<S, B>(s, codes, scales.d * sub, scales.m * min, out);
         }
     }
 }
 
 /// Values with the same scale and offset.
 #[inline(always)]
-fn group<S: Simd, B: Block, const N: usize>(s: S, codes: &[i8; N], d: f32, m: f32, out: &mut [f32; N]) {
+fn group<S: Simd, B: Block>(s: S, codes: &[i8; 16], d: f32, m: f32, out: &mut [f32; 16]) {
     for (codes, out) in codes.chunks_exact(S::LANES).zip(out.chunks_exact_mut(S::LANES)) {
-        let scaled = s.mul(s.splat(d), s.bytes(codes));
-        s.store(if B::HAS_MIN { s.add(scaled, s.splat(m)) } else { scaled }, first_mut::<S>(out));
+        s.store(scaled::<S, B>(s, s.bytes(codes), s.splat(d), s.splat(m)), first_mut::<S>(out));
     }
 }

@@ -19,6 +19,10 @@ pub(crate) struct SparseQ8 {
 
 /// # Safety
 /// As for [`SparseQ8`], of floats.
+pub(crate) type RowsFloats = unsafe fn(w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32]);
+
+/// # Safety
+/// As for [`SparseQ8`], of floats.
 pub(crate) type AxpyFloats =
     unsafe fn(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32]);
 
@@ -41,6 +45,9 @@ pub(crate) struct Sparse {
     pub(crate) q5_k: SparseQ8,
     pub(crate) q6_k: SparseQ8,
     pub(crate) iq4_nl: SparseQ8,
+    /// # Safety
+    /// As for [`SparseQ8`], of floats.
+    pub(crate) rows_floats: RowsFloats,
     /// # Safety
     /// As for [`SparseQ8`], of floats.
     pub(crate) axpy_floats: AxpyFloats,
@@ -95,15 +102,14 @@ impl Kernels {
     pub fn matmul_rows_f32(&self, w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32]) {
         same_len("matmul_rows_f32", "active", active.len(), "out", out.len());
         ascending("matmul_rows_f32", active, w.rows());
-        // Rows of floats are long enough for a call each; runs of adjacent ones are one call.
-        let mut i = 0;
-        while i < active.len() {
-            let first = active[i] as usize;
-            let run = active[i..].iter().zip(first..).take_while(|(a, r)| **a as usize == *r).count();
-            let out = &mut out[i..i + run];
-            self.matmul_f32(w.slice(first..first + run), x, &mut MatMut::new(out, run));
-            i += run;
-        }
+        same_len("matmul_rows_f32", "x", x.len(), "w.cols", w.cols());
+        assert!(
+            !w.format().is_quantised(),
+            "matmul_rows_f32: {} weights are multiplied by matmul_rows_q8",
+            w.format().name()
+        );
+        // SAFETY: the shapes fit and the rows exist, and a table is only handed out on CPUs of its level.
+        unsafe { (self.sparse.rows_floats)(w, active, x, out) }
     }
 
     /// The sum of some weighted rows: `out[c - cols.start]` = sum over `i` of `h[i] * w[active[i]][c]`, for the columns

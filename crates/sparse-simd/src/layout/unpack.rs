@@ -30,6 +30,12 @@ pub(crate) trait Block: Pod {
     const LEN: usize;
     /// Whether the format has minima; without, `m` and `min` are zero.
     const HAS_MIN: bool;
+    /// Where codes are nibbles in the last 16 bytes and nothing else: the code that each nibble stands for.
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", feature = "std")),
+        allow(dead_code, reason = "only vector kernels look codes up")
+    )]
+    const NIBBLES: Option<[i8; 16]> = None;
 
     fn scales(&self) -> Scales;
 
@@ -70,6 +76,7 @@ fn add_bit4(qh: [u8; 4], offset: i8, out: &mut [i8]) {
 impl Block for BlockQ4_0 {
     const LEN: usize = 32;
     const HAS_MIN: bool = false;
+    const NIBBLES: Option<[i8; 16]> = Some([-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7]);
 
     fn scales(&self) -> Scales {
         Scales::plain(self.d)
@@ -84,6 +91,7 @@ impl Block for BlockQ4_0 {
 impl Block for BlockQ4_1 {
     const LEN: usize = 32;
     const HAS_MIN: bool = true;
+    const NIBBLES: Option<[i8; 16]> = Some([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 
     fn scales(&self) -> Scales {
         Scales::with_min(self.d, self.m)
@@ -142,6 +150,7 @@ impl Block for BlockQ8_0 {
 impl Block for BlockIq4Nl {
     const LEN: usize = 32;
     const HAS_MIN: bool = false;
+    const NIBBLES: Option<[i8; 16]> = Some(IQ4_NL_VALUES);
 
     fn scales(&self) -> Scales {
         Scales::plain(self.d)

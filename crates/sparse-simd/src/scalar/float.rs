@@ -37,6 +37,17 @@ pub(super) fn matmul_bf16(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
     matmul(w, x, out, |b| bf16::from_le_bytes(b).to_f32());
 }
 
+pub(super) fn matmul_rows(w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32]) {
+    for (r, out) in active.iter().zip(out.chunks_mut(1)) {
+        let (row, mut out) = (w.slice(*r as usize..*r as usize + 1), MatMut::new(out, 1));
+        match w.format() {
+            BlockFormat::F32 => matmul_f32(row, x, &mut out),
+            BlockFormat::F16 => matmul_f16(row, x, &mut out),
+            _ => matmul_bf16(row, x, &mut out),
+        }
+    }
+}
+
 pub(super) fn weighted_sum(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) {
     for t in 0..out.tokens() {
         let out = out.row(t);

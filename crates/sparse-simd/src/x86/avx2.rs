@@ -67,6 +67,7 @@ const SPARSE: Sparse = Sparse {
     q5_k: sparse::<BlockQ5K>(),
     q6_k: sparse::<BlockQ6K>(),
     iq4_nl: sparse::<[BlockIq4Nl; 8]>(),
+    rows_floats: simd::matmul_rows,
     axpy_floats: simd::axpy_columns,
     axpy_rows: simd::axpy_rows,
 };

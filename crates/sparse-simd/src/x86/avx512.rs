@@ -62,6 +62,7 @@ const SPARSE: Sparse = Sparse {
     q5_k: sparse::<Q5K>(),
     q6_k: sparse::<Q6K>(),
     iq4_nl: sparse::<Iq4Nl>(),
+    rows_floats: super::avx2::KERNELS.sparse.rows_floats,
     axpy_floats: simd::axpy_columns,
     axpy_rows: simd::axpy_rows,
 };

@@ -69,6 +69,7 @@ const SPARSE: Sparse = {
         q5_k: with_rows::<BlockQ5K>(scalar.q5_k),
         q6_k: with_rows::<BlockQ6K>(scalar.q6_k),
         iq4_nl: with_rows::<[BlockIq4Nl; 4]>(scalar.iq4_nl),
+        rows_floats: simd::matmul_rows,
         axpy_floats: simd::axpy_columns,
         axpy_rows: simd::axpy_rows,
     }

@@ -2,6 +2,7 @@
 
 use super::load;
 use crate::generic::{float_functions, product_functions};
+use crate::layout::Block;
 use crate::simd::Simd;
 use crate::x86::shared::prefetch_far;
 use core::arch::x86_64::*;
@@ -34,6 +35,7 @@ impl Simd for Avx2 {
     type Floats = [f32; 8];
     type Halves = [u16; 8];
     type Square = [__m256; 8];
+    type Wide = [__m256; 4];
     type Panel = [[f32; 8]; 2 * crate::generic::gemm::COLS];
 
     // 12 accumulators, two vectors of weights and a value of x.
@@ -48,6 +50,11 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
         with_avx2!(_mm256_set1_ps(x))
+    }
+
+    #[inline(always)]
+    fn wide(self, x: f32) -> Self::Wide {
+        [self.splat(x); 4]
     }
 
     #[inline(always)]
@@ -169,6 +176,28 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip) {
         with_avx2!(decode(format, bytes, out))
+    }
+
+    /// Looks 4-bit codes up, sixteen at a time.
+    #[inline(always)]
+    fn block<B: Block>(self, block: &B) -> Self::Wide {
+        let (Some(codes), Some(nibbles)) = (B::NIBBLES, bytemuck::bytes_of(block).last_chunk::<16>()) else {
+            return sums::block(self, block);
+        };
+        let [d, m] = sums::factors(self, block);
+        let codes = with_avx2!({
+            let (table, low) = (_mm_loadu_si128(codes.as_ptr().cast()), _mm_set1_epi8(15));
+            let nibbles = load::bytes16(nibbles);
+            let first = _mm_shuffle_epi8(table, _mm_and_si128(nibbles, low));
+            let last = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16::<4>(nibbles), low));
+            [first, _mm_srli_si128::<8>(first), last, _mm_srli_si128::<8>(last)]
+        });
+        let mut values = self.wide(0.0);
+        for (codes, value) in codes.into_iter().zip(&mut values) {
+            let codes = with_avx2!(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)));
+            *value = sums::scaled::<_, B>(self, codes, d, m);
+        }
+        values
     }
 
     #[inline(always)]

@@ -132,6 +132,13 @@ impl<'a> Pass<'a> {
         let (count, some) = (active.count(), 16 / R);
         let stream = count / R;
         let number = |s: usize, i: usize| if C::SCATTERED { i * R + s } else { s * stream + i };
+        if C::SCATTERED {
+            // A thread's part may be short: its first rows are fetched together, not one after the other.
+            let steps = self.x.len() - usize::from(TAIL > 0);
+            for i in 0..count.min(AHEAD * R) {
+                prefetch_far(self.row(active.get(i)), steps * F::BYTES + self.rest);
+            }
+        }
         for first in (0..stream).step_by(some) {
             let range = first..stream.min(first + some);
             let mut sums = [_mm512_setzero_ps(); 16];

@@ -1,6 +1,7 @@
 //! Sixteen floats at a time, and the kernels made of that.
 
 use crate::generic::float_functions;
+use crate::layout::Block;
 use crate::simd::Simd;
 use crate::x86::shared::prefetch_far;
 use core::arch::x86_64::*;
@@ -32,6 +33,7 @@ impl Simd for Avx512 {
     type Floats = [f32; 16];
     type Halves = [u16; 16];
     type Square = [__m512; 16];
+    type Wide = [__m512; 2];
     type Panel = [[f32; 16]; 2 * crate::generic::gemm::COLS];
 
     // 24 accumulators, two vectors of weights; values of x are operands in memory.
@@ -46,6 +48,11 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         with_avx512!(_mm512_set1_ps(x))
+    }
+
+    #[inline(always)]
+    fn wide(self, x: f32) -> Self::Wide {
+        [self.splat(x); 2]
     }
 
     #[inline(always)]
@@ -163,6 +170,22 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip) {
         with_avx512!(decode(format, bytes, out))
+    }
+
+    /// Looks 4-bit codes up in a table of the sixteen values that they stand for in this block.
+    #[inline(always)]
+    fn block<B: Block>(self, block: &B) -> Self::Wide {
+        let (Some(codes), Some(nibbles)) = (B::NIBBLES, bytemuck::bytes_of(block).last_chunk::<16>()) else {
+            return sums::block(self, block);
+        };
+        let [d, m] = sums::factors(self, block);
+        let table = sums::scaled::<_, B>(self, self.bytes(&codes), d, m);
+        with_avx512!({
+            // The four low bits of each index count.
+            let low = _mm512_cvtepu8_epi32(_mm_loadu_si128(nibbles.as_ptr().cast()));
+            let high = _mm512_srli_epi32::<4>(low);
+            [_mm512_permutexvar_ps(low, table), _mm512_permutexvar_ps(high, table)]
+        })
     }
 
     #[inline(always)]

@@ -34,6 +34,7 @@ impl Simd for Sse41 {
     type Floats = [f32; 4];
     type Halves = [u16; 4];
     type Square = [__m128; 4];
+    type Wide = [__m128; 8];
     type Panel = [[f32; 4]; 2 * crate::generic::gemm::COLS];
 
     // 8 accumulators, two vectors of weights, a value of x and a product: without FMA that needs a register.
@@ -48,6 +49,11 @@ impl Simd for Sse41 {
     #[inline(always)]
     fn splat(self, x: f32) -> __m128 {
         with_sse41!(_mm_set1_ps(x))
+    }
+
+    #[inline(always)]
+    fn wide(self, x: f32) -> Self::Wide {
+        [self.splat(x); 8]
     }
 
     #[inline(always)]
