@@ -18,8 +18,6 @@ use crate::{Error, low_rank};
 
 /// Windows that the sensitivity of layers is measured on.
 const PROBES: usize = 2;
-/// Tokens per layer that recall is counted on.
-const QUALITY_TOKENS: usize = 512;
 /// Gains below this are noise.
 const LEAST_GAIN: f64 = 1.01;
 /// Ratios of what is left out of `up` and of `down` that are tried.
@@ -198,7 +196,7 @@ pub fn calibrate(
             let reports = sparse.ffns().zip(&samples).zip(&counts).enumerate();
             let layers: Vec<LayerReport> = reports
                 .map(|(i, ((ffn, samples), counts))| {
-                    LayerReport::new(i, ffn, counts, &quality(sparse.compute(), ffn, samples, QUALITY_TOKENS))
+                    LayerReport::new(i, ffn, counts, &quality(sparse.compute(), ffn, samples))
                 })
                 .collect();
             // Timed as it will run: with the crossover.
@@ -220,7 +218,8 @@ pub fn calibrate(
 }
 
 /// Measures a configuration on text that it was not chosen by, and makes it less sparse until it is inside the budget
-/// there, too. Nothing if it does not get there.
+/// there, too. Nothing if it does not get there. Each retreat looks at the same text again, so the bound of a configuration
+/// that needed some is a little too good.
 fn verified(
     dense: &Arc<Model>,
     sparse: &mut Arc<Model>,

@@ -53,7 +53,7 @@ impl Shares {
         progress.begin("measuring how much each layer matters", samples.len());
         for (i, (ffn, samples)) in dense.ffns().zip(samples).enumerate() {
             let n = ffn.neurons();
-            let tokens = samples.tokens().min(TOKENS);
+            let tokens = samples.fitted().len().min(TOKENS);
             let values = samples.neurons(dense.compute(), ffn, 0..tokens);
             let norms = ffn.down().norms();
             // The mean of |h / act(gate)| is that of |u|, weighted by how much the gate lets through.

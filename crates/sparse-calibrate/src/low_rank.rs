@@ -38,7 +38,7 @@ pub(crate) fn fit(
     progress.begin("fitting predictors", samples.len());
     for (ffn, samples) in dense.ffns().zip(samples) {
         let n = ffn.neurons();
-        let tokens = samples.tokens().min(TOKENS);
+        let tokens = samples.fitted().len().min(TOKENS);
         let hidden = samples.neurons(dense.compute(), ffn, 0..tokens).hidden;
         let active = match ffn.activation().has_zeros() {
             true => hidden.iter().map(|h| *h != 0.0).collect(),

@@ -143,15 +143,9 @@ impl LayerReport {
     }
 }
 
-/// How well the selector of `ffn` chooses on samples of its inputs.
-pub(crate) fn quality(
-    compute: &Compute,
-    ffn: &SparseFfn,
-    samples: &Samples,
-    tokens: usize,
-) -> SelectorQuality {
-    // The last ones: predictors were fitted to the first.
-    let range = samples.tokens().saturating_sub(tokens)..samples.tokens();
+/// How well the selector of `ffn` chooses on inputs that it was not fitted to.
+pub(crate) fn quality(compute: &Compute, ffn: &SparseFfn, samples: &Samples) -> SelectorQuality {
+    let range = samples.held();
     let all = samples.neurons(compute, ffn, range.clone()).hidden;
     let mut x = Activations::with_capacity(range.len(), samples.inputs);
     x.resize(range.len());

@@ -1,5 +1,6 @@
 //! What the feed-forward layers are given, and what their neurons make of it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use sparse_core::{Activations, Compute, SparseFfn};
@@ -10,6 +11,8 @@ use crate::progress::{Progress, step};
 
 /// Most memory for samples of all layers.
 const MAX_BYTES: usize = 512 << 20;
+/// Tokens per layer that nothing is fitted to, if there are four times as many.
+const HELD: usize = 512;
 
 /// Inputs of one layer, `[tokens x inputs]`, of consecutive tokens.
 pub(crate) struct Samples {
@@ -54,13 +57,18 @@ impl Samples {
         self.x.len() / self.inputs
     }
 
+    /// The tokens that selectors may be fitted to. The rest, up to [`HELD`], are for counting how well they choose.
+    pub(crate) fn fitted(&self) -> Range<usize> {
+        0..self.tokens() - HELD.min(self.tokens() / 4)
+    }
+
+    /// The tokens that nothing is fitted to.
+    pub(crate) fn held(&self) -> Range<usize> {
+        self.fitted().end..self.tokens()
+    }
+
     /// What the neurons of `ffn` make of the tokens in `range`.
-    pub(crate) fn neurons(
-        &self,
-        compute: &Compute,
-        ffn: &SparseFfn,
-        range: std::ops::Range<usize>,
-    ) -> Neurons {
+    pub(crate) fn neurons(&self, compute: &Compute, ffn: &SparseFfn, range: Range<usize>) -> Neurons {
         let mut x = Activations::with_capacity(range.len(), self.inputs);
         x.resize(range.len());
         x.x_mut().copy_from_slice(&self.x[range.start * self.inputs..range.end * self.inputs]);

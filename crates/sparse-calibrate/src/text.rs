@@ -12,7 +12,7 @@ use crate::progress::{Progress, step};
 /// calibrate on when there is no other. The same seed gives the same text.
 ///
 /// # Errors
-/// If the model fails, or `progress` asks to stop.
+/// If the window is shorter than two tokens or longer than the model's context, the model fails, or `progress` asks to stop.
 pub fn sampled(
     model: &Arc<Model>,
     tokens: usize,
@@ -20,9 +20,14 @@ pub fn sampled(
     seed: u64,
     progress: &mut dyn Progress,
 ) -> Result<Vec<u32>, Error> {
+    let limit = model.config().context;
+    if !(2..=limit).contains(&window) {
+        let expected = format!("2 to {limit} tokens");
+        return Err(Error::Option { option: "window", value: window.to_string(), expected });
+    }
     let start = model.tokenizer().bos().or(model.tokenizer().eos()).unwrap_or(0);
     let mut text = Vec::with_capacity(tokens + window);
-    let mut session = Session::new(model, window.min(model.config().context))?;
+    let mut session = Session::new(model, window)?;
     progress.begin("sampling text", tokens.div_ceil(window));
     for piece in 0.. {
         if text.len() >= tokens {

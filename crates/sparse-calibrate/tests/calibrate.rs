@@ -92,6 +92,11 @@ fn too_little_text_and_wrong_windows_are_refused() {
     assert!(short.starts_with("the text has 100 tokens, but calibration needs at least 192"), "{short}");
     let window = Options { window: 4, ..options() };
     assert_eq!(refused(&[1; 1000], &window), "window is 4, expected 8 to 256 tokens");
+    let model = Arc::new(Model::from_gguf(&gguf, 1).unwrap());
+    for window in [0, 1, 257] {
+        let refused = sampled(&model, 100, window, 3, &mut Silent).unwrap_err().to_string();
+        assert_eq!(refused, format!("window is {window}, expected 2 to 256 tokens"));
+    }
 }
 
 #[test]

@@ -271,11 +271,6 @@ impl SparseFfn {
         &self.selector
     }
 
-    /// The crossover that was set.
-    pub fn crossover(&self) -> Crossover {
-        self.crossover
-    }
-
     /// Bytes that computing a token with all neurons reads.
     pub fn bytes(&self) -> usize {
         self.gate.as_ref().map_or(0, |g| g.weight().bytes()) + self.up.weight().bytes() + self.down.bytes()
