@@ -6,10 +6,6 @@ use sparse_simd::{BlockFormat, ColumnLayout, Columns, MatMut};
 
 use crate::{Activations, Compute, Error, Matrix, Storage};
 
-/// Rows of chosen columns that a worker takes at a time, at least, if there are enough for all: fewer leave too little
-/// of a column to be fetched at a time.
-const GRAIN_ROWS: usize = 512;
-
 /// A weight matrix `[rows x cols]` whose columns are contiguous ([`ColumnLayout`]): leaving a column out saves its
 /// bytes. It holds the same numbers as the [`Matrix`] that it was made from.
 #[derive(Debug)]
@@ -111,8 +107,12 @@ impl ColumnMatrix {
         assert_eq!(out.len(), self.rows(), "output width");
         let (w, k) = (self.as_columns(), compute.kernels);
         let work = active.len() * self.layout.column_bytes();
-        let grain = self.rows().div_ceil(compute.pool.threads()).min(GRAIN_ROWS);
-        let grain = grain.next_multiple_of(ColumnLayout::CHUNK);
+        // Every part walks over all columns: one for a thread that is alone, two for each of several.
+        let parts = match compute.pool.threads() {
+            1 => 1,
+            threads => 2 * threads,
+        };
+        let grain = self.rows().div_ceil(parts).next_multiple_of(ColumnLayout::CHUNK);
         let out = MatMut::new(out, self.rows());
         compute.pool.for_columns(out, grain, work, |rows, mut out| {
             let out = out.row(0);

@@ -4,15 +4,16 @@
 //! codes of four columns, so that a lane holds four codes of a row, with one broadcast dword of activations; the sums
 //! stay in registers, and the group's scales are applied once.
 
-use super::shared::{prefetch_bytes, prefetch_far};
+use super::shared::prefetch_far;
 use crate::columns::{Choice, Recipe, SubScales, run_of_group};
 use crate::{BlockFormat, ColumnLayout, Columns, Q8};
+use core::marker::PhantomData;
 use core::ops::Range;
 
 pub(super) const CHUNK: usize = ColumnLayout::CHUNK;
 
-/// Chunks of a column that are fetched one after the other, while those of the group before are multiplied.
-const AHEAD: usize = 8;
+/// Cache lines that are fetched ahead of those that are multiplied: enough to cover the latency of DRAM.
+const AHEAD: usize = 64;
 
 /// How a level multiplies the columns of a format.
 pub(super) trait ColumnKernel {
@@ -84,22 +85,98 @@ impl Group {
             begin: -K::OFFSET * total,
         }
     }
+}
 
-    /// Fetches the factors of a chunk of rows, but for those that `other` has too.
+/// Fetches what a product will read, in its order: columns, and the factors of a group before its first column.
+struct Ahead<'a, K, C> {
+    w: Columns<'a>,
+    active: C,
+    rows: Range<usize>,
+    /// The next column.
+    i: usize,
+    /// Factors that were fetched last.
+    d: *const u8,
+    scale: *const u8,
+    /// Stretches that are fetched next, the last one first, and how many.
+    stretches: [(*const u8, usize); 5],
+    waiting: usize,
+    kernel: PhantomData<K>,
+}
+
+impl<'a, K: ColumnKernel, C: Choice> Ahead<'a, K, C> {
     #[inline(always)]
-    fn prefetch<K: ColumnKernel>(&self, row: usize, other: &Group) {
-        if self.d != other.d {
-            prefetch_bytes(self.d.wrapping_add(2 * row), 2 * CHUNK);
-            if K::MINS != 0 {
-                prefetch_bytes(self.m.wrapping_add(2 * row), 2 * CHUNK);
+    fn new(w: Columns<'a>, active: C, rows: Range<usize>) -> Self {
+        let none = core::ptr::null();
+        Self {
+            w,
+            active,
+            rows,
+            i: 0,
+            d: none,
+            scale: none,
+            stretches: [(none, 0); 5],
+            waiting: 0,
+            kernel: PhantomData,
+        }
+    }
+
+    /// Lines to fetch so that [`AHEAD`] are there behind the group of `n` columns from number `i` on.
+    #[inline(always)]
+    fn missing(&self, i: usize, n: usize) -> usize {
+        let rows = self.rows.len();
+        let column = (rows.div_ceil(CHUNK) * K::RECIPE.chunk_bytes()).div_ceil(64);
+        let factors = (2 * rows * (1 + usize::from(K::MINS != 0)) + rows * K::RECIPE.subs.bytes()) / 64;
+        let waiting: usize = self.stretches[..self.waiting].iter().map(|s| s.1).sum();
+        (n * column + factors + AHEAD + waiting).saturating_sub(self.i.saturating_sub(i) * column)
+    }
+
+    /// Fetches so many lines.
+    #[inline(always)]
+    fn fetch(&mut self, mut lines: usize) {
+        while lines > 0 {
+            if self.waiting == 0 && !self.next_column() {
+                return;
+            }
+            let (at, left) = &mut self.stretches[self.waiting - 1];
+            let n = lines.min(*left);
+            prefetch_far(*at, n * 64);
+            (*at, *left, lines) = (at.wrapping_add(n * 64), *left - n, lines - n);
+            self.waiting -= usize::from(*left == 0);
+        }
+    }
+
+    /// Looks up what the next column needs; false if there is none.
+    fn next_column(&mut self) -> bool {
+        if self.i >= self.active.count() {
+            return false;
+        }
+        let (c, rows) = (self.active.get(self.i), self.rows.clone());
+        self.i += 1;
+        let skipped = rows.start / CHUNK * K::RECIPE.chunk_bytes();
+        let column = self.w.data().as_ptr().wrapping_add(self.w.layout().column_at(c, K::RECIPE.group));
+        self.push(column.wrapping_add(skipped), rows.len().div_ceil(CHUNK) * K::RECIPE.chunk_bytes());
+        let group = Group::new::<K>(self.w, c, 0.0, 0);
+        if group.scale != self.scale && K::RECIPE.subs != SubScales::None {
+            self.scale = group.scale;
+            self.push(group.scale.wrapping_add(rows.start), rows.len());
+            if K::RECIPE.subs == SubScales::Both {
+                self.push(group.min.wrapping_add(rows.start), rows.len());
             }
         }
-        if K::RECIPE.subs != SubScales::None {
-            prefetch_bytes(self.scale.wrapping_add(row), CHUNK);
+        if group.d != self.d {
+            self.d = group.d;
+            self.push(group.d.wrapping_add(2 * rows.start), 2 * rows.len());
+            if K::MINS != 0 {
+                self.push(group.m.wrapping_add(2 * rows.start), 2 * rows.len());
+            }
         }
-        if K::RECIPE.subs == SubScales::Both {
-            prefetch_bytes(self.min.wrapping_add(row), CHUNK);
-        }
+        true
+    }
+
+    #[inline(always)]
+    fn push(&mut self, at: *const u8, len: usize) {
+        self.stretches[self.waiting] = (at, len.div_ceil(64));
+        self.waiting += 1;
     }
 }
 
@@ -120,15 +197,15 @@ pub(super) unsafe fn sum<K: ColumnKernel, C: Choice>(
     let skipped = rows.start / CHUNK * size;
     let start = |c| w.data().as_ptr().wrapping_add(layout.column_at(c, K::RECIPE.group) + skipped);
     let chunks = rows.len().div_ceil(CHUNK);
-    let span = chunks * size;
     out.fill(0.0);
     if chunks == 0 {
         return;
     }
+    let mut ahead = Ahead::<K, C>::new(w, active, rows.clone());
     let run = |i| if i < active.count() { run_of_group(active, i, K::RECIPE.group) } else { 0 };
     let (mut i, mut n) = (0, run(0));
+    ahead.fetch(ahead.missing(0, n));
     while n > 0 {
-        let first = active.get(i);
         // What is missing in the last four are zeros times the last column.
         let mut columns = Fours { columns: [core::ptr::null(); 32], h: [0; 32], fours: n.div_ceil(4) };
         for k in 0..columns.fours * 4 {
@@ -136,31 +213,25 @@ pub(super) unsafe fn sum<K: ColumnKernel, C: Choice>(
             columns.columns[k] = start(c);
             columns.h[k] = if k < n { h.q[c] } else { 0 };
         }
+        let first = active.get(i);
         let total = columns.h.iter().map(|&h| i32::from(h)).sum();
         let group = Group::new::<K>(w, first, h.d[first / 32], total);
         i += n;
         n = run(i);
-        let next = Group::new::<K>(w, active.get(i.min(active.count() - 1)), 0.0, 0);
+        // While this group is multiplied, what comes next is fetched bit by bit: lines per chunk in 1/256.
+        let step = ahead.missing(i, n) * 256 / chunks;
+        let mut due = 0;
         for (chunk, out) in out.chunks_mut(CHUNK).enumerate() {
-            let row = rows.start + chunk * CHUNK;
-            if C::SCATTERED {
-                let offset = chunk * size;
-                if chunk.is_multiple_of(AHEAD) {
-                    for k in i..i + n {
-                        let len = (AHEAD * size).min(span - offset);
-                        prefetch_far(start(active.get(k)).wrapping_add(offset), len);
-                    }
-                }
-                next.prefetch::<K>(row, &group);
-            }
+            due = due % 256 + step;
+            ahead.fetch(due / 256);
             // SAFETY: the caller's promises; all columns have all chunks, padded as they are.
             unsafe {
                 if let Some(out) = out.first_chunk_mut() {
-                    K::chunk(&columns, chunk * size, &group, row, out);
+                    K::chunk(&columns, chunk * size, &group, rows.start + chunk * CHUNK, out);
                 } else {
                     let mut whole = [0.0; CHUNK];
                     whole[..out.len()].copy_from_slice(out);
-                    K::chunk(&columns, chunk * size, &group, row, &mut whole);
+                    K::chunk(&columns, chunk * size, &group, rows.start + chunk * CHUNK, &mut whole);
                     out.copy_from_slice(&whole[..out.len()]);
                 }
             }
