@@ -6,7 +6,6 @@
 //!
 //! Active sets are random, the worst case for memory: real ones cluster. Weights repeat, layers do not share them.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -88,9 +87,9 @@ impl Layers {
     fn new(shape: Shape, format: BlockFormat, threads: usize) -> Option<Self> {
         let Shape { width, neurons, gated } = shape;
         let matrix = |format: BlockFormat, rows: usize, cols: usize| {
-            let bytes = Random::of_bytes(format, cols, rows * format.row_bytes(cols)?).rows().data().to_vec();
-            // Shared, so that both layers and every selector have the same bytes.
-            let storage = Storage::Shared { range: 0..bytes.len(), owner: Arc::new(bytes) };
+            let random = Random::of_bytes(format, cols, rows * format.row_bytes(cols)?);
+            let storage =
+                Storage::filled(random.bytes(), |bytes| bytes.copy_from_slice(random.rows().data()));
             Matrix::new(format, cols, storage).ok()
         };
         let linear = |weight: &Matrix| Linear::new(weight.clone(), None).expect("no bias");

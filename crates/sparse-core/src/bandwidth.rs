@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use memmap2::MmapMut;
 use sparse_simd::MatMut;
 
-use crate::Pool;
+use crate::{Pool, memory};
 
 /// Bytes that a thread claims at a time.
 const CHUNK: usize = 1 << 20;
@@ -29,9 +29,7 @@ impl ReadBandwidth {
     /// If the system does not give so much memory.
     pub fn new(bytes: usize) -> Self {
         let chunks = bytes.div_ceil(CHUNK).max(1);
-        let mut memory = MmapMut::map_anon(chunks * CHUNK).expect("memory to read");
-        #[cfg(target_os = "linux")]
-        let _ = memory.advise(memmap2::Advice::HugePage);
+        let mut memory = memory::huge(chunks * CHUNK).expect("memory to read");
         // Not zero, or every page would be the same one.
         memory.fill(1);
         Self { memory, sums: vec![0.0; chunks] }

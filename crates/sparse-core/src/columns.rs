@@ -21,9 +21,8 @@ impl ColumnMatrix {
     /// If the matrix is too large to address.
     pub fn from_rows(matrix: &Matrix) -> Result<Self, Error> {
         let layout = ColumnLayout::new(matrix.format(), matrix.rows(), matrix.cols())?;
-        let mut bytes = vec![0; layout.bytes()];
-        layout.relayout(matrix.as_rows(), &mut bytes);
-        Ok(Self { layout, storage: Storage::Owned(bytes) })
+        let storage = Storage::filled(layout.bytes(), |bytes| layout.relayout(matrix.as_rows(), bytes));
+        Ok(Self { layout, storage })
     }
 
     /// The matrix that this was made from.

@@ -23,6 +23,8 @@ mod error;
 mod ffn;
 mod linear;
 mod matrix;
+#[cfg(feature = "std")]
+mod memory;
 mod pool;
 
 pub use activations::Activations;

@@ -18,6 +18,10 @@ const GRAIN_ROWS: usize = 32;
 /// Columns of weighted rows that a worker takes at a time, at least: whole cache lines of every format.
 const GRAIN_COLUMNS: usize = 128;
 
+/// Bytes from which pages of 2 MB are asked for: less has no room for one.
+#[cfg(feature = "std")]
+const HUGE: usize = 2 << 20;
+
 /// Where the bytes of a matrix live.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -35,6 +39,22 @@ pub enum Storage {
 }
 
 impl Storage {
+    /// `len` bytes that `fill` is given, zero, to write: of a weight matrix that is not in a file. Large ones are in pages of
+    /// 2 MB where the system has them: rows and columns that are read here and there then cost far fewer look-ups of
+    /// addresses.
+    pub fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Self {
+        #[cfg(feature = "std")]
+        if len >= HUGE
+            && let Ok(mut memory) = crate::memory::huge(len)
+        {
+            fill(&mut memory);
+            return Self::Shared { owner: Arc::new(memory), range: 0..len };
+        }
+        let mut bytes = vec![0; len];
+        fill(&mut bytes);
+        Self::Owned(bytes)
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         match self {

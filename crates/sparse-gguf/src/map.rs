@@ -1,11 +1,12 @@
-//! The bytes of a file, mapped into memory. The only unsafe code of this crate.
+//! The bytes of a file in memory: mapped, which is the only unsafe code of this crate, or read.
 #![allow(unsafe_code)]
 
 use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 
 use crate::{Error, SharedBytes};
 
@@ -28,4 +29,22 @@ pub(crate) fn map(path: &Path) -> Result<SharedBytes, Error> {
         Ok(map) => Ok(Arc::new(map)),
         Err(source) => Err(Error::Open { path: path.to_owned(), source }),
     }
+}
+
+/// Reads the file at `path` into memory of its own, in pages of 2 MB where the system has them.
+pub(crate) fn read(path: &Path) -> Result<SharedBytes, Error> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        if len == 0 {
+            // Nothing can be mapped then; the parser says what is wrong.
+            return Ok(Arc::new(Vec::new()) as SharedBytes);
+        }
+        let mut bytes = MmapMut::map_anon(len)?;
+        #[cfg(target_os = "linux")]
+        let _ = bytes.advise(memmap2::Advice::HugePage);
+        file.read_exact(&mut bytes)?;
+        Ok(Arc::new(bytes) as SharedBytes)
+    };
+    read().map_err(|source| Error::Open { path: path.to_owned(), source })
 }

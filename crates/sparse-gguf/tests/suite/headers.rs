@@ -75,17 +75,26 @@ fn bytes_outlive_the_file_without_a_copy() {
 }
 
 #[test]
-fn maps_of_files() {
+fn files_mapped_and_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.gguf");
-    let fails = || Gguf::open(&path).unwrap_err().to_string();
+    let fails = || {
+        let [mapped, read] = [Gguf::open(&path), Gguf::read(&path)].map(|g| g.unwrap_err().to_string());
+        assert_eq!(mapped, read);
+        mapped
+    };
     assert!(fails().starts_with(&format!("cannot open `{}`: ", path.display())), "{}", fails());
     std::fs::write(&path, "").unwrap();
     assert_eq!(fails(), "truncated gguf file: magic at offset 0 needs 4 bytes, 0 are left");
     std::fs::write(&path, &TINY[..1000]).unwrap();
     assert!(fails().starts_with("truncated gguf file: data of tensor `"), "{}", fails());
     std::fs::write(&path, TINY).unwrap();
-    assert_eq!(Gguf::open(&path).unwrap().metadata(), tiny().metadata());
+    let (mapped, read) = (Gguf::open(&path).unwrap(), Gguf::read(&path).unwrap());
+    assert_eq!(mapped.metadata(), tiny().metadata());
+    // What was read stays, whatever becomes of the file.
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(read.metadata(), tiny().metadata());
+    assert_eq!(read.data(), tiny().data());
 }
 
 #[test]
