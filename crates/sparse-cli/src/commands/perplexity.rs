@@ -34,7 +34,7 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
     let text = input::file(&args.text)?;
-    let loaded = load::model(&args.model, args.sparse.sparse.as_deref(), &args.compute)?;
+    let loaded = load::model(args.model.model.as_deref(), args.sparse.sparse.as_ref(), &args.compute)?;
     let model = &loaded.model;
     let limit = model.config().context;
     if !(4..=limit).contains(&args.ctx) {
