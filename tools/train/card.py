@@ -11,8 +11,8 @@ import sys
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 300, 52, 52, 30, 36
 
 
-def percent(share, digits=1):
-    return f"{100 * share:.{digits}f} %"
+def percent(share, digits=1, sign=""):
+    return f"{100 * share:{sign}.{digits}f} %"
 
 
 def table(header, rows):
@@ -92,8 +92,8 @@ def twin(f):
     ]
     return (
         table(["", "steps", "held-out perplexity", "exact zeros"], rows)
-        + f"\n\nAt these equal steps the sparse model's perplexity is {relu['perplexity_change']:+.2%} ± {relu['perplexity_change_error']:.2%}"
-        " (paired by window)."
+        + f"\n\nAt these equal steps the sparse model's perplexity differs by {percent(relu['perplexity_change'], 2, '+')} ± "
+        f"{percent(relu['perplexity_change_error'], 2)} (paired by window)."
     )
 
 
@@ -128,7 +128,8 @@ def sidecar(f):
         l = chosen["loss"]
         text += (
             f"\n\nChosen: {chosen['name']}. On {l['tokens']:,} held-out tokens that nothing was fitted to: perplexity "
-            f"{l['perplexity_increase']:+.2%} ± {l['standard_error']:.2%} (at most {l['upper']:.2%}), KL {l['kl']:.4f}, same top token "
+            f"{percent(l['perplexity_increase'], 2, '+')} ± {percent(l['standard_error'], 2)} (at most {percent(l['upper'], 2)}), "
+            f"KL {l['kl']:.4f}, same top token "
             f"{percent(l['top1'])}; {percent(chosen['bytes_share'])} of the dense FFN bytes, predictor included."
         )
     return text
@@ -190,7 +191,7 @@ sidecar was made by `sparse calibrate --max-loss {max_loss}`:
 
 {sidecar}
 
-`sparse perplexity` on the held-out stories (windows of 512, second halves scored):
+`sparse perplexity --parse-special` on the held-out stories (windows of 512, second halves scored):
 
 {loss}
 
@@ -204,7 +205,8 @@ neurons, and the down projection stored by rows as dense models have it. `none` 
 
 ## Samples
 
-Twenty, none left out: `SPARSE_SIMD=scalar sparse generate PROMPT --echo --seed N`, N from 1 to 20, everything else as usual.
+Twenty, none left out: `SPARSE_SIMD=scalar sparse generate PROMPT --echo --seed N`, N from 1 to 20, everything else as usual
+(among it 256 tokens at most).
 
 {samples}
 

@@ -82,7 +82,7 @@ def curve(logs):
 def measured_by_us(sparse, heldout):
     """Perplexity on held-out text for each choice of neurons, by the rules of `sparse perplexity`."""
     choices = ("none", "exact-zero", "sidecar")
-    reports = [json.loads(run(sparse, "perplexity", "--text", heldout, "--sparse", c, "--json")) for c in choices]
+    reports = [json.loads(run(sparse, "perplexity", "--text", heldout, "--parse-special", "--sparse", c, "--json")) for c in choices]
     return {c: {k: r[k] for k in ("perplexity", "standard_error", "scored_tokens")} for c, r in zip(choices, reports)}
 
 

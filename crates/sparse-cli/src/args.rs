@@ -330,6 +330,9 @@ pub(crate) struct PerplexityArgs {
     /// Stop after this many windows [default: the whole text]
     #[arg(long, value_name = "N")]
     pub(crate) windows: Option<NonZeroUsize>,
+    /// Turn the text of control tokens, such as <|endoftext|>, into these tokens
+    #[arg(long)]
+    pub(crate) parse_special: bool,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     #[command(flatten)]

@@ -45,8 +45,8 @@ pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
         )));
     }
     let start = Instant::now();
-    let tokens =
-        model.tokenizer().encode(&text, EncodeOptions { add_special: true, parse_special: false })?;
+    let options = EncodeOptions { add_special: true, parse_special: args.parse_special };
+    let tokens = model.tokenizer().encode(&text, options)?;
     let tokenize_time = start.elapsed();
     interrupt::handle()?;
     let windows = tokens.len() / args.ctx;

@@ -66,15 +66,20 @@ fn every_command_has_the_story_model() {
     assert_eq!(run(&["tokenize", " Lily", "--no-special"]).ok().lines().count(), 1);
     assert!(run(&["inspect"]).ok().contains("story"));
     let folder = Folder::new();
-    let text = folder.write("text.txt", PROMPTS);
-    let perplexity = |which: &str| {
+    let text = folder.write("text.txt", PROMPTS.replace('\n', "<|endoftext|>"));
+    let measured = |which: &str, flags: &[&str]| {
         let args = args!["perplexity", "--text", &text, "--ctx", "64", "--json", "--sparse", which];
-        json(&run(args).ok())["perplexity"].as_f64().unwrap()
+        let mut args = args.to_vec();
+        args.extend(flags.iter().map(Into::into));
+        json(&run(&args).ok())["perplexity"].as_f64().unwrap()
     };
+    let perplexity = |which: &str| measured(which, &["--parse-special"]);
     let dense = perplexity("none");
     assert!((1.5..60.0).contains(&dense), "{dense}");
     assert!((perplexity("exact-zero") / dense - 1.0).abs() < 1e-4);
     assert!((perplexity("sidecar") / dense - 1.0).abs() < 0.03);
+    // It never learnt to spell the token between stories.
+    assert!(measured("none", &[]) > 1.2 * dense);
     let refused = run(&["calibrate"]);
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("--out FILE"), "{refused:?}");
