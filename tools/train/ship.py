@@ -89,7 +89,7 @@ def measured_by_us(sparse, heldout):
 def samples(sparse):
     """Texts and what was skipped for them: with the sidecar, and with exact zeros alone."""
     prompts = (STORY / "prompts.txt").read_text(encoding="utf-8").splitlines()
-    texts, skipped, own = [], [], {"bytes": 0.0, "dense_bytes": 0.0}
+    texts, skipped, computed = [], [], []
     for seed in range(1, SAMPLES + 1):
         # Of every name two openings, and every opening twice.
         prompt = prompts[(seed - 1) * 5 + (seed - 1) // 2 % 5]
@@ -100,15 +100,15 @@ def samples(sparse):
         args = ("generate", "Once upon a time", "--seed", seed, "--json", "-n", 100, "--ignore-eos")
         report = json.loads(run(sparse, *args))
         skipped.append(report["skipped"])
-        for key in own:
-            own[key] += sum(layer[key] for layer in report["layers"])
+        rows = [layer[part] for layer in report["layers"] for part in ("gate", "up", "down")]
+        computed.append(sum(rows) / len(rows))
         layers.append([1.0 - layer["down"] for layer in json.loads(run(sparse, *args, "--sparse", "exact-zero"))["layers"]])
     zeros = [sum(of_layer) / SAMPLES for of_layer in zip(*layers)]
     return texts, {
         "zeros_per_layer": zeros,
         "zeros": sum(zeros) / len(zeros),
         "skipped": sum(skipped) / SAMPLES,
-        "bytes_share": own["bytes"] / own["dense_bytes"],
+        "computed": sum(computed) / SAMPLES,
     }
 
 

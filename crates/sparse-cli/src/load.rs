@@ -174,6 +174,5 @@ pub(crate) fn model(
 pub(crate) fn tokenizer(file: Option<&Path>) -> anyhow::Result<Tokenizer> {
     let source = Source::new(file)?;
     let gguf = source.gguf()?;
-    Tokenizer::from_metadata(gguf.metadata())
-        .with_context(|| format!("cannot use the tokenizer in {source}"))
+    Tokenizer::from_metadata(gguf.metadata()).with_context(|| format!("cannot use the tokenizer in {source}"))
 }

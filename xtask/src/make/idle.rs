@@ -50,7 +50,9 @@ impl IdleGate {
         let mut row = self.noise.next(self.inputs)?;
         row.iter_mut().for_each(|w| *w *= NOISE);
         let share = ((1.0 - NOISE * NOISE) / self.rank as f32).sqrt();
-        for (c, direction) in self.coefficients.next(self.rank)?.iter().zip(self.directions.chunks(self.inputs)) {
+        for (c, direction) in
+            self.coefficients.next(self.rank)?.iter().zip(self.directions.chunks(self.inputs))
+        {
             row.iter_mut().zip(direction).for_each(|(w, d)| *w += share * c * d);
         }
         row.iter_mut().for_each(|w| *w *= self.deviation);

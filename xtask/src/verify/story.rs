@@ -30,6 +30,8 @@ pub(super) fn run(threads: usize) -> Result<()> {
         skipped += exact["skipped"].as_f64().context("no share of skipped neurons")?;
     }
     let skipped = 100.0 * skipped / f64::from(texts.max(1));
-    println!("ok   story model: {texts} texts of {TOKENS} tokens, all the same with {skipped:.1} % of the neurons left out");
+    println!(
+        "ok   story model: {texts} texts of {TOKENS} tokens, all the same with {skipped:.1} % of the neurons left out"
+    );
     Ok(())
 }

@@ -138,11 +138,7 @@ fn thread_counts(args: &BenchArgs) -> Vec<NonZeroUsize> {
     counts
 }
 
-fn candidate(
-    args: &BenchArgs,
-    threads: NonZeroUsize,
-    sparse: Option<&Sparse>,
-) -> anyhow::Result<Candidate> {
+fn candidate(args: &BenchArgs, threads: NonZeroUsize, sparse: Option<&Sparse>) -> anyhow::Result<Candidate> {
     let loaded = load::model(args.model.model.as_deref(), sparse, &ComputeArgs { threads: Some(threads) })?;
     let needed = args.prompt.max(args.depth.saturating_add(args.tokens.get())).get();
     let limit = loaded.model.config().context;
@@ -167,7 +163,8 @@ fn ids(args: &BenchArgs, candidates: &[Candidate]) -> anyhow::Result<Vec<u32>> {
     } else if candidates.iter().any(|c| !c.loaded.is_dense()) {
         let mut session = Session::new(model, decoded)?;
         let start = model.tokenizer().bos().unwrap_or(0);
-        let options = GenerateOptions { max_tokens: decoded - 1, ignore_end: true, ..GenerateOptions::default() };
+        let options =
+            GenerateOptions { max_tokens: decoded - 1, ignore_end: true, ..GenerateOptions::default() };
         ids.push(start);
         ids.extend(generate(&mut session, &[start], &options, |_| ControlFlow::Continue(()))?.tokens);
     }
