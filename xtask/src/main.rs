@@ -23,9 +23,11 @@ Examples:
   cargo xtask fetch all                            and all-MiniLM-L6-v2 (92 MB)
   cargo xtask gen tiny --out models/tiny.gguf --format Q6_K
   cargo xtask gen 7b --out 7b.gguf                 Llama-7B's shape, random weights
+  cargo xtask gen story --format Q4_0 --out w.gguf the story model's architecture, eight times as wide
   cargo xtask bench                                kernels and models beside the memory bandwidth
   cargo xtask bench --peers                        models beside llama.cpp and candle
-  cargo xtask verify                               the real model against committed references"
+  cargo xtask verify                               the real model against committed references
+  cargo xtask verify story                         exact zeros change no text of the story model"
 )]
 struct Cli {
     #[command(subcommand)]

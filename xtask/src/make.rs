@@ -1,6 +1,7 @@
 //! `gen`: llama files of exact shapes with random weights.
 
 mod idle;
+mod story;
 mod vocabulary;
 
 use std::fs;
@@ -12,7 +13,10 @@ use sparse_gguf::{BlockFormat, GgufWriter, Metadata};
 use sparse_testdata::Weights;
 
 use crate::interrupt;
-use idle::IdleGate;
+use idle::{Idle, IdleGate};
+
+/// Standard deviation of most weights.
+const DEVIATION: f32 = 0.02;
 
 /// Writes a llama GGUF file of an exact shape with random weights.
 ///
@@ -43,6 +47,9 @@ enum Name {
     /// The same shape with ReLU, gates of low rank and biases that leave nine neurons in ten idle: a model as sparse as
     /// training can make them. For the formats F32 to Q8_0.
     Idle,
+    /// 20 layers of 2048/16384, 32 heads, 4096 tokens: the story model's architecture eight times as wide, with as many idle
+    /// neurons in its layers as the story model has in its own (each of its five four times). 2.3 billion weights.
+    Story,
     /// 32 layers of 4096/11008, 32 heads, 32000 tokens (Llama-7B's shape): 6.7 billion weights.
     #[value(name = "7b")]
     SevenB,
@@ -56,10 +63,16 @@ struct Shape {
     kv_heads: usize,
     vocabulary: usize,
     context: u32,
+    /// Deviation of the embedding's weights.
+    embedding: f32,
+    /// Whether `down` has a row per neuron.
+    neuron_major: bool,
+    /// How many gates are above zero, and how a predictor could know; otherwise gates are as random as the rest.
+    idle: Option<Idle>,
 }
 
 impl Name {
-    fn shape(self) -> Shape {
+    fn shape(self) -> Result<Shape> {
         let wide = Shape {
             layers: 22,
             width: 2048,
@@ -68,12 +81,17 @@ impl Name {
             kv_heads: 4,
             vocabulary: 32000,
             context: 2048,
+            embedding: DEVIATION,
+            neuron_major: false,
+            idle: None,
         };
-        match self {
+        Ok(match self {
             Self::Tiny => Shape { layers: 2, vocabulary: 512, ..wide },
-            Self::Wide | Self::Idle => wide,
+            Self::Wide => wide,
+            Self::Idle => Shape { idle: Some(Idle { rank: 16, densities: vec![0.1; wide.layers] }), ..wide },
+            Self::Story => story::shape(&story::densities()?),
             Self::SevenB => Shape { layers: 32, width: 4096, feed_forward: 11008, kv_heads: 32, ..wide },
-        }
+        })
     }
 
     fn text(self) -> String {
@@ -90,9 +108,8 @@ fn format(name: &str) -> Result<BlockFormat, String> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let shape = args.name.shape();
-    let idle = matches!(args.name, Name::Idle);
-    let tensors = shape.tensors(args.format, idle);
+    let shape = args.name.shape()?;
+    let tensors = shape.tensors(args.format);
     let mut writer = GgufWriter::new(shape.metadata(args)?);
     for t in &tensors {
         writer.tensor(&t.name, &t.dims, t.format)?;
@@ -100,13 +117,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut file =
         writer.create(&args.out).with_context(|| format!("cannot write {}", args.out.display()))?;
     let mut biases = Vec::new();
+    let mut densities = shape.idle.iter().flat_map(|idle| &idle.densities);
     for (index, t) in tensors.iter().enumerate() {
-        if idle && t.name.ends_with("ffn_gate.bias") {
+        if t.name.ends_with("ffn_gate.bias") {
             file.write(&t.name, &biases)?;
             continue;
         }
-        if idle && t.name.ends_with("ffn_gate.weight") {
-            let mut gate = IdleGate::new(t.dims[0], t.deviation, args.seed, index as u64)?;
+        if let Some(idle) = &shape.idle
+            && t.name.ends_with("ffn_gate.weight")
+        {
+            let density = *densities.next().context("a density for every layer")?;
+            let mut gate =
+                IdleGate::new(idle.rank, t.dims[0], t.deviation, density, args.seed, index as u64)?;
             for _ in 0..t.dims[1] {
                 interrupt::check()?;
                 file.write(&t.name, &gate.row(t.format)?)?;
@@ -169,7 +191,7 @@ impl Shape {
         m.insert("llama.context_length", self.context);
         m.insert("llama.attention.layer_norm_rms_epsilon", 1e-5_f32);
         m.insert("llama.rope.freq_base", 10_000.0_f32);
-        if matches!(args.name, Name::Idle) {
+        if self.idle.is_some() {
             m.insert("llama.hidden_activation", "relu");
         }
         let tokens = vocabulary::tokens(self.vocabulary);
@@ -178,14 +200,14 @@ impl Shape {
         Ok(m)
     }
 
-    fn tensors(&self, format: BlockFormat, idle: bool) -> Vec<Tensor> {
+    fn tensors(&self, format: BlockFormat) -> Vec<Tensor> {
         let kv_width = self.width / self.heads * self.kv_heads;
         let matrix = |name: String, rows: usize, cols: usize| Tensor {
             name,
             dims: vec![cols, rows],
             format,
             mean: 0.0,
-            deviation: 0.02,
+            deviation: DEVIATION,
         };
         let norm = |name: String| Tensor {
             name,
@@ -194,7 +216,12 @@ impl Shape {
             mean: 1.0,
             deviation: 0.1,
         };
-        let mut tensors = vec![matrix("token_embd.weight".into(), self.vocabulary, self.width)];
+        let embedding = matrix("token_embd.weight".into(), self.vocabulary, self.width);
+        let mut tensors = vec![Tensor { deviation: self.embedding, ..embedding }];
+        let down = match self.neuron_major {
+            true => ("ffn_down_t", self.feed_forward, self.width),
+            false => ("ffn_down", self.width, self.feed_forward),
+        };
         for i in 0..self.layers {
             let of = |part: &str| format!("blk.{i}.{part}.weight");
             tensors.push(norm(of("attn_norm")));
@@ -206,10 +233,10 @@ impl Shape {
                 ("attn_output", self.width, self.width),
                 ("ffn_gate", self.feed_forward, self.width),
                 ("ffn_up", self.feed_forward, self.width),
-                ("ffn_down", self.width, self.feed_forward),
+                down,
             ] {
                 tensors.push(matrix(of(part), rows, cols));
-                if idle && part == "ffn_gate" {
+                if self.idle.is_some() && part == "ffn_gate" {
                     tensors.push(Tensor {
                         name: format!("blk.{i}.ffn_gate.bias"),
                         dims: vec![rows],
@@ -231,11 +258,16 @@ mod tests {
 
     #[test]
     fn shapes_have_the_weights_their_names_promise() {
-        for (name, millions) in [(Name::Tiny, 90), (Name::Wide, 1_100), (Name::SevenB, 6_738)] {
-            let shape = name.shape();
+        let of_name = |name: Name| name.shape().unwrap();
+        for (shape, millions) in [
+            (of_name(Name::Tiny), 90),
+            (of_name(Name::Wide), 1_100),
+            (of_name(Name::SevenB), 6_738),
+            (story::shape(&[0.1; 5]), 2_365),
+        ] {
             let count: usize =
-                shape.tensors(BlockFormat::Q4K, false).iter().map(|t| t.dims.iter().product::<usize>()).sum();
-            assert_eq!(count / 1_000_000, millions, "{}", name.text());
+                shape.tensors(BlockFormat::Q4_0).iter().map(|t| t.dims.iter().product::<usize>()).sum();
+            assert_eq!(count / 1_000_000, millions);
         }
     }
 
@@ -258,9 +290,18 @@ mod tests {
     }
 
     #[test]
-    fn nine_idle_neurons_in_ten() {
+    fn as_many_idle_neurons_as_asked_for() {
+        for (rank, density) in [(16, 0.1), (64, 0.03), (64, 0.3)] {
+            let found = density_of(rank, density);
+            assert!((found / density - 1.0).abs() < 0.2, "{found} of {density}");
+        }
+        assert!(IdleGate::new(16, 256, 0.02, 0.1, 1, 7).unwrap().row(BlockFormat::Q4K).is_err());
+    }
+
+    /// How many of 400 gates are above zero, for 50 random inputs.
+    fn density_of(rank: usize, density: f64) -> f64 {
         let inputs = 256;
-        let mut gate = IdleGate::new(inputs, 0.02, 1, 7).unwrap();
+        let mut gate = IdleGate::new(rank, inputs, 0.02, density, 1, 7).unwrap();
         let rows: Vec<Vec<u8>> = (0..400).map(|_| gate.row(BlockFormat::F32).unwrap()).collect();
         let value = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
         let biases = gate.biases();
@@ -273,9 +314,19 @@ mod tests {
                 active += u32::from(sum + value(bias) > 0.0);
             }
         }
-        let density = f64::from(active) / 20_000.0;
-        assert!((0.08..0.12).contains(&density), "{density}");
-        assert!(gate.row(BlockFormat::Q4K).is_err());
+        f64::from(active) / 20_000.0
+    }
+
+    #[test]
+    fn the_story_shape_has_the_story_models_densities() {
+        let shape = story::shape(&[0.3, 0.05, 0.04, 0.06, 0.1]);
+        let idle = shape.idle.as_ref().unwrap();
+        assert_eq!(idle.densities.len(), shape.layers);
+        assert_eq!((idle.densities[3], idle.densities[4], idle.densities[19]), (0.3, 0.05, 0.1));
+        let tensors = shape.tensors(BlockFormat::Q4_0);
+        let down = tensors.iter().find(|t| t.name == "blk.19.ffn_down_t.weight").unwrap();
+        assert_eq!(down.dims, [2048, 16384]);
+        assert!(!tensors.iter().any(|t| t.name.contains("ffn_down.")));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use sparse_model::SamplerConfig;
 
@@ -15,7 +16,7 @@ Exit codes:
   130  ended by Ctrl-C (the first ends after the current step and prints what there is, the second at once)
 
 Environment:
-  SPARSE_MODEL  the model when --model is not given
+  SPARSE_MODEL  the model when none is named
   SPARSE_SIMD   instruction set of the kernels, such as scalar or avx2 (default: the best; see `inspect --cpu`)
   RUST_LOG      log filter, instead of -v
   NO_COLOR      no colours";
@@ -60,6 +61,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
     /// GGUF file of the model
+    #[cfg_attr(feature = "story", doc = "[default: a small story model, part of this program]")]
     #[arg(short, long, value_name = "FILE", env = "SPARSE_MODEL", hide_env_values = true)]
     pub(crate) model: Option<PathBuf>,
 }
@@ -67,9 +69,45 @@ pub(crate) struct ModelArgs {
 /// Which neurons.
 #[derive(Debug, Args)]
 pub(crate) struct SparseArgs {
-    /// Leave out neurons as this sidecar of `sparse calibrate` says
-    #[arg(long, value_name = "FILE")]
-    pub(crate) sparse: Option<PathBuf>,
+    /// Neurons to leave out: `none`; `exact-zero`, those whose activation is zero; `sidecar`, as the file that `sparse
+    /// calibrate` wrote beside the model says; or another such FILE [default: what the model was made for]
+    #[arg(long, value_name = "WHICH", value_parser = sparse())]
+    pub(crate) sparse: Option<Sparse>,
+}
+
+/// Neurons to leave out.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Sparse {
+    None,
+    /// None, and `down` is stored as dense models have it.
+    DenseRows,
+    ExactZero,
+    /// As the model's own sidecar says.
+    Sidecar,
+    /// As this sidecar says.
+    File(PathBuf),
+}
+
+impl Sparse {
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::None => "none".into(),
+            Self::DenseRows => "dense-rows".into(),
+            Self::ExactZero => "exact-zero".into(),
+            Self::Sidecar => "sidecar".into(),
+            Self::File(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        }
+    }
+}
+
+fn sparse() -> impl TypedValueParser<Value = Sparse> {
+    PathBufValueParser::new().map(|path| match path.to_str() {
+        Some("none") => Sparse::None,
+        Some("dense-rows") => Sparse::DenseRows,
+        Some("exact-zero") => Sparse::ExactZero,
+        Some("sidecar") => Sparse::Sidecar,
+        _ => Sparse::File(path),
+    })
 }
 
 /// What to compute on.
@@ -88,6 +126,8 @@ impl ComputeArgs {
 
 const GENERATE_EXAMPLES: &str = "\
 Examples:
+  sparse generate \"Once upon a time\"                   the story model, inside this program
+  sparse generate \"Once upon a time\" --sparse none     the same with all its neurons
   sparse generate -m model.gguf \"Once upon a time\"
   sparse generate -m model.gguf --chat \"Why is the sky blue?\"
   sparse generate -m model.gguf --greedy -n 50 < prompt.txt
@@ -213,7 +253,7 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// GGUF file, of any architecture
-    #[arg(required_unless_present = "cpu")]
+    #[cfg_attr(feature = "story", doc = "[default: the story model]")]
     pub(crate) file: Option<PathBuf>,
     /// List the tensors: name, type, shape (row length first), bytes
     #[arg(long)]
@@ -290,6 +330,9 @@ pub(crate) struct PerplexityArgs {
     /// Stop after this many windows [default: the whole text]
     #[arg(long, value_name = "N")]
     pub(crate) windows: Option<NonZeroUsize>,
+    /// Turn the text of control tokens, such as <|endoftext|>, into these tokens
+    #[arg(long)]
+    pub(crate) parse_special: bool,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     #[command(flatten)]
@@ -304,6 +347,7 @@ Examples:
   sparse bench -m model.gguf
   sparse bench -m model.gguf --threads 1,2 --rounds 9
   sparse bench -m model.gguf --prompt 32 --tokens 64 --depth 1000 --json
+  sparse bench --sparse dense-rows,exact-zero,sidecar  the story model, all its neurons and some by turns
 
 Decoding a token reads all weights of the model once, so that memory bandwidth bounds it: `of roofline` is the
 share of the bandwidth measured in the same rounds. Above 100 % the weights fit a cache. Figures are medians.";
@@ -324,6 +368,13 @@ pub(crate) struct BenchArgs {
     /// Thread counts to measure, in turn [default: 1 and all cores]
     #[arg(short, long, value_name = "N,...", value_delimiter = ',')]
     pub(crate) threads: Vec<NonZeroUsize>,
+    /// Neurons to leave out, as for `generate`; of several, the others are compared with the first. `dense-rows` leaves out
+    /// none, and stores the weights of a file that is made for skipping as dense files have them, which is faster
+    #[arg(long, value_name = "WHICH,...", value_delimiter = ',', value_parser = sparse())]
+    pub(crate) sparse: Vec<Sparse>,
+    /// Text to decode, which decides how many neurons can be left out [default: what the model makes up]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: Option<PathBuf>,
     /// Times to measure everything
     #[arg(short, long, value_name = "N", default_value = "5")]
     pub(crate) rounds: NonZeroUsize,

@@ -1,17 +1,143 @@
 //! Opening model files.
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use sparse_gguf::Gguf;
+use sparse_core::{Down, Matrix, Selector, SparseFfn, Storage};
+use sparse_gguf::{Gguf, quantise};
 use sparse_model::tokenizer::Tokenizer;
-use sparse_model::{Model, Sidecar};
+use sparse_model::{Model, Sidecar, sidecar};
 use tracing::info;
 
-use crate::args::{ComputeArgs, ModelArgs};
-use crate::exit;
+use crate::args::{ComputeArgs, Sparse};
+
+/// Where a model comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source<'a> {
+    /// A file of the user's.
+    File(&'a Path),
+    /// The story model in this program.
+    #[cfg(feature = "story")]
+    Story,
+}
+
+impl<'a> Source<'a> {
+    /// The file that was named; otherwise the story model.
+    ///
+    /// # Errors
+    /// If none was named and this program has no model inside.
+    pub(crate) fn new(file: Option<&'a Path>) -> anyhow::Result<Self> {
+        match file {
+            Some(path) => Ok(Self::File(path)),
+            #[cfg(feature = "story")]
+            None => Ok(Self::Story),
+            #[cfg(not(feature = "story"))]
+            None => Err(crate::exit::usage(
+                "no model given: name a GGUF file with --model FILE or in the variable SPARSE_MODEL\n\n  \
+                 In the source tree, `cargo xtask fetch smollm2` gets a small one. This program was built without \
+                 the feature `story`, which puts a tiny model into it.",
+            )),
+        }
+    }
+
+    pub(crate) fn gguf(self) -> anyhow::Result<Gguf> {
+        match self {
+            Self::File(path) => match Gguf::open(path) {
+                // This error names the file itself.
+                Err(e @ sparse_gguf::Error::Open { .. }) => Err(e.into()),
+                other => other.with_context(|| format!("cannot read {self}")),
+            },
+            #[cfg(feature = "story")]
+            Self::Story => crate::story::gguf().with_context(|| format!("cannot read {self}")),
+        }
+    }
+
+    /// The name of the file.
+    pub(crate) fn file_name(self) -> String {
+        match self {
+            Self::File(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            #[cfg(feature = "story")]
+            Self::Story => "story.gguf".into(),
+        }
+    }
+
+    /// Where the sidecar is kept: beside the model. The one of the story model is a part of this program, too.
+    pub(crate) fn beside(self) -> Option<PathBuf> {
+        match self {
+            Self::File(path) => Some(path.with_extension("sparse.gguf")),
+            #[cfg(feature = "story")]
+            Self::Story => None,
+        }
+    }
+
+    /// The model with its selectors: those asked for, or those that are usual for it.
+    fn model(self, sparse: Option<&Sparse>, threads: usize) -> anyhow::Result<Model> {
+        let gguf = self.gguf()?;
+        let mut model = Model::from_gguf(&gguf, threads).with_context(|| format!("cannot use {self}"))?;
+        let mut all = |selector: &Selector| -> anyhow::Result<()> {
+            for ffn in model.ffns_mut() {
+                ffn.set_selector(selector.clone())?;
+            }
+            Ok(())
+        };
+        match (sparse, self) {
+            (Some(Sparse::None), _) => all(&Selector::Dense)?,
+            (Some(Sparse::DenseRows), _) => {
+                all(&Selector::Dense)?;
+                for ffn in model.ffns_mut() {
+                    by_rows(ffn).with_context(|| format!("cannot store {self} by rows"))?;
+                }
+            }
+            (Some(Sparse::ExactZero), _) => {
+                all(&Selector::ExactZero).with_context(|| format!("cannot leave out zeros of {self}"))?;
+                sidecar::prepare(&mut model)?;
+            }
+            #[cfg(feature = "story")]
+            (None | Some(Sparse::Sidecar), Self::Story) => crate::story::sidecar()
+                .and_then(|sidecar| sidecar.apply(&gguf, &mut model))
+                .with_context(|| format!("cannot use the sidecar of {self}"))?,
+            (None, _) => {}
+            (Some(own @ (Sparse::Sidecar | Sparse::File(_))), _) => {
+                let path = match own {
+                    Sparse::File(path) => Some(path.clone()),
+                    _ => self.beside(),
+                };
+                let path = path.unwrap_or_default();
+                Sidecar::open(&path)?
+                    .apply(&gguf, &mut model)
+                    .with_context(|| format!("cannot use `{}` for {self}", path.display()))?;
+            }
+        }
+        Ok(model)
+    }
+}
+
+impl fmt::Display for Source<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "`{}`", path.display()),
+            #[cfg(feature = "story")]
+            Self::Story => f.write_str("the story model"),
+        }
+    }
+}
+
+/// Stores `down` by rows if it has a row per neuron, which rounds its weights a second time.
+fn by_rows(ffn: &mut SparseFfn) -> anyhow::Result<()> {
+    let Down::Neurons(neurons) = ffn.down() else { return Ok(()) };
+    let (count, outputs) = (ffn.neurons(), ffn.outputs());
+    let (mut values, mut row) = (vec![0.0; count * outputs], vec![0.0; outputs]);
+    for j in 0..count {
+        neurons.decode_row(j, &mut row);
+        row.iter().enumerate().for_each(|(i, w)| values[i * count + j] = *w);
+    }
+    let bytes = quantise(neurons.format(), &values)?;
+    ffn.set_down(Down::Rows(Matrix::new(neurons.format(), count, Storage::Owned(bytes))?))?;
+    Ok(())
+}
 
 /// A model that is ready to run.
 pub(crate) struct Loaded {
@@ -21,52 +147,32 @@ pub(crate) struct Loaded {
     pub(crate) time: Duration,
 }
 
-/// Opens the model that the arguments name, with the selectors of a sidecar if there is one.
+impl Loaded {
+    /// Whether all neurons are computed for every token.
+    pub(crate) fn is_dense(&self) -> bool {
+        self.model.ffns().all(|ffn| matches!(ffn.selector(), Selector::Dense))
+    }
+}
+
+/// Opens a model, to leave out the neurons that `sparse` says.
 pub(crate) fn model(
-    args: &ModelArgs,
-    sparse: Option<&Path>,
+    file: Option<&Path>,
+    sparse: Option<&Sparse>,
     compute: &ComputeArgs,
 ) -> anyhow::Result<Loaded> {
     let start = Instant::now();
-    let path = path(args)?;
+    let source = Source::new(file)?;
     let threads = compute.threads();
-    let gguf = gguf(path)?;
-    let mut model =
-        Model::from_gguf(&gguf, threads).with_context(|| format!("cannot use `{}`", path.display()))?;
-    if let Some(sidecar) = sparse {
-        Sidecar::open(sidecar)?
-            .apply(&gguf, &mut model)
-            .with_context(|| format!("cannot use `{}` for `{}`", sidecar.display(), path.display()))?;
-    }
-    let file_name = || path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let name = model.name().map_or_else(file_name, str::to_owned);
+    let model = source.model(sparse, threads)?;
+    let name = model.name().map_or_else(|| source.file_name(), str::to_owned);
     let time = start.elapsed();
     info!(%name, level = %model.compute().kernels.level(), threads, ?time, "model loaded");
     Ok(Loaded { model: Arc::new(model), name, time })
 }
 
-/// Opens the tokenizer alone of the model that the arguments name.
-pub(crate) fn tokenizer(args: &ModelArgs) -> anyhow::Result<Tokenizer> {
-    let path = path(args)?;
-    let gguf = gguf(path)?;
-    Tokenizer::from_metadata(gguf.metadata())
-        .with_context(|| format!("cannot use the tokenizer in `{}`", path.display()))
-}
-
-/// Opens a GGUF file of any kind.
-pub(crate) fn gguf(path: &Path) -> anyhow::Result<Gguf> {
-    match Gguf::open(path) {
-        // This error names the file itself.
-        Err(e @ sparse_gguf::Error::Open { .. }) => Err(e.into()),
-        other => other.with_context(|| format!("cannot read `{}`", path.display())),
-    }
-}
-
-pub(crate) fn path(args: &ModelArgs) -> anyhow::Result<&Path> {
-    args.model.as_deref().ok_or_else(|| {
-        exit::usage(
-            "no model given: name a GGUF file with --model FILE or in the variable SPARSE_MODEL\n\n  \
-             In the source tree, `cargo xtask fetch smollm2` gets a small one.",
-        )
-    })
+/// Opens the tokenizer alone.
+pub(crate) fn tokenizer(file: Option<&Path>) -> anyhow::Result<Tokenizer> {
+    let source = Source::new(file)?;
+    let gguf = source.gguf()?;
+    Tokenizer::from_metadata(gguf.metadata()).with_context(|| format!("cannot use the tokenizer in {source}"))
 }

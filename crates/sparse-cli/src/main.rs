@@ -8,6 +8,8 @@ mod interrupt;
 mod load;
 mod output;
 mod progress;
+#[cfg(feature = "story")]
+mod story;
 
 use std::process::ExitCode;
 

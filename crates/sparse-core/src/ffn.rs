@@ -231,6 +231,16 @@ impl SparseFfn {
         Ok(())
     }
 
+    /// Gives the layer another down projection and returns the one before: the same weights in another storage, say.
+    ///
+    /// # Errors
+    /// If it has another shape; then nothing changes.
+    pub fn set_down(&mut self, down: Down) -> Result<Down, Error> {
+        same_len("neurons of down", self.neurons(), down.neurons())?;
+        same_len("outputs of down", self.outputs(), down.outputs())?;
+        Ok(core::mem::replace(&mut self.down, down))
+    }
+
     /// Width of the input.
     pub fn inputs(&self) -> usize {
         self.up.weight().cols()

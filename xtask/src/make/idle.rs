@@ -4,42 +4,59 @@ use anyhow::{Context, Result};
 use sparse_gguf::{BlockFormat, quantise};
 use sparse_testdata::Weights;
 
-/// Directions of the input that gates listen to.
-const RANK: usize = 16;
+/// Idle neurons.
+pub(super) struct Idle {
+    /// Directions of the input that gates listen to.
+    pub(super) rank: usize,
+    /// Share of the neurons that is not idle, by layer.
+    pub(super) densities: Vec<f64>,
+}
+
 /// Deviation of what a gate has beside those, relative to its own.
 const NOISE: f32 = 0.1;
-/// A normally distributed value is above this many deviations one time in ten.
-const TENTH: f32 = 1.281_55;
 
 /// One layer's gate projection, `[neurons x inputs]`: of low rank but for some noise, so that a predictor of low rank can
-/// know it, and with biases that leave nine neurons in ten below zero for inputs of variance 1.
+/// know it, and with biases that leave the share of the neurons asked for above zero, for inputs of variance 1.
 pub(super) struct IdleGate {
-    /// `[RANK x inputs]`.
+    rank: usize,
+    /// `[rank x inputs]`.
     directions: Vec<f32>,
     coefficients: Stream,
     noise: Stream,
     inputs: usize,
     deviation: f32,
+    /// Deviations of a gate that its bias takes away.
+    threshold: f32,
     biases: Vec<f32>,
 }
 
 impl IdleGate {
-    pub(super) fn new(inputs: usize, deviation: f32, seed: u64, stream: u64) -> Result<Self> {
+    pub(super) fn new(
+        rank: usize,
+        inputs: usize,
+        deviation: f32,
+        density: f64,
+        seed: u64,
+        stream: u64,
+    ) -> Result<Self> {
         let of = |part: u64| Stream::new(seed, (1 << 32) + 3 * stream + part);
-        let directions = of(0).next(RANK * inputs)?;
-        Ok(Self { directions, coefficients: of(1), noise: of(2), inputs, deviation, biases: Vec::new() })
+        let directions = of(0).next(rank * inputs)?;
+        let (coefficients, noise, threshold) = (of(1), of(2), quantile(density) as f32);
+        Ok(Self { rank, directions, coefficients, noise, inputs, deviation, threshold, biases: Vec::new() })
     }
 
     /// The next row.
     pub(super) fn row(&mut self, format: BlockFormat) -> Result<Vec<u8>> {
         let mut row = self.noise.next(self.inputs)?;
         row.iter_mut().for_each(|w| *w *= NOISE);
-        let share = ((1.0 - NOISE * NOISE) / RANK as f32).sqrt();
-        for (c, direction) in self.coefficients.next(RANK)?.iter().zip(self.directions.chunks(self.inputs)) {
+        let share = ((1.0 - NOISE * NOISE) / self.rank as f32).sqrt();
+        for (c, direction) in
+            self.coefficients.next(self.rank)?.iter().zip(self.directions.chunks(self.inputs))
+        {
             row.iter_mut().zip(direction).for_each(|(w, d)| *w += share * c * d);
         }
         row.iter_mut().for_each(|w| *w *= self.deviation);
-        self.biases.push(-TENTH * row.iter().map(|w| w * w).sum::<f32>().sqrt());
+        self.biases.push(-self.threshold * row.iter().map(|w| w * w).sum::<f32>().sqrt());
         quantise(format, &row).context("gates can be of the formats F32 to Q8_0 only")
     }
 
@@ -47,6 +64,19 @@ impl IdleGate {
     pub(super) fn biases(&self) -> Vec<u8> {
         self.biases.iter().flat_map(|b| b.to_le_bytes()).collect()
     }
+}
+
+/// A normally distributed value is above so many deviations with this probability.
+fn quantile(probability: f64) -> f64 {
+    let (mut low, mut high) = (-8.0, 8.0);
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        match 0.5 * libm::erfc(middle / std::f64::consts::SQRT_2) > probability {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    f64::midpoint(low, high)
 }
 
 /// Normal numbers.

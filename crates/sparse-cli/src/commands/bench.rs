@@ -2,19 +2,21 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use sparse_core::ReadBandwidth;
-use sparse_model::{Sampler, SamplerConfig, Session};
+use sparse_core::{ReadBandwidth, SparseFfn};
+use sparse_model::tokenizer::EncodeOptions;
+use sparse_model::{GenerateOptions, Sampler, SamplerConfig, Session, generate};
 
-use crate::args::{BenchArgs, ComputeArgs};
+use crate::args::{BenchArgs, ComputeArgs, Sparse};
 use crate::exit::{self, End};
 use crate::load::{self, Loaded};
 use crate::output::ms;
-use crate::{interrupt, output};
+use crate::{input, interrupt, output};
 
 /// Memory read to learn the bandwidth: far more than the caches hold.
 const BANDWIDTH_BYTES: usize = 512 << 20;
@@ -26,17 +28,28 @@ struct Report<'a> {
     prompt: usize,
     tokens: usize,
     depth: usize,
-    /// Weight bytes that decoding a token reads.
+    /// Weight bytes that decoding a token with all neurons reads.
     bytes_per_token: usize,
     interrupted: bool,
     threads: Vec<Figures>,
 }
 
-/// Figures of one thread count.
+/// Figures of one thread count, and of one choice of neurons to leave out.
 #[derive(Serialize)]
 struct Figures {
     threads: usize,
+    /// Neurons left out, if that was asked for.
+    sparse: Option<String>,
     load_ms: f64,
+    /// Weight bytes that decoding a token read, and those of the feed-forward layers among them.
+    bytes_per_token: usize,
+    ffn_bytes_per_token: f64,
+    /// Share of the neurons whose part of `down` was left out.
+    skipped: f64,
+    ffn_ms_per_token: Spread,
+    /// Over the first choice with as many threads, round by round.
+    decode_gain: Spread,
+    ffn_time_ratio: Spread,
     prefill_tokens_per_s: Spread,
     decode_tokens_per_s: Spread,
     /// Weight bytes read per second of decoding, in 1e9.
@@ -69,11 +82,14 @@ impl Spread {
 struct Round {
     prefill: Duration,
     decode: Duration,
+    /// Of `decode`, the feed-forward layers.
+    ffn: Duration,
     read: Duration,
 }
 
-/// One thread count in the making.
+/// One thread count, with one choice of neurons, in the making.
 struct Candidate {
+    sparse: Option<Sparse>,
     loaded: Loaded,
     session: Session,
     rounds: Vec<Round>,
@@ -81,16 +97,20 @@ struct Candidate {
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<End> {
     interrupt::handle()?;
-    let mut candidates = thread_counts(args)
-        .into_iter()
-        .map(|threads| candidate(args, threads))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let mut candidates = Vec::new();
+    for threads in thread_counts(args) {
+        let choices = args.sparse.iter().map(Some);
+        for sparse in if args.sparse.is_empty() { vec![None] } else { choices.collect() } {
+            candidates.push(candidate(args, threads, sparse)?);
+        }
+    }
+    let ids = ids(args, &candidates)?;
     let mut memory = ReadBandwidth::new(BANDWIDTH_BYTES);
     let bar = bar(args.rounds.get() * candidates.len());
-    // Thread counts take turns, so that a slow moment of the machine does not hit one of them alone.
+    // Candidates take turns, so that a slow moment of the machine does not hit one of them alone.
     for _ in 0..args.rounds.get() {
         for candidate in &mut candidates {
-            candidate.round(args, &mut memory)?;
+            candidate.round(args, &ids, &mut memory)?;
             bar.inc(1);
         }
         if interrupt::requested() {
@@ -118,23 +138,43 @@ fn thread_counts(args: &BenchArgs) -> Vec<NonZeroUsize> {
     counts
 }
 
-fn candidate(args: &BenchArgs, threads: NonZeroUsize) -> anyhow::Result<Candidate> {
-    let loaded = load::model(&args.model, None, &ComputeArgs { threads: Some(threads) })?;
+fn candidate(args: &BenchArgs, threads: NonZeroUsize, sparse: Option<&Sparse>) -> anyhow::Result<Candidate> {
+    let loaded = load::model(args.model.model.as_deref(), sparse, &ComputeArgs { threads: Some(threads) })?;
     let needed = args.prompt.max(args.depth.saturating_add(args.tokens.get())).get();
     let limit = loaded.model.config().context;
     if needed > limit {
         return Err(exit::usage(format!("{needed} tokens do not fit the model's context of {limit}")));
     }
     let session = Session::new(&loaded.model, needed)?;
-    Ok(Candidate { loaded, session, rounds: Vec::new() })
+    Ok(Candidate { sparse: sparse.cloned(), loaded, session, rounds: Vec::new() })
+}
+
+/// The tokens of the decoded sequence, or of the prompt if that is longer. With all neurons, what they are has no
+/// influence on the time.
+fn ids(args: &BenchArgs, candidates: &[Candidate]) -> anyhow::Result<Vec<u32>> {
+    let decoded = args.depth.get() + args.tokens.get();
+    let model = &candidates[0].loaded.model;
+    let mut ids = Vec::new();
+    if let Some(file) = &args.text {
+        let options = EncodeOptions { add_special: true, parse_special: true };
+        ids = model.tokenizer().encode(&input::file(file)?, options)?;
+        anyhow::ensure!(ids.len() >= decoded, "the text has {} tokens, fewer than {decoded}", ids.len());
+        ids.truncate(decoded);
+    } else if candidates.iter().any(|c| !c.loaded.is_dense()) {
+        let mut session = Session::new(model, decoded)?;
+        let start = model.tokenizer().bos().unwrap_or(0);
+        let options =
+            GenerateOptions { max_tokens: decoded - 1, ignore_end: true, ..GenerateOptions::default() };
+        ids.push(start);
+        ids.extend(generate(&mut session, &[start], &options, |_| ControlFlow::Continue(()))?.tokens);
+    }
+    let wanted = decoded.max(args.prompt.get());
+    ids.extend((ids.len()..wanted).map(|i| (i * 7919 % model.vocab_len()) as u32));
+    Ok(ids)
 }
 
 impl Candidate {
-    fn round(&mut self, args: &BenchArgs, memory: &mut ReadBandwidth) -> anyhow::Result<()> {
-        let vocab = self.loaded.model.vocab_len();
-        // Any tokens do: what they are has no influence on the time.
-        let ids: Vec<u32> =
-            (0..args.prompt.max(args.depth).get()).map(|i| (i * 7919 % vocab) as u32).collect();
+    fn round(&mut self, args: &BenchArgs, ids: &[u32], memory: &mut ReadBandwidth) -> anyhow::Result<()> {
         let mut sampler = Sampler::new(SamplerConfig::greedy());
 
         self.session.truncate(0);
@@ -143,26 +183,46 @@ impl Candidate {
         let prefill = start.elapsed();
 
         self.session.truncate(0);
-        let mut token = sampler.sample(self.session.forward(&ids[..args.depth.get()])?, &[]);
+        let (start_of_text, rest) = ids.split_at(args.depth.get());
+        sampler.sample(self.session.forward(start_of_text)?, &[]);
+        let before = self.session.times().feed_forward;
         let start = Instant::now();
-        for _ in 0..args.tokens.get() {
-            token = sampler.sample(self.session.forward(&[token])?, &[]);
+        for token in &rest[..args.tokens.get()] {
+            // All candidates read the same text; choosing a token belongs to the work.
+            sampler.sample(self.session.forward(&[*token])?, &[]);
         }
         let decode = start.elapsed();
+        let ffn = self.session.times().feed_forward - before;
         let read = memory.pass(&self.loaded.model.compute().pool);
-        self.rounds.push(Round { prefill, decode, read });
+        self.rounds.push(Round { prefill, decode, ffn, read });
         Ok(())
     }
 
-    fn figures(&self, args: &BenchArgs, bytes_per_token: usize, read_bytes: usize) -> Figures {
+    /// The figures, compared with those of `first`.
+    fn figures(&self, args: &BenchArgs, first: &Self, read_bytes: usize) -> Figures {
         let tokens = args.tokens.get() as f64;
+        let model = &self.loaded.model;
+        let bytes_per_token = self.session.bytes_per_token();
+        let ffn_bytes: usize = model.ffns().map(SparseFfn::bytes).sum();
+        let used = model.ffns().zip(self.session.ffn_counts());
+        let used: f64 = used.map(|(f, c)| c.down as f64 / c.tokens as f64 / f.neurons() as f64).sum();
+        let ratio = |f: fn(&Round, &Round) -> f64| {
+            Spread::new(self.rounds.iter().zip(&first.rounds).map(|(own, first)| f(own, first)))
+        };
         let gb = |bytes: f64, time: Duration| bytes / 1e9 / time.as_secs_f64();
         let decode = |r: &Round| gb(tokens * bytes_per_token as f64, r.decode);
         let read = |r: &Round| gb(read_bytes as f64, r.read);
         let spread = |f: &dyn Fn(&Round) -> f64| Spread::new(self.rounds.iter().map(f));
         Figures {
-            threads: self.loaded.model.compute().pool.threads(),
+            threads: model.compute().pool.threads(),
+            sparse: self.sparse.as_ref().map(Sparse::name),
             load_ms: ms(self.loaded.time),
+            bytes_per_token,
+            ffn_bytes_per_token: (ffn_bytes + bytes_per_token - model.bytes_per_token()) as f64,
+            skipped: 1.0 - used / model.ffns().len() as f64,
+            ffn_ms_per_token: spread(&|r| ms(r.ffn) / tokens),
+            decode_gain: ratio(|own, first| first.decode.as_secs_f64() / own.decode.as_secs_f64()),
+            ffn_time_ratio: ratio(|own, first| own.ffn.as_secs_f64() / first.ffn.as_secs_f64()),
             prefill_tokens_per_s: spread(&|r| args.prompt.get() as f64 / r.prefill.as_secs_f64()),
             decode_tokens_per_s: spread(&|r| tokens / r.decode.as_secs_f64()),
             decode_gb_per_s: spread(&decode),
@@ -175,17 +235,19 @@ impl Candidate {
 impl<'a> Report<'a> {
     fn new(args: &BenchArgs, candidates: &'a [Candidate], read_bytes: usize) -> Self {
         let first = &candidates[0].loaded;
-        let bytes_per_token = first.model.bytes_per_token();
-        let figures = |c: &Candidate| c.figures(args, bytes_per_token, read_bytes);
+        let choices = args.sparse.len().max(1);
         Self {
             model: &first.name,
             level: first.model.compute().kernels.level().name(),
             prompt: args.prompt.get(),
             tokens: args.tokens.get(),
             depth: args.depth.get(),
-            bytes_per_token,
+            bytes_per_token: first.model.bytes_per_token(),
             interrupted: candidates[0].rounds.len() < args.rounds.get(),
-            threads: candidates.iter().map(figures).collect(),
+            threads: candidates
+                .chunks(choices)
+                .flat_map(|alike| alike.iter().map(|c| c.figures(args, &alike[0], read_bytes)))
+                .collect(),
         }
     }
 }
@@ -213,7 +275,38 @@ fn print(report: &Report<'_>) -> anyhow::Result<()> {
             format!("{:.0} %", 100.0 * f.roofline.median),
         ]
     });
-    writeln!(out, "{}", output::table(header, rows).trim_fmt()).context("cannot print")
+    writeln!(out, "{}", output::table(header, rows).trim_fmt()).context("cannot print")?;
+    if report.threads.iter().all(|f| f.sparse.is_none()) {
+        return Ok(());
+    }
+    let header = [
+        ">THREADS",
+        "LEFT OUT",
+        ">NEURONS",
+        ">FFN BYTES",
+        ">FFN TIME",
+        ">OVER THE FIRST",
+        ">SPREAD",
+        ">DECODE",
+        ">OVER THE FIRST",
+        ">SPREAD",
+    ];
+    let range = |s: &Spread| format!("{:.2}..{:.2}", s.min, s.max);
+    let rows = report.threads.iter().map(|f| {
+        [
+            f.threads.to_string(),
+            f.sparse.clone().unwrap_or_default(),
+            output::percent(f.skipped),
+            format!("{:.1} KB", f.ffn_bytes_per_token / 1e3),
+            format!("{:.3} ms", f.ffn_ms_per_token.median),
+            format!("{:.2}", f.ffn_time_ratio.median),
+            range(&f.ffn_time_ratio),
+            format!("{:.1} tokens/s", f.decode_tokens_per_s.median),
+            format!("{:.2}", f.decode_gain.median),
+            range(&f.decode_gain),
+        ]
+    });
+    writeln!(out, "\n{}", output::table(header, rows).trim_fmt()).context("cannot print")
 }
 
 /// Rounds done; nothing when stderr is no terminal.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -14,9 +14,10 @@ use sparse_model::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::args::CalibrateArgs;
 use crate::exit::End;
+use crate::load::Source;
 use crate::output::percent;
 use crate::progress::Bar;
-use crate::{input, interrupt, load, output};
+use crate::{exit, input, interrupt, output};
 
 /// Seed of the text that the model makes up.
 const SEED: u64 = 1;
@@ -33,9 +34,11 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
-    let path = load::path(&args.model)?;
-    let gguf = load::gguf(path)?;
-    let out = args.out.clone().unwrap_or_else(|| beside(path));
+    let source = Source::new(args.model.model.as_deref())?;
+    let gguf = source.gguf()?;
+    let out = args.out.clone().or_else(|| source.beside()).ok_or_else(|| {
+        exit::usage(format!("the sidecar of {source} is inside this program: name a new one with --out FILE"))
+    })?;
     interrupt::handle()?;
     let mut bar = Bar::default();
     let options = Options {
@@ -53,7 +56,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
     bar.finish();
     let calibration = match result {
         Err(e) if matches!(e.downcast_ref(), Some(Error::Interrupted)) => return Ok(End::Interrupted),
-        other => other.with_context(|| format!("cannot calibrate `{}`", path.display()))?,
+        other => other.with_context(|| format!("cannot calibrate {source}"))?,
     };
     calibration.sidecar.save(&out).with_context(|| format!("cannot write `{}`", out.display()))?;
     let report = Report {
@@ -89,11 +92,6 @@ fn texts(
     let test = options.test_tokens.min(SAMPLED_TEST);
     let length = options.fit_tokens + options.tune_tokens + test;
     Ok((sampled(&model, length, options.window, SEED, bar)?, None))
-}
-
-/// `model.gguf` becomes `model.sparse.gguf`.
-fn beside(model: &Path) -> PathBuf {
-    model.with_extension("sparse.gguf")
 }
 
 fn print(report: &Report<'_>) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 mod summary;
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::PathBuf;
 
 use console::style;
 use indicatif::{DecimalBytes, HumanCount};
@@ -13,7 +13,8 @@ use sparse_simd::{Kernels, Level};
 
 use crate::args::{ComputeArgs, InspectArgs};
 use crate::exit::End;
-use crate::{load, output};
+use crate::load::Source;
+use crate::output;
 use summary::{Group, Summary};
 
 /// Longest text of a value in the metadata list.
@@ -22,15 +23,17 @@ const MAX_VALUE: usize = 100;
 const MAX_ITEMS: usize = 16;
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<End> {
-    match &args.file {
-        Some(path) => file(args, path)?,
-        None => cpu(args.json)?,
+    if args.cpu {
+        cpu(args.json)?;
+    } else {
+        let usual = std::env::var_os("SPARSE_MODEL").map(PathBuf::from);
+        file(args, Source::new(args.file.as_deref().or(usual.as_deref()))?)?;
     }
     Ok(End::Finished)
 }
 
-fn file(args: &InspectArgs, path: &Path) -> anyhow::Result<()> {
-    let gguf = load::gguf(path)?;
+fn file(args: &InspectArgs, source: Source<'_>) -> anyhow::Result<()> {
+    let gguf = source.gguf()?;
     if args.json {
         return file_as_json(&gguf);
     }
@@ -52,14 +55,14 @@ fn file(args: &InspectArgs, path: &Path) -> anyhow::Result<()> {
         writeln!(out, "{}", output::table(["TENSOR", "TYPE", "SHAPE", ">BYTES"], rows).trim_fmt())?;
     }
     if !args.metadata && !args.tensors {
-        print_summary(&mut out, path, &gguf)?;
+        print_summary(&mut out, source, &gguf)?;
     }
     Ok(())
 }
 
-fn print_summary(out: &mut impl Write, path: &Path, gguf: &Gguf) -> io::Result<()> {
+fn print_summary(out: &mut impl Write, source: Source<'_>, gguf: &Gguf) -> io::Result<()> {
     let s = Summary::new(gguf);
-    let file_name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let file_name = source.file_name();
     let title = s.name.as_deref().unwrap_or(&file_name);
     writeln!(out, "{}", style(title.escape_debug()).bold())?;
     let architecture = s.architecture.as_deref().unwrap_or("of no named architecture");

@@ -34,7 +34,7 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
     let text = input::file(&args.text)?;
-    let loaded = load::model(&args.model, args.sparse.sparse.as_deref(), &args.compute)?;
+    let loaded = load::model(args.model.model.as_deref(), args.sparse.sparse.as_ref(), &args.compute)?;
     let model = &loaded.model;
     let limit = model.config().context;
     if !(4..=limit).contains(&args.ctx) {
@@ -45,8 +45,8 @@ pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
         )));
     }
     let start = Instant::now();
-    let tokens =
-        model.tokenizer().encode(&text, EncodeOptions { add_special: true, parse_special: false })?;
+    let options = EncodeOptions { add_special: true, parse_special: args.parse_special };
+    let tokens = model.tokenizer().encode(&text, options)?;
     let tokenize_time = start.elapsed();
     interrupt::handle()?;
     let windows = tokens.len() / args.ctx;

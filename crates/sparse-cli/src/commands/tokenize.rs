@@ -20,7 +20,7 @@ struct Token {
 }
 
 pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<End> {
-    let tokenizer = load::tokenizer(&args.model)?;
+    let tokenizer = load::tokenizer(args.model.model.as_deref())?;
     let text = match &args.file {
         Some(path) => input::file(path)?,
         None => input::argument_or_stdin(args.text.as_ref(), if args.decode { "ids" } else { "text" })?,

@@ -14,11 +14,9 @@ fn usage_errors_are_code_2() {
     let model = folder.model(&TinyLlama::default().build());
     for (args, parts) in [
         (
-            args!["generate", "hi"] as &[_],
-            &["--model FILE", "SPARSE_MODEL", "cargo xtask fetch smollm2"] as &[_],
+            args!["generate", "-m", &model, "hi", "--top-p", "1.5"] as &[_],
+            &["--top-p", "from 0 to 1"] as &[_],
         ),
-        (args!["tokenize", "hi"], &["--model FILE"]),
-        (args!["generate", "-m", &model, "hi", "--top-p", "1.5"], &["--top-p", "from 0 to 1"]),
         (args!["generate", "-m", &model, "hi", "--temperature", "nan"], &["--temperature"]),
         (args!["generate", "-m", &model, "hi", "--temperature=-1"], &["--temperature", "at least 0"]),
         (args!["generate", "-m", &model, "hi", "--repeat-penalty", "0"], &["--repeat-penalty", "above 0"]),
@@ -26,7 +24,6 @@ fn usage_errors_are_code_2() {
         (args!["generate", "-m", &model, "hi", "--system", "x"], &["--chat"]),
         (args!["generate", "-m", &model, "hi", "--threads", "0"], &["--threads"]),
         (args!["generate", "-m", &model, "hi", "--context", "257"], &["--context is 257", "256"]),
-        (args!["inspect"], &["FILE"]),
         (args!["perplexity", "-m", &model], &["--text"]),
         (args!["nonsense"], &["nonsense"]),
     ] {
@@ -34,12 +31,22 @@ fn usage_errors_are_code_2() {
     }
 }
 
+#[cfg(not(feature = "story"))]
+#[test]
+fn without_the_story_model_one_must_be_named() {
+    for args in [&["generate", "hi"] as &[_], &["tokenize", "hi"], &["inspect"], &["bench"]] {
+        run(args).fails(2, &["--model FILE", "SPARSE_MODEL", "cargo xtask fetch smollm2", "`story`"]);
+    }
+}
+
 #[test]
 fn the_model_may_come_from_the_environment() {
     let folder = Folder::new();
     let model = folder.model(&TinyLlama::default().build());
-    let output = sparse(&["tokenize", "--ids", " the"]).env("SPARSE_MODEL", model).output().unwrap();
+    let output = sparse(&["tokenize", "--ids", " the"]).env("SPARSE_MODEL", &model).output().unwrap();
     assert_eq!(Run::of(output).ok(), "[263]\n");
+    let output = sparse(&["inspect"]).env("SPARSE_MODEL", &model).output().unwrap();
+    assert!(Run::of(output).ok().contains("Tiny Llama"));
 }
 
 #[test]

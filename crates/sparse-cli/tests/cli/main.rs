@@ -1,4 +1,4 @@
-//! Runs the `sparse` program on tiny models that the tests write themselves.
+//! Runs the `sparse` program on tiny models that the tests write themselves, and on the one inside it.
 
 mod bench;
 mod errors;
@@ -7,6 +7,8 @@ mod inspect;
 mod interrupt;
 mod perplexity;
 mod sparse;
+#[cfg(feature = "story")]
+mod story;
 mod tokenize;
 
 use std::ffi::OsStr;
