@@ -13,7 +13,7 @@ use crate::progress::Progress;
 use crate::report::{Calibration, Candidate, Chosen, LayerReport, quality};
 use crate::samples::collect;
 use crate::search::{Family, equip, search};
-use crate::speed::{Curves, decode};
+use crate::speed::{Curves, decode, fastest};
 use crate::{Error, low_rank};
 
 /// Windows that the sensitivity of layers is measured on.
@@ -136,7 +136,8 @@ pub fn calibrate(
         ffn.sort_by_columns()?;
     }
     let windows = Windows::new(&dense, text, test, options)?;
-    let curves = Curves::measure(&dense, &sparse);
+    let timed = fastest(gguf, &dense)?;
+    let curves = Curves::measure(&timed, &sparse);
     let mut sparse = Arc::new(sparse);
     let dense_bytes: usize = dense.ffns().map(|f| f.bytes()).sum();
 
@@ -202,7 +203,7 @@ pub fn calibrate(
             // Timed as it will run: with the crossover.
             sidecar::prepare(Arc::get_mut(&mut sparse).expect("no session holds the model"))?;
             let prompt = &windows.test[0][..options.window / 4];
-            let speed = decode(&dense, &sparse, prompt, progress)?;
+            let speed = decode(&timed, &sparse, prompt, progress)?;
             let bytes_share = layers.iter().map(|l| l.bytes).sum::<f64>() / dense_bytes as f64;
             Some(Chosen { name, layers, loss, bytes_share, speed, pays: speed.gain >= LEAST_GAIN })
         }

@@ -30,4 +30,5 @@ pub use loss::Loss;
 pub use profile::{LayerProfile, SHARES, profile};
 pub use progress::{Progress, Silent};
 pub use report::{Calibration, Candidate, Chosen, LayerReport, Speed};
+pub use speed::store_by_rows;
 pub use text::sampled;

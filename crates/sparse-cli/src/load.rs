@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use sparse_core::{Down, Matrix, Selector, SparseFfn, Storage};
-use sparse_gguf::{Gguf, quantise};
+use sparse_core::Selector;
+use sparse_gguf::Gguf;
 use sparse_model::tokenizer::Tokenizer;
 use sparse_model::{Model, Sidecar, sidecar};
 use tracing::info;
 
 use crate::args::{ComputeArgs, Sparse};
+
+/// Bytes up to which a model is read into memory.
+const SMALL: u64 = 2 << 30;
 
 /// Where a model comes from.
 #[derive(Clone, Copy, Debug)]
@@ -43,9 +46,21 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Opens the file: for a look at it.
     pub(crate) fn gguf(self) -> anyhow::Result<Gguf> {
+        self.open_by(Gguf::open)
+    }
+
+    /// Opens the file to compute with it, which reads it over and over. A small one goes into memory of its own, where that
+    /// is faster; a large one is mapped, so that the system may drop what it can read again.
+    pub(crate) fn weights(self) -> anyhow::Result<Gguf> {
+        let small = |path: &Path| path.metadata().is_ok_and(|m| m.len() <= SMALL);
+        self.open_by(|path| if small(path) { Gguf::read(path) } else { Gguf::open(path) })
+    }
+
+    fn open_by(self, open: impl Fn(&'a Path) -> Result<Gguf, sparse_gguf::Error>) -> anyhow::Result<Gguf> {
         match self {
-            Self::File(path) => match Gguf::open(path) {
+            Self::File(path) => match open(path) {
                 // This error names the file itself.
                 Err(e @ sparse_gguf::Error::Open { .. }) => Err(e.into()),
                 other => other.with_context(|| format!("cannot read {self}")),
@@ -75,7 +90,7 @@ impl<'a> Source<'a> {
 
     /// The model with its selectors: those asked for, or those that are usual for it.
     fn model(self, sparse: Option<&Sparse>, threads: usize) -> anyhow::Result<Model> {
-        let gguf = self.gguf()?;
+        let gguf = self.weights()?;
         let mut model = Model::from_gguf(&gguf, threads).with_context(|| format!("cannot use {self}"))?;
         let mut all = |selector: &Selector| -> anyhow::Result<()> {
             for ffn in model.ffns_mut() {
@@ -88,7 +103,8 @@ impl<'a> Source<'a> {
             (Some(Sparse::DenseRows), _) => {
                 all(&Selector::Dense)?;
                 for ffn in model.ffns_mut() {
-                    by_rows(ffn).with_context(|| format!("cannot store {self} by rows"))?;
+                    sparse_calibrate::store_by_rows(ffn)
+                        .with_context(|| format!("cannot store {self} by rows"))?;
                 }
             }
             (Some(Sparse::ExactZero), _) => {
@@ -123,20 +139,6 @@ impl fmt::Display for Source<'_> {
             Self::Story => f.write_str("the story model"),
         }
     }
-}
-
-/// Stores `down` by rows if it has a row per neuron, which rounds its weights a second time.
-fn by_rows(ffn: &mut SparseFfn) -> anyhow::Result<()> {
-    let Down::Neurons(neurons) = ffn.down() else { return Ok(()) };
-    let (count, outputs) = (ffn.neurons(), ffn.outputs());
-    let (mut values, mut row) = (vec![0.0; count * outputs], vec![0.0; outputs]);
-    for j in 0..count {
-        neurons.decode_row(j, &mut row);
-        row.iter().enumerate().for_each(|(i, w)| values[i * count + j] = *w);
-    }
-    let bytes = quantise(neurons.format(), &values)?;
-    ffn.set_down(Down::Rows(Matrix::new(neurons.format(), count, Storage::Owned(bytes))?))?;
-    Ok(())
 }
 
 /// A model that is ready to run.

@@ -8,7 +8,7 @@ use crate::{Activations, Compute, Error, Matrix, Storage};
 
 /// A weight matrix `[rows x cols]` whose columns are contiguous ([`ColumnLayout`]): leaving a column out saves its
 /// bytes. It holds the same numbers as the [`Matrix`] that it was made from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ColumnMatrix {
     layout: ColumnLayout,
     storage: Storage,

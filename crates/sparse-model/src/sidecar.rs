@@ -181,7 +181,7 @@ impl Sidecar {
                     thresholds[i] = *threshold;
                     let (p, q, bias) = predictor.parts();
                     vector("ffn_predictor.bias", bias);
-                    for (name, m) in [("ffn_predictor_p.weight", p), ("ffn_predictor_q.weight", q)] {
+                    for (name, m) in [("ffn_predictor_p.weight", &p), ("ffn_predictor_q.weight", &q)] {
                         let bytes = m.storage().bytes().to_vec();
                         tensors.push((
                             format!("blk.{i}.{name}"),

@@ -35,7 +35,7 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
     let source = Source::new(args.model.model.as_deref())?;
-    let gguf = source.gguf()?;
+    let gguf = source.weights()?;
     let out = args.out.clone().or_else(|| source.beside()).ok_or_else(|| {
         exit::usage(format!("the sidecar of {source} is inside this program: name a new one with --out FILE"))
     })?;

@@ -4,17 +4,25 @@ use alloc::vec::Vec;
 
 use crate::error::same_len;
 use crate::linear::add_bias;
-use crate::{Activations, Compute, Error, Matrix};
+use crate::{Activations, ColumnMatrix, Compute, Error, Matrix};
 
 /// Scores `Q (P x) + b` of all neurons, in `O(r (d + hidden))`.
 ///
-/// The factors are stored the way they are multiplied: P as `[r x d]` and Q as `[hidden x r]`, in f32 or in any other
-/// block format. A score is the logit of "this neuron is active" if the predictor was fitted to that.
+/// P is `[r x d]` and Q `[hidden x r]`, in f32 or in any other block format. A score is the logit of "this neuron is
+/// active" if the predictor was fitted to that.
 #[derive(Clone, Debug)]
 pub struct LowRankPredictor {
     p: Matrix,
-    q: Matrix,
+    q: Tall,
     bias: Vec<f32>,
+}
+
+/// A matrix of many short rows.
+#[derive(Clone, Debug)]
+enum Tall {
+    Rows(Matrix),
+    /// Adding up the columns, of many rows at a time, is several times as fast as so many sums of a block or two.
+    Columns(ColumnMatrix),
 }
 
 impl LowRankPredictor {
@@ -26,6 +34,10 @@ impl LowRankPredictor {
     pub fn new(p: Matrix, q: Matrix, bias: Vec<f32>) -> Result<Self, Error> {
         same_len("columns of the predictor's q", p.rows(), q.cols())?;
         same_len("bias of the predictor", q.rows(), bias.len())?;
+        let q = match q.format().is_quantised() {
+            true => Tall::Columns(ColumnMatrix::from_rows(&q)?),
+            false => Tall::Rows(q),
+        };
         Ok(Self { p, q, bias })
     }
 
@@ -41,17 +53,25 @@ impl LowRankPredictor {
 
     /// Neurons scored.
     pub fn neurons(&self) -> usize {
-        self.q.rows()
+        self.bias.len()
     }
 
     /// The factors P and Q, and the bias.
-    pub fn parts(&self) -> (&Matrix, &Matrix, &[f32]) {
-        (&self.p, &self.q, &self.bias)
+    pub fn parts(&self) -> (Matrix, Matrix, &[f32]) {
+        let q = match &self.q {
+            Tall::Rows(q) => q.clone(),
+            Tall::Columns(q) => q.to_rows(),
+        };
+        (self.p.clone(), q, &self.bias)
     }
 
     /// Bytes that scoring one token reads.
     pub fn bytes(&self) -> usize {
-        self.p.bytes() + self.q.bytes() + size_of_val(&*self.bias)
+        let q = match &self.q {
+            Tall::Rows(q) => q.bytes(),
+            Tall::Columns(q) => q.bytes(),
+        };
+        self.p.bytes() + q + size_of_val(&*self.bias)
     }
 
     /// The scores of every token in `x`, `[tokens x neurons]`. `projected` is scratch space with [`rank`](Self::rank)
@@ -70,7 +90,10 @@ impl LowRankPredictor {
         projected.resize(x.tokens());
         self.p.matmul(compute, x, projected.x_mut());
         projected.quantise(compute.kernels);
-        self.q.matmul(compute, projected, scores);
+        match &self.q {
+            Tall::Rows(q) => q.matmul(compute, projected, scores),
+            Tall::Columns(q) => q.matmul(compute, projected, scores),
+        }
         add_bias(compute, Some(&self.bias), scores);
     }
 }
