@@ -421,8 +421,8 @@ pub(crate) struct CalibrateArgs {
     /// Tokens that the result is measured on
     #[arg(long, value_name = "N", default_value_t = 204_800)]
     pub(crate) test_tokens: usize,
-    /// Ranks of the predictors to try
-    #[arg(long, value_name = "R,...", value_delimiter = ',', default_value = "32,64,128")]
+    /// Ranks of the predictors to try; without a value, none
+    #[arg(long, value_name = "R,...", value_delimiter = ',', num_args = 0.., default_value = "32,64,128")]
     pub(crate) ranks: Vec<NonZeroUsize>,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
