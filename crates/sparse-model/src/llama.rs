@@ -199,6 +199,26 @@ impl Session {
         Ok(())
     }
 
+    /// Appends `tokens` to the sequence and calls `watch(x)` with what the head is given: the last layer's output, normalised,
+    /// a vector per token, in batches. For calibration.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), but for the logits, which are not computed.
+    pub fn watch_head_inputs(
+        &mut self,
+        tokens: &[u32],
+        mut watch: impl FnMut(&Activations),
+    ) -> Result<(), Error> {
+        self.check(tokens)?;
+        let model = Arc::clone(&self.model);
+        for batch in tokens.chunks(MAX_BATCH) {
+            self.transform(batch, &mut |_, _| {});
+            self.norm(&model, &model.weights().output_norm, 0..batch.len());
+            watch(&self.normed);
+        }
+        Ok(())
+    }
+
     fn check(&self, tokens: &[u32]) -> Result<(), Error> {
         let vocab = self.model.vocab_len();
         if tokens.is_empty() {

@@ -1,0 +1,246 @@
+//! From scores to the rows that matter.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::Screen;
+use crate::{Activations, Compute, Matrix};
+
+/// Rows that are looked at together.
+const CHUNK: usize = 64;
+/// Rows that are computed first, at least, to know what others have to exceed.
+const FIRST: usize = 8;
+/// One in so many rows may be on the list; with more, computing all is faster, for they are in order.
+const MOST: usize = 5;
+/// Logits below the best one that have a part in the estimate of all probability, and the steps that they are counted in.
+const SPAN: f32 = 24.0;
+const BINS: usize = 256;
+
+/// Which rows are asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reach {
+    /// The one with the largest logit.
+    Best,
+    /// So many with the largest logits.
+    Top(usize),
+    /// Those whose logit is at most this much below the largest.
+    Within(f32),
+    /// The most probable ones that have this share of all probability together.
+    Mass(f32),
+}
+
+/// Rows of the head and their exact logits.
+#[derive(Clone, Copy, Debug)]
+pub struct Shortlist<'a> {
+    /// The rows, ascending.
+    pub ids: &'a [u32],
+    /// Their logits: the same numbers that the whole head has for them.
+    pub logits: &'a [f32],
+    /// The logarithm of the sum of all other rows' `exp(logit)`, estimated; minus infinity where it does not matter.
+    pub outside: f32,
+}
+
+/// Buffers for [`Screen::shortlist`], allocated once.
+#[derive(Debug)]
+pub struct ScreenScratch {
+    pub(super) projected: Activations,
+    /// A score per row.
+    pub(super) scores: Vec<f32>,
+    /// Per chunk of rows: the largest logit that one may have.
+    bounds: Vec<f32>,
+    order: Vec<f32>,
+    ids: Vec<u32>,
+    logits: Vec<f32>,
+    bins: Vec<u32>,
+}
+
+impl ScreenScratch {
+    /// Room for what `screen` does.
+    pub fn new(screen: &Screen) -> Self {
+        let (rows, chunks) = (screen.rows(), screen.rows().div_ceil(CHUNK));
+        Self {
+            projected: Activations::with_capacity(1, screen.axes().dims()),
+            scores: vec![0.0; rows],
+            bounds: vec![0.0; chunks],
+            order: Vec::with_capacity(chunks.max(rows / MOST)),
+            ids: Vec::with_capacity(rows / MOST + CHUNK),
+            logits: vec![0.0; rows / MOST + CHUNK],
+            bins: vec![0; BINS],
+        }
+    }
+}
+
+impl Screen {
+    /// The rows of `head` within `reach` for one token `x`, and some more, with their exact logits; nothing if the screen
+    /// cannot tell, or too many rows are in question. Then the whole head has to be computed.
+    ///
+    /// `adjust` is what becomes of a row's logit before rows are compared; it may make logits smaller, not larger.
+    ///
+    /// # Panics
+    /// If the shapes do not match those that the screen was made for.
+    pub fn shortlist<'a>(
+        &self,
+        compute: &Compute,
+        head: &Matrix,
+        x: &Activations,
+        reach: Reach,
+        adjust: &dyn Fn(u32, f32) -> f32,
+        scratch: &'a mut ScreenScratch,
+    ) -> Option<Shortlist<'a>> {
+        assert_eq!(head.rows(), self.rows(), "rows of the head");
+        let size = self.score(compute, x, scratch)?;
+        let shift = compute.kernels.dot_f32(&self.common, x.x());
+        let (first, margin) = match reach {
+            Reach::Best | Reach::Within(_) => (FIRST, self.margins.best),
+            Reach::Top(k) => (FIRST.max(2 * k), self.margins.best),
+            Reach::Mass(_) => (4 * FIRST, self.margins.mass),
+        };
+        let lift = margin * size;
+        self.bound(lift, scratch);
+
+        // The rows that may be best of all: what they have, others must exceed.
+        scratch.order.clear();
+        scratch.order.extend_from_slice(&scratch.bounds);
+        let chunks = scratch.order.len();
+        if chunks == 0 {
+            return None;
+        }
+        let nth = first.min(chunks) - 1;
+        let cut = *scratch.order.select_nth_unstable_by(nth, |a, b| b.total_cmp(a)).1;
+        self.collect(lift, cut, scratch)?;
+        exact(compute, head, x, scratch);
+        let adjusted = scratch.ids.iter().zip(&scratch.logits).map(|(id, logit)| adjust(*id, *logit));
+        scratch.order.clear();
+        scratch.order.extend(adjusted);
+        let best = scratch.order.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut all = 0.0;
+        let least = match reach {
+            Reach::Best => best,
+            Reach::Within(distance) => best - distance,
+            Reach::Top(0) => return None,
+            Reach::Top(k) if k > scratch.order.len() => return None,
+            Reach::Top(k) => *scratch.order.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1,
+            Reach::Mass(share) => {
+                let least;
+                (least, all) = self.estimate(share, size, shift, best, scratch);
+                least
+            }
+        };
+        if least - shift < cut {
+            self.collect(lift, least - shift, scratch)?;
+            exact(compute, head, x, scratch);
+        }
+        let mut outside = f32::NEG_INFINITY;
+        if let Reach::Mass(share) = reach {
+            let seen = scratch.ids.iter().zip(&scratch.logits[..scratch.ids.len()]);
+            let (mut estimated, mut inside) = (0.0, 0.0);
+            for (id, logit) in seen {
+                estimated += mass(bin(best - shift - self.expected(*id as usize, size, scratch)));
+                inside += (adjust(*id, *logit) - best).exp();
+            }
+            let left = (all - estimated).max(0.0);
+            // What is wanted ends among the rows that were left out: better look at all.
+            if inside < share * (inside + left) {
+                return None;
+            }
+            outside = best + left.ln();
+        }
+        let ids = &*scratch.ids;
+        Some(Shortlist { ids, logits: &scratch.logits[..ids.len()], outside })
+    }
+
+    /// The largest that a row's logit may be, less what all rows share.
+    #[inline]
+    fn upper(&self, r: usize, lift: f32, scores: &[f32]) -> f32 {
+        scores[r] + lift * self.deviations[r]
+    }
+
+    /// The logit whose `exp` is the expectation of a row's, if errors are normally distributed.
+    #[inline]
+    fn expected(&self, r: usize, size: f32, scratch: &ScreenScratch) -> f32 {
+        let deviation = size * self.deviations[r];
+        scratch.scores[r] + 0.5 * deviation * deviation
+    }
+
+    fn bound(&self, lift: f32, scratch: &mut ScreenScratch) {
+        let chunks = scratch.scores.chunks(CHUNK).zip(self.deviations.chunks(CHUNK));
+        for (bound, (scores, deviations)) in scratch.bounds.iter_mut().zip(chunks) {
+            // Sixteen maxima side by side, which compilers make vectors.
+            let mut most = [f32::NEG_INFINITY; 16];
+            let larger = |a: f32, b: f32| if b > a { b } else { a };
+            let (scores, scores_rest) = scores.as_chunks::<16>();
+            let (deviations, deviations_rest) = deviations.as_chunks::<16>();
+            for (s, d) in scores.iter().zip(deviations) {
+                for i in 0..16 {
+                    most[i] = larger(most[i], s[i] + lift * d[i]);
+                }
+            }
+            for ((s, d), most) in scores_rest.iter().zip(deviations_rest).zip(&mut most) {
+                *most = larger(*most, s + lift * d);
+            }
+            *bound = most.into_iter().fold(f32::NEG_INFINITY, larger);
+        }
+    }
+
+    /// Lists the rows that may have a logit of at least `cut`.
+    fn collect(&self, lift: f32, cut: f32, scratch: &mut ScreenScratch) -> Option<()> {
+        scratch.ids.clear();
+        for (chunk, bound) in scratch.bounds.iter().enumerate() {
+            if *bound >= cut {
+                let first = chunk * CHUNK;
+                for r in first..self.rows().min(first + CHUNK) {
+                    if self.upper(r, lift, &scratch.scores) >= cut {
+                        scratch.ids.push(r as u32);
+                    }
+                }
+                if scratch.ids.len() > self.rows() / MOST {
+                    return None;
+                }
+            }
+        }
+        (!scratch.ids.is_empty()).then_some(())
+    }
+
+    /// A logit such that rows below it are likely not to be among the most probable that have `share` of all probability, and
+    /// the sum of `exp(logit - best)` over all rows.
+    fn estimate(&self, share: f32, size: f32, shift: f32, best: f32, scratch: &mut ScreenScratch) -> (f32, f32) {
+        scratch.bins.fill(0);
+        let half = 0.5 * size * size;
+        let top = best - shift;
+        for (s, d) in scratch.scores.iter().zip(&self.deviations) {
+            let distance = top - (s + half * d * d);
+            scratch.bins[bin(distance)] += 1;
+        }
+        let all: f32 = scratch.bins.iter().enumerate().map(|(i, n)| *n as f32 * mass(i)).sum();
+        // Of the rows listed so far the logits are known.
+        let mut corrected = all;
+        for (id, logit) in scratch.ids.iter().zip(&scratch.logits) {
+            corrected += (logit - best).exp();
+            corrected -= mass(bin(top - self.expected(*id as usize, size, scratch)));
+        }
+        let mut left = (1.0 - share) * corrected.max(1.0);
+        let below = scratch.bins.iter().enumerate().rev().find(|(i, n)| {
+            left -= **n as f32 * mass(*i);
+            left < 0.0
+        });
+        (best - below.map_or(0, |(i, _)| i + 1) as f32 * (SPAN / BINS as f32), all)
+    }
+}
+
+/// Where a row is counted whose logit is `distance` below the best one.
+#[inline]
+fn bin(distance: f32) -> usize {
+    // Negative distances and NaN become zero.
+    ((distance * (BINS as f32 / SPAN)) as usize).min(BINS - 1)
+}
+
+/// `exp(logit - best)` of a row in a bin.
+fn mass(bin: usize) -> f32 {
+    (-(bin as f32 + 0.5) * (SPAN / BINS as f32)).exp()
+}
+
+/// The logits of the rows on the list.
+fn exact(compute: &Compute, head: &Matrix, x: &Activations, scratch: &mut ScreenScratch) {
+    let ids = &*scratch.ids;
+    head.matmul_rows(compute, ids, x, &mut scratch.logits[..ids.len()]);
+}
