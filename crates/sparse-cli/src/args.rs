@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use sparse_model::SamplerConfig;
 
 const EXIT_CODES: &str = "\
@@ -67,9 +67,12 @@ pub(crate) struct ModelArgs {
 /// Which neurons.
 #[derive(Debug, Args)]
 pub(crate) struct SparseArgs {
-    /// Leave out neurons as this sidecar of `sparse calibrate` says
+    /// Leave out neurons and screen the head as this sidecar of `sparse calibrate` says
     #[arg(long, value_name = "FILE")]
     pub(crate) sparse: Option<PathBuf>,
+    /// Screen the head even if no sidecar says how: exact logits of the rows that matter only
+    #[arg(long)]
+    pub(crate) screen: bool,
 }
 
 /// What to compute on.
@@ -93,6 +96,7 @@ Examples:
   sparse generate -m model.gguf --greedy -n 50 < prompt.txt
   sparse generate -m model.gguf --json --seed 7 \"The sea\" | jq .timings
   sparse generate -m model.gguf --sparse model.sparse.gguf --stats \"The sea\"
+  sparse generate -m model.gguf --screen --stats \"The sea\"
 
 Text goes to stdout as it comes; a line about speed goes to stderr when that is a terminal. On a terminal a
 prompt given as argument is shown before its continuation.";
@@ -273,6 +277,7 @@ Examples:
   sparse perplexity -m model.gguf --text wiki.test.raw
   sparse perplexity -m model.gguf --text wiki.test.raw --ctx 2048 --windows 20 --json
   sparse perplexity -m model.gguf --text wiki.test.raw --sparse model.sparse.gguf
+  sparse perplexity -m model.gguf --text wiki.test.raw --screen --measure-screen
 
 The method is that of llama.cpp's llama-perplexity: the text is cut into windows of --ctx tokens, and the second
 half of each is scored. The number after ± is one standard error. Compare results of the same window length only.";
@@ -294,6 +299,9 @@ pub(crate) struct PerplexityArgs {
     pub(crate) compute: ComputeArgs,
     #[command(flatten)]
     pub(crate) sparse: SparseArgs,
+    /// Measure the screen of the head instead, whose own losses perplexity does not show: it uses the whole head
+    #[arg(long)]
+    pub(crate) measure_screen: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -337,10 +345,21 @@ Examples:
   sparse calibrate -m model.gguf --text wiki.train.raw --test wiki.valid.raw
   sparse calibrate -m model.gguf --text stories.txt --max-loss 0.5% --out model.sparse.gguf
   sparse calibrate -m model.gguf                       on text that the model makes up itself
+  sparse calibrate -m model.gguf --text wiki.train.raw --only head --continuations 200
 
 It watches the feed-forward layers, tries the selectors that suit them, measures each one's loss on text that it was not
 fitted to, and times them on this machine. The fastest inside the budget goes into the sidecar for --sparse. A model
-that is faster dense stays dense, and the table says why.";
+that is faster dense stays dense, and the table says why. For the output head it makes a screen: a compact copy that
+says which rows matter for a token, so that only these are computed, exactly.";
+
+/// A part of a model that calibration can make sparse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// The feed-forward layers
+    Ffn,
+    /// The output head
+    Head,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct CalibrateArgs {
@@ -370,6 +389,15 @@ pub(crate) struct CalibrateArgs {
     /// Tokens that the result is measured on
     #[arg(long, value_name = "N", default_value_t = 204_800)]
     pub(crate) test_tokens: usize,
+    /// Tokens that selectors and screen are fitted to
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    pub(crate) fit_tokens: usize,
+    /// Look at this part of the model only
+    #[arg(long, value_name = "PART")]
+    pub(crate) only: Option<Part>,
+    /// Greedy texts of 64 tokens to compare with and without the screen of the head
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) continuations: usize,
     /// Ranks of the predictors to try
     #[arg(long, value_name = "R,...", value_delimiter = ',', default_value = "32,64,128")]
     pub(crate) ranks: Vec<NonZeroUsize>,

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use sparse_gguf::Gguf;
+use sparse_model::sidecar::HeadScreen;
 use sparse_model::tokenizer::Tokenizer;
 use sparse_model::{Model, Sidecar};
 use tracing::info;
 
-use crate::args::{ComputeArgs, ModelArgs};
+use crate::args::{ComputeArgs, ModelArgs, SparseArgs};
 use crate::exit;
 
 /// A model that is ready to run.
@@ -24,7 +25,7 @@ pub(crate) struct Loaded {
 /// Opens the model that the arguments name, with the selectors of a sidecar if there is one.
 pub(crate) fn model(
     args: &ModelArgs,
-    sparse: Option<&Path>,
+    sparse: Option<&SparseArgs>,
     compute: &ComputeArgs,
 ) -> anyhow::Result<Loaded> {
     let start = Instant::now();
@@ -33,10 +34,13 @@ pub(crate) fn model(
     let gguf = gguf(path)?;
     let mut model =
         Model::from_gguf(&gguf, threads).with_context(|| format!("cannot use `{}`", path.display()))?;
-    if let Some(sidecar) = sparse {
+    if let Some(sidecar) = sparse.and_then(|s| s.sparse.as_deref()) {
         Sidecar::open(sidecar)?
             .apply(&gguf, &mut model)
             .with_context(|| format!("cannot use `{}` for `{}`", sidecar.display(), path.display()))?;
+    }
+    if sparse.is_some_and(|s| s.screen) && model.screen().is_none() {
+        HeadScreen::default().apply(&mut model)?;
     }
     let file_name = || path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let name = model.name().map_or_else(file_name, str::to_owned);

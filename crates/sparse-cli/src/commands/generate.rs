@@ -18,7 +18,7 @@ use report::Report;
 use sink::Sink;
 
 pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
-    let loaded = load::model(&args.model, args.sparse.sparse.as_deref(), &args.compute)?;
+    let loaded = load::model(&args.model, Some(&args.sparse), &args.compute)?;
     let model = &loaded.model;
     let mut prompt = prompt(args)?;
     if args.chat {

@@ -249,7 +249,9 @@ mod tests {
     fn parts_that_do_not_fit_are_refused() {
         let new = |rows: usize, mean: f32, spread: Vec<f32>, lost: f32, nibbles: usize| {
             let matrix = Matrix::from_f32(8, vec![0.1; 8 * rows]).unwrap();
-            Axes::new(matrix, vec![mean; 8], spread, lost, nibbles).map(|a| a.dims()).map_err(|e| e.to_string())
+            Axes::new(matrix, vec![mean; 8], spread, lost, nibbles)
+                .map(|a| a.dims())
+                .map_err(|e| e.to_string())
         };
         assert_eq!(new(64, 0.0, vec![1.0; 64], 0.5, 32), Ok(64));
         for (refused, part) in [

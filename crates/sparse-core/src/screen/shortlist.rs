@@ -62,7 +62,7 @@ impl ScreenScratch {
             projected: Activations::with_capacity(1, screen.axes().dims()),
             scores: vec![0.0; rows],
             bounds: vec![0.0; chunks],
-            order: Vec::with_capacity(chunks.max(rows / MOST)),
+            order: Vec::with_capacity(chunks.max(rows / MOST + CHUNK)),
             ids: Vec::with_capacity(rows / MOST + CHUNK),
             logits: vec![0.0; rows / MOST + CHUNK],
             bins: vec![0; BINS],
@@ -149,6 +149,24 @@ impl Screen {
         Some(Shortlist { ids, logits: &scratch.logits[..ids.len()], outside })
     }
 
+    /// The smallest margin with which `row` would be listed among rows whose logits are no better than its own, `logit`, for
+    /// one token `x`: what margins are chosen by. Nothing if `x` is not finite.
+    ///
+    /// # Panics
+    /// As [`shortlist`](Self::shortlist), or if there is no such row.
+    pub fn margin_of(
+        &self,
+        compute: &Compute,
+        x: &Activations,
+        row: u32,
+        logit: f32,
+        scratch: &mut ScreenScratch,
+    ) -> Option<f32> {
+        let size = self.score(compute, x, scratch)?;
+        let (r, shift) = (row as usize, compute.kernels.dot_f32(&self.common, x.x()));
+        Some((logit - shift - scratch.scores[r]) / (size * self.deviations[r]))
+    }
+
     /// The largest that a row's logit may be, less what all rows share.
     #[inline]
     fn upper(&self, r: usize, lift: f32, scores: &[f32]) -> f32 {
@@ -203,7 +221,14 @@ impl Screen {
 
     /// A logit such that rows below it are likely not to be among the most probable that have `share` of all probability, and
     /// the sum of `exp(logit - best)` over all rows.
-    fn estimate(&self, share: f32, size: f32, shift: f32, best: f32, scratch: &mut ScreenScratch) -> (f32, f32) {
+    fn estimate(
+        &self,
+        share: f32,
+        size: f32,
+        shift: f32,
+        best: f32,
+        scratch: &mut ScreenScratch,
+    ) -> (f32, f32) {
         scratch.bins.fill(0);
         let half = 0.5 * size * size;
         let top = best - shift;
