@@ -312,6 +312,7 @@ Examples:
   sparse bench -m model.gguf
   sparse bench -m model.gguf --threads 1,2 --rounds 9
   sparse bench -m model.gguf --prompt 32 --tokens 64 --depth 1000 --json
+  sparse bench -m model.gguf --sparse model.sparse.gguf
 
 Decoding a token reads all weights of the model once, so that memory bandwidth bounds it: `of roofline` is the
 share of the bandwidth measured in the same rounds. Above 100 % the weights fit a cache. Figures are medians.";
@@ -335,6 +336,8 @@ pub(crate) struct BenchArgs {
     /// Times to measure everything
     #[arg(short, long, value_name = "N", default_value = "5")]
     pub(crate) rounds: NonZeroUsize,
+    #[command(flatten)]
+    pub(crate) sparse: SparseArgs,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,

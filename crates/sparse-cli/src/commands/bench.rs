@@ -26,7 +26,7 @@ struct Report<'a> {
     prompt: usize,
     tokens: usize,
     depth: usize,
-    /// Weight bytes that decoding a token reads.
+    /// Weight bytes that decoding a token reads, on average.
     bytes_per_token: usize,
     interrupted: bool,
     threads: Vec<Figures>,
@@ -119,7 +119,7 @@ fn thread_counts(args: &BenchArgs) -> Vec<NonZeroUsize> {
 }
 
 fn candidate(args: &BenchArgs, threads: NonZeroUsize) -> anyhow::Result<Candidate> {
-    let loaded = load::model(&args.model, None, &ComputeArgs { threads: Some(threads) })?;
+    let loaded = load::model(&args.model, Some(&args.sparse), &ComputeArgs { threads: Some(threads) })?;
     let needed = args.prompt.max(args.depth.saturating_add(args.tokens.get())).get();
     let limit = loaded.model.config().context;
     if needed > limit {
@@ -143,10 +143,12 @@ impl Candidate {
         let prefill = start.elapsed();
 
         self.session.truncate(0);
-        let mut token = sampler.sample(self.session.forward(&ids[..args.depth.get()])?, &[]);
+        let logits = self.session.candidates(&ids[..args.depth.get()], &sampler, &[])?;
+        let mut token = sampler.sample(logits, &[]);
         let start = Instant::now();
         for _ in 0..args.tokens.get() {
-            token = sampler.sample(self.session.forward(&[token])?, &[]);
+            let logits = self.session.candidates(&[token], &sampler, &[])?;
+            token = sampler.sample(logits, &[]);
         }
         let decode = start.elapsed();
         let read = memory.pass(&self.loaded.model.compute().pool);
@@ -175,7 +177,7 @@ impl Candidate {
 impl<'a> Report<'a> {
     fn new(args: &BenchArgs, candidates: &'a [Candidate], read_bytes: usize) -> Self {
         let first = &candidates[0].loaded;
-        let bytes_per_token = first.model.bytes_per_token();
+        let bytes_per_token = candidates[0].session.bytes_per_token();
         let figures = |c: &Candidate| c.figures(args, bytes_per_token, read_bytes);
         Self {
             model: &first.name,
