@@ -138,29 +138,32 @@ pub(crate) fn calibrate(
 ) -> Result<HeadCalibration, Error> {
     let whole = Arc::new(Model::from_gguf(gguf, threads)?);
     let fitted = fit(&whole, texts.fit, progress)?;
-    let mut candidates = Vec::new();
+    let kinds = [Some(fitted), None];
     let mut screens = Vec::new();
-    for axes in [Some(fitted), None] {
-        let all = axes.clone().unwrap_or_else(|| whole.random_axes());
-        let mut screen = whole.make_screen(all, Margins::default())?;
+    for axes in &kinds {
+        let axes = axes.clone().unwrap_or_else(|| whole.random_axes());
+        let mut screen = whole.make_screen(axes, Margins::default())?;
         let margins = tune(&whole, &mut screen, texts.tune, progress)?;
         screen.set_margins(margins);
-        candidates.push(measure(&whole, &screen, texts.test, progress)?);
-        screens.push(HeadScreen { axes, margins });
+        screens.push(screen);
     }
+    let candidates = measure(&whole, &screens.iter().collect::<Vec<_>>(), texts.test, progress)?;
+    let margins: Vec<Margins> = screens.iter().map(Screen::margins).collect();
+    drop(screens);
     let enough = (0..candidates.len()).filter(|i| candidates[*i].suffices() || keep);
     let chosen = enough.min_by(|a, b| candidates[*a].best.bytes.total_cmp(&candidates[*b].best.bytes));
     let mut result = HeadCalibration { candidates, chosen, speed: None, continuations: None, screen: None };
     if let Some(i) = chosen {
+        let screen = HeadScreen { axes: kinds[i].clone(), margins: margins[i] };
         let mut screened = Model::from_gguf(gguf, threads)?;
-        screens[i].clone().apply(&mut screened)?;
+        screen.clone().apply(&mut screened)?;
         let screened = Arc::new(screened);
         let prompt = &texts.test[0][..texts.test[0].len() / 4];
         let speed = decode(&whole, &screened, prompt, progress)?;
         if continuations > 0 {
             result.continuations = Some(compare(&whole, &screened, texts.test, continuations, progress)?);
         }
-        result.screen = (keep || speed.gain >= LEAST_GAIN).then(|| screens.swap_remove(i));
+        result.screen = (keep || speed.gain >= LEAST_GAIN).then_some(screen);
         result.speed = Some(speed);
     }
     Ok(result)
@@ -185,7 +188,7 @@ fn fit(model: &Arc<Model>, windows: &[Vec<u32>], progress: &mut dyn Progress) ->
     Ok(fit.axes()?)
 }
 
-/// Calls `each(x, logits)` with what the head is given and makes of it, for the tokens of the second half of each window.
+/// Calls `each(x, logits)` with what the head is given and makes of it, for every token.
 fn watch(
     model: &Arc<Model>,
     windows: &[Vec<u32>],
@@ -198,10 +201,8 @@ fn watch(
     let mut logits = vec![0.0; BATCH * rows];
     one.resize(1);
     for window in windows {
-        let half = window.len() / 2;
         session.truncate(0);
-        session.forward(&window[..half])?;
-        session.watch_head_inputs(&window[half..], |all| {
+        session.watch_head_inputs(window, |all| {
             for x in all.x().chunks(BATCH * d) {
                 let n = x.len() / d;
                 batch.resize(n);
@@ -256,34 +257,43 @@ fn tune(
     Ok(Margins { best, mass })
 }
 
-/// What the screen misses and takes on the second halves of `windows`.
+/// What one screen misses and takes.
+#[derive(Default)]
+struct Sums {
+    same: usize,
+    missed: f64,
+    best: ScreenCounts,
+    mass: ScreenCounts,
+}
+
+/// What screens miss and take on `windows`.
 fn measure(
     model: &Arc<Model>,
-    screen: &Screen,
+    screens: &[&Screen],
     windows: &[Vec<u32>],
     progress: &mut dyn Progress,
-) -> Result<HeadReport, Error> {
+) -> Result<Vec<HeadReport>, Error> {
     let (compute, head) = (model.compute(), model.head());
-    let axes = screen.axes();
-    let kind = if axes.matrix().is_some() { "fitted" } else { "random" };
-    let name = format!("{} + {} {kind} axes", axes.nibbles(), axes.dims() - axes.nibbles());
-    let mut scratch = ScreenScratch::new(screen);
-    let (mut tokens, mut same, mut missed) = (0_usize, 0_usize, 0.0);
-    let mut counts = [ScreenCounts::default(); 2];
-    progress.begin(&format!("measuring {name}"), windows.len());
+    let mut measured: Vec<_> =
+        screens.iter().map(|screen| (*screen, ScreenScratch::new(screen), Sums::default())).collect();
+    let mut tokens = 0_usize;
+    progress.begin("measuring screens of the head", windows.len());
     watch(model, windows, progress, |x, logits| {
         tokens += 1;
         let expected = best(logits).map(|(id, _)| id);
-        let list = screen.shortlist(compute, head, x, Reach::Best, &plain, &mut scratch);
-        counts[0] += ScreenCounts::of(model, screen, list.map(|l| l.ids.len()));
-        let found = match list {
-            Some(list) => best(list.logits).map(|(i, _)| list.ids[i as usize]),
-            None => expected,
-        };
-        same += usize::from(found == expected);
-        let list = screen.shortlist(compute, head, x, Reach::Mass(TOP_P), &plain, &mut scratch);
-        counts[1] += ScreenCounts::of(model, screen, list.map(|l| l.ids.len()));
-        missed += list.map_or(0.0, |list| Nucleus::new(logits).missed(list.ids));
+        let nucleus = Nucleus::new(logits);
+        for (screen, scratch, sums) in &mut measured {
+            let list = screen.shortlist(compute, head, x, Reach::Best, &plain, scratch);
+            sums.best += ScreenCounts::of(model, screen, list.map(|l| l.ids.len()));
+            let found = match list {
+                Some(list) => best(list.logits).map(|(i, _)| list.ids[i as usize]),
+                None => expected,
+            };
+            sums.same += usize::from(found == expected);
+            let list = screen.shortlist(compute, head, x, Reach::Mass(TOP_P), &plain, scratch);
+            sums.mass += ScreenCounts::of(model, screen, list.map(|l| l.ids.len()));
+            sums.missed += list.map_or(0.0, |list| nucleus.missed(list.ids));
+        }
     })?;
     let n = tokens.max(1) as f64;
     let work = |c: ScreenCounts| Work {
@@ -291,20 +301,25 @@ fn measure(
         rows: c.rows as f64 / (c.tokens - c.fallbacks).max(1) as f64,
         bytes: c.bytes as f64 / n / head.bytes() as f64,
     };
-    Ok(HeadReport {
-        name,
-        margin_best: screen.margins().best,
-        margin_mass: screen.margins().mass,
-        screen_share: screen.bytes() as f64 / head.bytes() as f64,
-        tokens,
-        agreement: same as f64 / n,
-        missed_mass: missed / n,
-        best: work(counts[0]),
-        mass: work(counts[1]),
-    })
+    let reports = measured.iter().map(|(screen, _, sums)| {
+        let axes = screen.axes();
+        let kind = if axes.matrix().is_some() { "fitted" } else { "random" };
+        HeadReport {
+            name: format!("{} + {} {kind} axes", axes.nibbles(), axes.dims() - axes.nibbles()),
+            margin_best: screen.margins().best,
+            margin_mass: screen.margins().mass,
+            screen_share: screen.bytes() as f64 / head.bytes() as f64,
+            tokens,
+            agreement: sums.same as f64 / n,
+            missed_mass: sums.missed / n,
+            best: work(sums.best),
+            mass: work(sums.mass),
+        }
+    });
+    Ok(reports.collect())
 }
 
-/// Measures the screen that `model` has on the second halves of up to `most` windows of `text`.
+/// Measures the screen that `model` has on up to `most` windows of `text`.
 ///
 /// # Errors
 /// If the model has no screen, the text does not fill a window, the model fails, or `progress` asks to stop.
@@ -325,7 +340,7 @@ pub fn measure_screen(
         value: "missing".into(),
         expected: expected(),
     })?;
-    measure(model, screen, &windows, progress)
+    Ok(measure(model, &[screen], &windows, progress)?.swap_remove(0))
 }
 
 /// Continues windows greedily with both models.
