@@ -109,8 +109,8 @@ fn lists_are_short_for_clear_tokens_and_refused_for_unclear_ones() {
     };
     let (rows, there) = list(60.0, Reach::Best).expect("a clear token");
     assert!(rows < 200 && there, "{rows}");
-    // Half of all rows are as good as the others.
-    assert_eq!(list(60.0, Reach::Within(100.0)), None);
+    // Too many are asked for, or none stands out.
+    assert_eq!(list(60.0, Reach::Within(1000.0)), None);
     assert_eq!(list(60.0, Reach::Top(3000)), None);
     assert_eq!(list(60.0, Reach::Top(0)), None);
     assert_eq!(list(0.0, Reach::Mass(0.95)), None);
@@ -198,7 +198,7 @@ fn fitted_axes_screen_with_fewer_bytes() {
     let axes = fit.axes().unwrap();
     assert_eq!((axes.nibbles(), axes.dims()), (32, 96));
     let fitted = Screen::new(&compute, &head, axes, Margins::default()).unwrap();
-    assert!(fitted.bytes() * 3 < random(&compute, &head, 5.0).bytes() * 2);
+    assert!(fitted.bytes() * 10 < random(&compute, &head, 5.0).bytes() * 9);
     let mut scratch = ScreenScratch::new(&fitted);
     for x in &tokens[..60] {
         let best = order(&full(&compute, &head, x))[0];
