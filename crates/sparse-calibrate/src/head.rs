@@ -13,13 +13,11 @@ use crate::progress::{Progress, step};
 use crate::report::Speed;
 use crate::speed::decode;
 
-/// Share of the tokens whose best row may be missed, and of the probability that may be, when margins are chosen: half of
-/// what is allowed in the end.
-const MISSES: f64 = 5e-4;
+/// Share of the tokens whose best row may be missed, and of the probability that may be, when margins are chosen: somewhat
+/// less than what is allowed in the end.
+const MISSES: f64 = 7e-4;
 /// Largest shares that a screen may miss on text that nothing was fitted to.
 const ALLOWED: f64 = 1e-3;
-/// Margins are made wider by this much than the tuning text asks for.
-const CAUTION: f32 = 1.05;
 /// Margins that are tried for the mass.
 const MASS_MARGINS: [f32; 8] = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0];
 /// One in so many tuning tokens is looked at for that.
@@ -231,7 +229,7 @@ fn tune(
     let compute = model.compute();
     let mut scratch = ScreenScratch::new(screen);
     let mut needed = Vec::new();
-    let mut missed = [0.0; MASS_MARGINS.len()];
+    let mut by_mass = [Sums::default(); MASS_MARGINS.len()];
     let mut tokens = 0_usize;
     progress.begin("choosing margins", windows.len());
     watch(model, windows, progress, |x, logits| {
@@ -242,28 +240,44 @@ fn tune(
             return;
         }
         let nucleus = Nucleus::new(logits);
-        for (mass, missed) in MASS_MARGINS.into_iter().zip(&mut missed) {
+        for (mass, sums) in MASS_MARGINS.into_iter().zip(&mut by_mass) {
             screen.set_margins(Margins { mass, ..Margins::default() });
-            let list = screen.shortlist(compute, model.head(), x, Reach::Mass(TOP_P), &plain, &mut scratch);
-            *missed += list.map_or(0.0, |list| nucleus.missed(list.ids));
+            sums.add_mass(model, screen, x, &nucleus, &mut scratch);
         }
     })?;
     needed.sort_by(f32::total_cmp);
     let at = ((needed.len() as f64 * (1.0 - MISSES)) as usize).min(needed.len().saturating_sub(1));
     let margins = Margins::default();
-    let best = needed.get(at).map_or(margins.best, |m| m.max(MASS_MARGINS[0]) * CAUTION);
-    let enough = |missed: &f64| *missed / ((tokens / STRIDE).max(1) as f64) <= MISSES;
-    let mass = missed.iter().position(enough).map_or(best, |i| MASS_MARGINS[i]);
+    let best = needed.get(at).map_or(margins.best, |m| m.max(MASS_MARGINS[0]));
+    let enough = |sums: &Sums| sums.missed / sums.mass.tokens.max(1) as f64 <= MISSES;
+    let least = by_mass.iter().zip(MASS_MARGINS).filter(|(sums, _)| enough(sums));
+    let mass = least.min_by_key(|(sums, _)| sums.mass.bytes).map_or(best, |(_, margin)| margin);
     Ok(Margins { best, mass })
 }
 
 /// What one screen misses and takes.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Sums {
     same: usize,
     missed: f64,
     best: ScreenCounts,
     mass: ScreenCounts,
+}
+
+impl Sums {
+    /// One token `x`, whose most probable continuations are known.
+    fn add_mass(
+        &mut self,
+        model: &Model,
+        screen: &Screen,
+        x: &Activations,
+        nucleus: &Nucleus,
+        scratch: &mut ScreenScratch,
+    ) {
+        let list = screen.shortlist(model.compute(), model.head(), x, Reach::Mass(TOP_P), &plain, scratch);
+        self.mass += ScreenCounts::of(model, screen, list.map(|l| l.ids.len()));
+        self.missed += list.map_or(0.0, |list| nucleus.missed(list.ids));
+    }
 }
 
 /// What screens miss and take on `windows`.
@@ -290,9 +304,7 @@ fn measure(
                 None => expected,
             };
             sums.same += usize::from(found == expected);
-            let list = screen.shortlist(compute, head, x, Reach::Mass(TOP_P), &plain, scratch);
-            sums.mass += ScreenCounts::of(model, screen, list.map(|l| l.ids.len()));
-            sums.missed += list.map_or(0.0, |list| nucleus.missed(list.ids));
+            sums.add_mass(model, screen, x, &nucleus, scratch);
         }
     })?;
     let n = tokens.max(1) as f64;

@@ -10,11 +10,15 @@ use crate::{Activations, Compute, Matrix};
 const CHUNK: usize = 64;
 /// Rows that are computed first, at least, to know what others have to exceed.
 const FIRST: usize = 8;
-/// One in so many rows may be on the list; with more, computing all is faster, for they are in order.
-const MOST: usize = 5;
+/// The margin by which those are chosen, at most: the best row is above its score by two deviations, on average.
+const LIKELY: f32 = 2.0;
+/// One in so many rows may be on the list; with more, computing all is about as fast, for they are in order.
+const MOST: usize = 3;
 /// Logits below the best one that have a part in the estimate of all probability, and the steps that they are counted in.
 const SPAN: f32 = 24.0;
 const BINS: usize = 256;
+/// Logits by which a list that is too short is extended.
+const STEP: f32 = 1.0;
 
 /// Which rows are asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,10 +99,10 @@ impl Screen {
             Reach::Top(k) => (FIRST.max(2 * k), self.margins.best),
             Reach::Mass(_) => (4 * FIRST, self.margins.mass),
         };
-        let lift = margin * size;
+        // Rows that may be among the best: what they have, others must exceed. With the full margin these would be the least
+        // known rows instead.
+        let lift = size * margin.min(LIKELY);
         self.bound(lift, scratch);
-
-        // The rows that may be best of all: what they have, others must exceed.
         scratch.order.clear();
         scratch.order.extend_from_slice(&scratch.bounds);
         let chunks = scratch.order.len();
@@ -113,7 +117,7 @@ impl Screen {
         scratch.order.clear();
         scratch.order.extend(adjusted);
         let best = scratch.order.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut all = 0.0;
+        let mut others = 0.0;
         let least = match reach {
             Reach::Best => best,
             Reach::Within(distance) => best - distance,
@@ -122,28 +126,39 @@ impl Screen {
             Reach::Top(k) => *scratch.order.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1,
             Reach::Mass(share) => {
                 let least;
-                (least, all) = self.estimate(share, size, shift, best, scratch);
+                (least, others) = self.estimate(share, size, shift, best, scratch);
                 least
             }
         };
-        if least - shift < cut {
-            self.collect(lift, least - shift, scratch)?;
-            exact(compute, head, x, scratch);
+        // These stay on the list, whatever their score is.
+        for id in &scratch.ids {
+            scratch.scores[*id as usize] = f32::INFINITY;
         }
+        let (lift, mut least) = (size * margin, least - shift);
+        self.bound(lift, scratch);
+        self.collect(lift, least, scratch)?;
+        exact(compute, head, x, scratch);
         let mut outside = f32::NEG_INFINITY;
         if let Reach::Mass(share) = reach {
-            let seen = scratch.ids.iter().zip(&scratch.logits[..scratch.ids.len()]);
-            let (mut estimated, mut inside) = (0.0, 0.0);
-            for (id, logit) in seen {
-                estimated += mass(bin(best - shift - self.expected(*id as usize, size, scratch)));
-                inside += (adjust(*id, *logit) - best).exp();
+            loop {
+                let seen = scratch.ids.iter().zip(&scratch.logits[..scratch.ids.len()]);
+                let (mut estimated, mut inside) = (0.0, 0.0);
+                for (id, logit) in seen {
+                    if scratch.scores[*id as usize] < f32::INFINITY {
+                        estimated += mass(bin(best - shift - self.expected(*id as usize, size, scratch)));
+                    }
+                    inside += (adjust(*id, *logit) - best).exp();
+                }
+                let left = (others - estimated).max(0.0);
+                if inside >= share * (inside + left) {
+                    outside = best + left.ln();
+                    break;
+                }
+                // What is wanted ends among the rows that were left out: more of them.
+                least -= STEP;
+                self.collect(lift, least, scratch)?;
+                exact(compute, head, x, scratch);
             }
-            let left = (all - estimated).max(0.0);
-            // What is wanted ends among the rows that were left out: better look at all.
-            if inside < share * (inside + left) {
-                return None;
-            }
-            outside = best + left.ln();
         }
         let ids = &*scratch.ids;
         Some(Shortlist { ids, logits: &scratch.logits[..ids.len()], outside })
@@ -220,7 +235,7 @@ impl Screen {
     }
 
     /// A logit such that rows below it are likely not to be among the most probable that have `share` of all probability, and
-    /// the sum of `exp(logit - best)` over all rows.
+    /// the sum of `exp(logit - best)` over the rows that are not listed yet.
     fn estimate(
         &self,
         share: f32,
@@ -236,19 +251,19 @@ impl Screen {
             let distance = top - (s + half * d * d);
             scratch.bins[bin(distance)] += 1;
         }
-        let all: f32 = scratch.bins.iter().enumerate().map(|(i, n)| *n as f32 * mass(i)).sum();
         // Of the rows listed so far the logits are known.
-        let mut corrected = all;
+        let mut known = 0.0;
         for (id, logit) in scratch.ids.iter().zip(&scratch.logits) {
-            corrected += (logit - best).exp();
-            corrected -= mass(bin(top - self.expected(*id as usize, size, scratch)));
+            known += (logit - best).exp();
+            scratch.bins[bin(top - self.expected(*id as usize, size, scratch))] -= 1;
         }
-        let mut left = (1.0 - share) * corrected.max(1.0);
+        let others: f32 = scratch.bins.iter().enumerate().map(|(i, n)| *n as f32 * mass(i)).sum();
+        let mut left = (1.0 - share) * (known + others);
         let below = scratch.bins.iter().enumerate().rev().find(|(i, n)| {
             left -= **n as f32 * mass(*i);
             left < 0.0
         });
-        (best - below.map_or(0, |(i, _)| i + 1) as f32 * (SPAN / BINS as f32), all)
+        (best - below.map_or(0, |(i, _)| i + 1) as f32 * (SPAN / BINS as f32), others)
     }
 }
 
