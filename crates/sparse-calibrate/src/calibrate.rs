@@ -14,7 +14,7 @@ use crate::report::{Calibration, Candidate, Chosen, LayerReport, quality};
 use crate::samples::collect;
 use crate::search::{Family, equip, search};
 use crate::speed::{Curves, decode, fastest};
-use crate::{Error, low_rank};
+use crate::{Error, head, low_rank};
 
 /// Windows that the sensitivity of layers is measured on.
 const PROBES: usize = 2;
@@ -46,6 +46,12 @@ pub struct Options {
     pub threads: usize,
     /// Keep the selectors in the sidecar even if they make the model slower: to look at them.
     pub keep: bool,
+    /// Look for neurons to leave out.
+    pub ffn: bool,
+    /// Look for a screen of the output head.
+    pub head: bool,
+    /// Greedy texts to compare with and without the screen.
+    pub continuations: usize,
 }
 
 impl Default for Options {
@@ -59,6 +65,9 @@ impl Default for Options {
             ranks: vec![32, 64, 128],
             threads: 1,
             keep: false,
+            ffn: true,
+            head: true,
+            continuations: 20,
         }
     }
 }
@@ -116,7 +125,7 @@ impl Windows {
     }
 }
 
-/// Chooses selectors for the model in `gguf`, by the tokens of `text`; the result is measured on `test`, or on a part of
+/// Chooses selectors and a screen of the head for the model in `gguf`, by the tokens of `text`; the result is measured on `test`, or on a part of
 /// `text` that was used for nothing else.
 ///
 /// # Errors
@@ -128,6 +137,40 @@ pub fn calibrate(
     options: &Options,
     progress: &mut dyn Progress,
 ) -> Result<Calibration, Error> {
+    let model = Model::from_gguf(gguf, options.threads)?;
+    let windows = Windows::new(&model, text, test, options)?;
+    let mut calibration = match options.ffn {
+        true => calibrate_ffn(gguf, &windows, options, progress)?,
+        false => Calibration {
+            candidates: Vec::new(),
+            chosen: None,
+            head: None,
+            sidecar: Sidecar {
+                fingerprint: sidecar::fingerprint(gguf),
+                selectors: model.ffns().map(|f| f.selector().clone()).collect(),
+                loss: None,
+                screen: None,
+            },
+        },
+    };
+    drop(model);
+    if options.head {
+        let texts = head::Texts { fit: &windows.fit, tune: &windows.tune, test: &windows.test };
+        let found =
+            head::calibrate(gguf, &texts, options.threads, options.continuations, options.keep, progress)?;
+        calibration.sidecar.screen = found.screen.clone();
+        calibration.head = Some(found);
+    }
+    Ok(calibration)
+}
+
+/// The part that is about neurons.
+fn calibrate_ffn(
+    gguf: &Gguf,
+    windows: &Windows,
+    options: &Options,
+    progress: &mut dyn Progress,
+) -> Result<Calibration, Error> {
     let mut dense = Arc::new(Model::from_gguf(gguf, options.threads)?);
     let layers = dense.ffns().len();
     equip(&mut dense, vec![Selector::Dense; layers])?;
@@ -135,7 +178,6 @@ pub fn calibrate(
     for ffn in sparse.ffns_mut() {
         ffn.sort_by_columns()?;
     }
-    let windows = Windows::new(&dense, text, test, options)?;
     let timed = fastest(gguf, &dense)?;
     let curves = Curves::measure(&timed, &sparse);
     let mut sparse = Arc::new(sparse);
@@ -214,8 +256,9 @@ pub fn calibrate(
         Some(_) => sparse.ffns().map(|f| f.selector().clone()).collect(),
         None => dense.ffns().map(|_| Selector::Dense).collect(),
     };
-    let sidecar = Sidecar { fingerprint: sidecar::fingerprint(gguf), selectors, loss: kept.map(|c| c.loss) };
-    Ok(Calibration { candidates, chosen, sidecar })
+    let loss = kept.map(|c| c.loss);
+    let sidecar = Sidecar { fingerprint: sidecar::fingerprint(gguf), selectors, loss, screen: None };
+    Ok(Calibration { candidates, chosen, head: None, sidecar })
 }
 
 /// Measures a configuration on text that it was not chosen by, and makes it less sparse until it is inside the budget

@@ -8,12 +8,14 @@
 //! - `loss.rs`: perplexity against the dense model, paired token by token.
 //! - `gate.rs`, `low_rank.rs`: two families of selectors, each with one knob from dense to sparse.
 //! - `search.rs`: turns the knob as far as the budget allows.
+//! - `head.rs`: a [screen](sparse_core::Screen) for the output head.
 //! - [`profile`]: how local activations are in the first place.
 //! - `speed.rs`: seconds per token, estimated from measured curves, and decoding itself.
 
 mod calibrate;
 mod error;
 mod gate;
+mod head;
 mod loss;
 mod low_rank;
 mod profile;
@@ -26,6 +28,7 @@ mod text;
 
 pub use calibrate::{Options, calibrate};
 pub use error::Error;
+pub use head::{Continuations, HeadCalibration, HeadReport, Work, measure_screen};
 pub use loss::Loss;
 pub use profile::{LayerProfile, SHARES, profile};
 pub use progress::{Progress, Silent};

@@ -6,6 +6,7 @@ use sparse_core::{Activations, BatchMode, Compute, FfnCounts, FfnScratch, Select
 use sparse_model::Sidecar;
 use sparse_model::sidecar::MeasuredLoss;
 
+use crate::head::HeadCalibration;
 use crate::loss::Loss;
 use crate::samples::Samples;
 
@@ -16,6 +17,8 @@ pub struct Calibration {
     pub candidates: Vec<Candidate>,
     /// The fastest configuration inside the budget; nothing if none was.
     pub chosen: Option<Chosen>,
+    /// The screens of the head that were tried.
+    pub head: Option<HeadCalibration>,
     /// What to keep: the selectors of the chosen configuration, or dense ones if it gains nothing and was not
     /// [asked for](crate::Options::keep) all the same.
     pub sidecar: Sidecar,
@@ -40,8 +43,14 @@ pub struct Chosen {
 }
 
 impl Calibration {
-    /// What came of it, in a sentence.
+    /// What came of it, in a sentence for neurons and one for the head.
     pub fn verdict(&self) -> String {
+        let ffn = (!self.candidates.is_empty()).then(|| self.ffn_verdict());
+        let head = self.head.as_ref().map(HeadCalibration::verdict);
+        ffn.into_iter().chain(head).collect::<Vec<_>>().join("\n")
+    }
+
+    fn ffn_verdict(&self) -> String {
         let Some(chosen) = &self.chosen else {
             return "nothing that was tried stays inside the budget: the model stays dense".into();
         };

@@ -139,14 +139,31 @@ pub(crate) fn decode(
 }
 
 fn round(session: &mut Session, prompt: &[u32]) -> Result<Duration, sparse_model::Error> {
-    let mut sampler = Sampler::new(SamplerConfig::greedy());
+    let sampler = Sampler::new(SamplerConfig::greedy());
     session.truncate(0);
-    let mut token = sampler.sample(session.forward(prompt)?, &[]);
+    // The prompt is not timed.
+    session.candidates(prompt, &sampler, &[])?;
+    let last = session.position();
     let start = Instant::now();
-    for _ in 0..DECODE {
-        token = sampler.sample(session.forward(&[token])?, &[]);
-    }
+    continuation(session, &prompt[prompt.len() - 1..], DECODE)?;
+    debug_assert_eq!(session.position(), last + DECODE);
     Ok(start.elapsed())
+}
+
+/// The `tokens` most probable tokens after `prompt`, one by one.
+pub(crate) fn continuation(
+    session: &mut Session,
+    prompt: &[u32],
+    tokens: usize,
+) -> Result<Vec<u32>, sparse_model::Error> {
+    let mut sampler = Sampler::new(SamplerConfig::greedy());
+    let mut text: Vec<u32> = Vec::with_capacity(tokens);
+    for i in 0..tokens {
+        let before = if i == 0 { prompt } else { &text[i - 1..] };
+        let logits = session.candidates(before, &sampler, &[])?;
+        text.push(sampler.sample(logits, &[]));
+    }
+    Ok(text)
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use sparse_calibrate::{Error, Options, Progress, Silent, calibrate, profile, sampled};
+use sparse_calibrate::{Error, Options, Progress, Silent, calibrate, measure_screen, profile, sampled};
 use sparse_gguf::{BlockFormat, Gguf};
 use sparse_model::{Model, Sidecar};
 use sparse_testdata::TinyLlama;
@@ -22,6 +22,7 @@ fn options() -> Options {
         test_tokens: 512,
         ranks: vec![32],
         keep: true,
+        head: false,
         ..Options::default()
     }
 }
@@ -133,4 +134,38 @@ fn profiles_tell_relu_from_silu() {
     let gguf = gguf(None);
     let model = Arc::new(Model::from_gguf(&gguf, 1).unwrap());
     assert!(profile(&model, &[1; 10], 32, &mut Silent).is_err());
+}
+
+#[test]
+fn a_head_gets_a_screen() {
+    let gguf = gguf(None);
+    let text = text(&gguf, 2000);
+    let options = Options { ffn: false, head: true, continuations: 3, ..options() };
+    let result = calibrate(&gguf, &text, None, &options, &mut Silent).unwrap();
+    assert!(result.candidates.is_empty() && result.chosen.is_none());
+    let head = result.head.as_ref().expect("asked for");
+    let names: Vec<&str> = head.candidates.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["32 + 32 fitted axes", "0 + 64 random axes"]);
+    for c in &head.candidates {
+        // Fifth of a tiny vocabulary is few rows: many tokens are computed whole, but those that are not must be right.
+        assert!(c.agreement > 0.97 && c.missed_mass < 0.02 && c.tokens >= 512, "{c:?}");
+        assert!(c.best.fallbacks < 1.0 && c.best.rows >= 1.0 && c.best.bytes > c.screen_share, "{c:?}");
+        assert!(c.margin_best > 0.0 && c.margin_mass > 0.0, "{c:?}");
+    }
+    let continuations = head.continuations.expect("asked for");
+    assert_eq!((continuations.texts, continuations.tokens), (3, 64));
+    assert!(continuations.same >= 2, "{continuations:?}");
+    assert!(result.verdict().starts_with("head: "), "{}", result.verdict());
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.sparse.gguf");
+    result.sidecar.save(&path).unwrap();
+    let mut model = Model::from_gguf(&gguf, 1).unwrap();
+    assert!(
+        measure_screen(&Arc::new(Model::from_gguf(&gguf, 1).unwrap()), &text, 32, 4, &mut Silent).is_err()
+    );
+    Sidecar::open(&path).unwrap().apply(&gguf, &mut model).unwrap();
+    let report = measure_screen(&Arc::new(model), &text, 32, 4, &mut Silent).unwrap();
+    assert_eq!(report.tokens, 128);
+    assert!(report.agreement > 0.95, "{report:?}");
 }

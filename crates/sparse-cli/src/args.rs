@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use sparse_model::SamplerConfig;
 
 const EXIT_CODES: &str = "\
@@ -70,9 +70,13 @@ pub(crate) struct ModelArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SparseArgs {
     /// Neurons to leave out: `none`; `exact-zero`, those whose activation is zero; `sidecar`, as the file that `sparse
-    /// calibrate` wrote beside the model says; or another such FILE [default: what the model was made for]
+    /// calibrate` wrote beside the model says, which may screen the head, too; or another such FILE [default: what the
+    /// model was made for]
     #[arg(long, value_name = "WHICH", value_parser = sparse())]
     pub(crate) sparse: Option<Sparse>,
+    /// Screen the head even if no sidecar says how: exact logits of the rows that matter only
+    #[arg(long)]
+    pub(crate) screen: bool,
 }
 
 /// Neurons to leave out.
@@ -133,6 +137,7 @@ Examples:
   sparse generate -m model.gguf --greedy -n 50 < prompt.txt
   sparse generate -m model.gguf --json --seed 7 \"The sea\" | jq .timings
   sparse generate -m model.gguf --sparse model.sparse.gguf --stats \"The sea\"
+  sparse generate -m model.gguf --screen --stats \"The sea\"
 
 Text goes to stdout as it comes; a line about speed goes to stderr when that is a terminal. On a terminal a
 prompt given as argument is shown before its continuation.";
@@ -313,6 +318,7 @@ Examples:
   sparse perplexity -m model.gguf --text wiki.test.raw
   sparse perplexity -m model.gguf --text wiki.test.raw --ctx 2048 --windows 20 --json
   sparse perplexity -m model.gguf --text wiki.test.raw --sparse model.sparse.gguf
+  sparse perplexity -m model.gguf --text wiki.test.raw --screen --measure-screen
 
 The method is that of llama.cpp's llama-perplexity: the text is cut into windows of --ctx tokens, and the second
 half of each is scored. The number after ± is one standard error. Compare results of the same window length only.";
@@ -337,6 +343,9 @@ pub(crate) struct PerplexityArgs {
     pub(crate) compute: ComputeArgs,
     #[command(flatten)]
     pub(crate) sparse: SparseArgs,
+    /// Measure the screen of the head instead, whose own losses perplexity does not show: it uses the whole head
+    #[arg(long)]
+    pub(crate) measure_screen: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -348,6 +357,7 @@ Examples:
   sparse bench -m model.gguf --threads 1,2 --rounds 9
   sparse bench -m model.gguf --prompt 32 --tokens 64 --depth 1000 --json
   sparse bench --sparse dense-rows,exact-zero,sidecar  the story model, all its neurons and some by turns
+  sparse bench -m model.gguf --sparse none,model.sparse.gguf
 
 Decoding a token reads all weights of the model once, so that memory bandwidth bounds it: `of roofline` is the
 share of the bandwidth measured in the same rounds. Above 100 % the weights fit a cache. Figures are medians.";
@@ -378,6 +388,9 @@ pub(crate) struct BenchArgs {
     /// Times to measure everything
     #[arg(short, long, value_name = "N", default_value = "5")]
     pub(crate) rounds: NonZeroUsize,
+    /// Screen the head even if no sidecar says how, as for `generate`
+    #[arg(long)]
+    pub(crate) screen: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -388,10 +401,21 @@ Examples:
   sparse calibrate -m model.gguf --text wiki.train.raw --test wiki.valid.raw
   sparse calibrate -m model.gguf --text stories.txt --max-loss 0.5% --out model.sparse.gguf
   sparse calibrate -m model.gguf                       on text that the model makes up itself
+  sparse calibrate -m model.gguf --text wiki.train.raw --only head --continuations 200
 
 It watches the feed-forward layers, tries the selectors that suit them, measures each one's loss on text that it was not
 fitted to, and times them on this machine. The fastest inside the budget goes into the sidecar for --sparse. A model
-that is faster dense stays dense, and the table says why.";
+that is faster dense stays dense, and the table says why. For the output head it makes a screen: a compact copy that
+says which rows matter for a token, so that only these are computed, exactly.";
+
+/// A part of a model that calibration can make sparse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// The feed-forward layers
+    Ffn,
+    /// The output head
+    Head,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct CalibrateArgs {
@@ -421,6 +445,15 @@ pub(crate) struct CalibrateArgs {
     /// Tokens that the result is measured on
     #[arg(long, value_name = "N", default_value_t = 204_800)]
     pub(crate) test_tokens: usize,
+    /// Tokens that selectors and screen are fitted to
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    pub(crate) fit_tokens: usize,
+    /// Look at this part of the model only
+    #[arg(long, value_name = "PART")]
+    pub(crate) only: Option<Part>,
+    /// Greedy texts of 64 tokens to compare with and without the screen of the head
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) continuations: usize,
     /// Ranks of the predictors to try; without a value, none
     #[arg(long, value_name = "R,...", value_delimiter = ',', num_args = 0.., default_value = "32,64,128")]
     pub(crate) ranks: Vec<NonZeroUsize>,

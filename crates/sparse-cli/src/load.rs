@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use sparse_core::Selector;
 use sparse_gguf::Gguf;
+use sparse_model::sidecar::HeadScreen;
 use sparse_model::tokenizer::Tokenizer;
 use sparse_model::{Model, Sidecar, sidecar};
 use tracing::info;
@@ -156,16 +157,20 @@ impl Loaded {
     }
 }
 
-/// Opens a model, to leave out the neurons that `sparse` says.
+/// Opens a model, to leave out the neurons that `sparse` says and, if so wished, to screen its head.
 pub(crate) fn model(
     file: Option<&Path>,
     sparse: Option<&Sparse>,
+    screen: bool,
     compute: &ComputeArgs,
 ) -> anyhow::Result<Loaded> {
     let start = Instant::now();
     let source = Source::new(file)?;
     let threads = compute.threads();
-    let model = source.model(sparse, threads)?;
+    let mut model = source.model(sparse, threads)?;
+    if screen && model.screen().is_none() {
+        HeadScreen::default().apply(&mut model)?;
+    }
     let name = model.name().map_or_else(|| source.file_name(), str::to_owned);
     let time = start.elapsed();
     info!(%name, level = %model.compute().kernels.level(), threads, ?time, "model loaded");

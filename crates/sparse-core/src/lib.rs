@@ -2,6 +2,7 @@
 //!
 //! - [`SparseInferenceEngine`]: a network of two layers, ready to run (feature `std`).
 //! - [`SparseFfn`]: a feed-forward layer that computes the neurons that its [`Selector`] chooses.
+//! - [`Screen`]: a compact copy of an output head that says which of its rows matter (feature `std`).
 //! - [`Matrix`]: one weight tensor, still in its block format, in memory that it owns or shares with a file map.
 //! - [`Activations`]: a batch of input vectors, in f32 and in int8, shared by all matrices that read it.
 //! - [`Pool`]: long-lived worker threads for the short parallel sections of decode.
@@ -26,6 +27,8 @@ mod matrix;
 #[cfg(feature = "std")]
 mod memory;
 mod pool;
+#[cfg(feature = "std")]
+mod screen;
 
 pub use activations::Activations;
 #[cfg(feature = "std")]
@@ -45,6 +48,10 @@ pub use ffn::{PredictorFactors, PredictorFit};
 pub use linear::Linear;
 pub use matrix::{Matrix, Storage};
 pub use pool::Pool;
+#[cfg(feature = "fit")]
+pub use screen::AxesFit;
+#[cfg(feature = "std")]
+pub use screen::{Axes, Margins, Reach, Screen, ScreenScratch, Shortlist};
 
 use sparse_simd::Kernels;
 

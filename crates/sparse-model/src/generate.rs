@@ -72,7 +72,7 @@ pub fn generate(
     history.extend_from_slice(prompt);
 
     let start = Instant::now();
-    let mut logits = session.forward(prompt)?;
+    let mut logits = session.candidates(prompt, &sampler, &history)?;
     let prompt_time = start.elapsed();
     let start = Instant::now();
     let mut decode_steps = 0;
@@ -96,7 +96,7 @@ pub fn generate(
         if session.position() == session.context() {
             break Stop::ContextFull;
         }
-        logits = session.forward(&[token])?;
+        logits = session.candidates(&[token], &sampler, &history)?;
         decode_steps += 1;
     };
     let decode_time = start.elapsed();

@@ -2,17 +2,17 @@
 //!
 //! Read [`Session::forward`], then `layer`, `attention` and `feed_forward`: this is the whole computation.
 
-use std::ops::Range;
+use std::ops::{AddAssign, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sparse_core::{Activations, BatchMode, FfnCounts, FfnScratch};
+use sparse_core::{Activations, BatchMode, FfnCounts, FfnScratch, Screen, ScreenScratch};
 use sparse_simd::MatMut;
 
 use crate::attention::{Group, Scratch};
 use crate::kv_cache::KvCache;
 use crate::weights::Layer;
-use crate::{Error, Model};
+use crate::{Error, Logits, Model, Sampler};
 
 /// Tokens computed at a time: enough to read each weight once for many tokens, few enough for small buffers.
 const MAX_BATCH: usize = 256;
@@ -28,6 +28,42 @@ pub struct PartTimes {
     pub feed_forward: Duration,
     /// The output head, with its norm.
     pub head: Duration,
+}
+
+/// What the screened head did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScreenCounts {
+    /// Tokens.
+    pub tokens: u64,
+    /// Tokens for which the whole head was computed, because the screen could not tell.
+    pub fallbacks: u64,
+    /// Rows whose exact logits were computed, added over the other tokens.
+    pub rows: u64,
+    /// Bytes of screen and head that were read.
+    pub bytes: u64,
+}
+
+impl ScreenCounts {
+    /// One token for which `screen` listed so many rows of `model`'s head, or could not tell.
+    pub fn of(model: &Model, screen: &Screen, listed: Option<usize>) -> Self {
+        let head = model.head();
+        let exact = listed.map_or(head.bytes(), |rows| rows * head.row_bytes());
+        Self {
+            tokens: 1,
+            fallbacks: u64::from(listed.is_none()),
+            rows: listed.unwrap_or(0) as u64,
+            bytes: (screen.bytes() + exact) as u64,
+        }
+    }
+}
+
+impl AddAssign for ScreenCounts {
+    fn add_assign(&mut self, o: Self) {
+        self.tokens += o.tokens;
+        self.fallbacks += o.fallbacks;
+        self.rows += o.rows;
+        self.bytes += o.bytes;
+    }
 }
 
 /// One sequence of tokens in the making: its KV cache and the buffers that computing needs.
@@ -57,6 +93,8 @@ pub struct Session {
     scratch: Vec<Scratch>,
     ffn_scratch: FfnScratch,
     ffn_counts: Vec<FfnCounts>,
+    screen_scratch: Option<ScreenScratch>,
+    screen_counts: ScreenCounts,
     times: PartTimes,
     batch_mode: BatchMode,
     logits: Vec<f32>,
@@ -92,6 +130,8 @@ impl Session {
             group,
             ffn_scratch: FfnScratch::new(batch, model.ffns()),
             ffn_counts: vec![FfnCounts::default(); c.layers],
+            screen_scratch: model.screen().map(ScreenScratch::new),
+            screen_counts: ScreenCounts::default(),
             times: PartTimes::default(),
             batch_mode: BatchMode::default(),
             logits: vec![0.0; MAX_LOGITS.min(batch) * model.vocab_len()],
@@ -130,6 +170,11 @@ impl Session {
         &self.ffn_counts
     }
 
+    /// What single-token calls of [`candidates`](Self::candidates) took of the head, if the model has a screen.
+    pub fn screen_counts(&self) -> ScreenCounts {
+        self.screen_counts
+    }
+
     /// Where the time of single-token calls went.
     pub fn times(&self) -> PartTimes {
         self.times
@@ -139,7 +184,11 @@ impl Session {
     pub fn bytes_per_token(&self) -> usize {
         let all = self.model.bytes_per_token();
         let parts = self.model.ffns().zip(&self.ffn_counts).filter(|(_, c)| c.tokens > 0);
-        parts.fold(all, |all, (ffn, c)| all - ffn.bytes() + (c.bytes / c.tokens) as usize)
+        let all = parts.fold(all, |all, (ffn, c)| all - ffn.bytes() + (c.bytes / c.tokens) as usize);
+        match self.screen_counts {
+            ScreenCounts { tokens: 0, .. } => all,
+            c => all - self.model.head().bytes() + (c.bytes / c.tokens) as usize,
+        }
     }
 
     /// Appends `tokens` to the sequence and returns the logits after the last of them (one per vocabulary
@@ -149,11 +198,7 @@ impl Session {
     /// If `tokens` is empty, holds an id outside the vocabulary, or does not fit the context; then nothing is
     /// appended. Also if the logits are not finite, which damaged weights lead to.
     pub fn forward(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
-        self.check(tokens)?;
-        for batch in tokens.chunks(MAX_BATCH) {
-            self.transform(batch, &mut |_, _| {});
-        }
-        let last = (tokens.len() - 1) % MAX_BATCH;
+        let last = self.advance(tokens)?;
         let start = Instant::now();
         self.head(last..last + 1);
         if tokens.len() == 1 {
@@ -161,6 +206,43 @@ impl Session {
         }
         let logits = &self.logits[..self.model.vocab_len()];
         finite(logits, self.position - 1)?;
+        Ok(logits)
+    }
+
+    /// Like [`forward`](Self::forward), but only the logits that `sampler` may choose from after `history`, if the model has a
+    /// [screen](Model::set_screen) and it can tell; they are the same numbers.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn candidates(
+        &mut self,
+        tokens: &[u32],
+        sampler: &Sampler,
+        history: &[u32],
+    ) -> Result<Logits<'_>, Error> {
+        let model = Arc::clone(&self.model);
+        let (Some(screen), Some(reach)) = (model.screen(), sampler.reach()) else {
+            return Ok(self.forward(tokens)?.into());
+        };
+        let last = self.advance(tokens)?;
+        let start = Instant::now();
+        self.norm(&model, &model.weights().output_norm, last..last + 1);
+        let scratch = self.screen_scratch.as_mut().expect("made for a model with a screen");
+        let penalty = sampler.penalty(history);
+        let list = screen.shortlist(model.compute(), model.head(), &self.normed, reach, &penalty, scratch);
+        let logits = match list {
+            Some(list) => Logits { ids: Some(list.ids), values: list.logits, outside: list.outside },
+            None => {
+                let logits = &mut self.logits[..model.vocab_len()];
+                model.head().matmul(model.compute(), &self.normed, logits);
+                Logits::from(&*logits)
+            }
+        };
+        if tokens.len() == 1 {
+            self.times.head += start.elapsed();
+            self.screen_counts += ScreenCounts::of(&model, screen, logits.ids.map(<[u32]>::len));
+        }
+        finite(logits.values, self.position - 1)?;
         Ok(logits)
     }
 
@@ -197,6 +279,35 @@ impl Session {
             self.transform(batch, &mut watch);
         }
         Ok(())
+    }
+
+    /// Appends `tokens` to the sequence and calls `watch(x)` with what the head is given: the last layer's output, normalised,
+    /// a vector per token, in batches. For calibration.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), but for the logits, which are not computed.
+    pub fn watch_head_inputs(
+        &mut self,
+        tokens: &[u32],
+        mut watch: impl FnMut(&Activations),
+    ) -> Result<(), Error> {
+        self.check(tokens)?;
+        let model = Arc::clone(&self.model);
+        for batch in tokens.chunks(MAX_BATCH) {
+            self.transform(batch, &mut |_, _| {});
+            self.norm(&model, &model.weights().output_norm, 0..batch.len());
+            watch(&self.normed);
+        }
+        Ok(())
+    }
+
+    /// Runs `tokens` through all layers; returns where in `residual` the last of them is.
+    fn advance(&mut self, tokens: &[u32]) -> Result<usize, Error> {
+        self.check(tokens)?;
+        for batch in tokens.chunks(MAX_BATCH) {
+            self.transform(batch, &mut |_, _| {});
+        }
+        Ok((tokens.len() - 1) % MAX_BATCH)
     }
 
     fn check(&self, tokens: &[u32]) -> Result<(), Error> {
@@ -324,7 +435,7 @@ impl Session {
         let model = Arc::clone(&self.model);
         let values = range.len() * model.vocab_len();
         self.norm(&model, &model.weights().output_norm, range);
-        model.weights().head().matmul(model.compute(), &self.normed, &mut self.logits[..values]);
+        model.head().matmul(model.compute(), &self.normed, &mut self.logits[..values]);
     }
 
     /// Cosines and sines of the next `n` positions.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sparse_core::{Compute, SparseFfn};
+use sparse_core::{Axes, Compute, Margins, Matrix, Screen, SparseFfn};
 use sparse_gguf::Gguf;
 
 use crate::chat::ChatTemplate;
@@ -21,6 +21,7 @@ pub struct Model {
     chat_template: Option<ChatTemplate>,
     name: Option<String>,
     compute: Compute,
+    screen: Option<Screen>,
 }
 
 impl Model {
@@ -49,6 +50,7 @@ impl Model {
             chat_template,
             name: meta.opt_string("general.name")?.map(str::to_owned),
             compute: Compute::new(threads),
+            screen: None,
         })
     }
 
@@ -82,7 +84,7 @@ impl Model {
 
     /// Entries in the vocabulary: the length of the logits.
     pub fn vocab_len(&self) -> usize {
-        self.weights.head().rows()
+        self.head().rows()
     }
 
     /// Kernels and threads.
@@ -107,7 +109,50 @@ impl Model {
             let attention = [&l.query, &l.key, &l.value, &l.attention_output].map(|l| l.weight().bytes());
             attention.into_iter().sum::<usize>() + l.ffn.bytes()
         });
-        layers.sum::<usize>() + w.head().bytes()
+        layers.sum::<usize>() + self.head().bytes()
+    }
+
+    /// The output head, `[vocabulary x embedding]`: its own tensor, or the embedding when they are tied.
+    pub fn head(&self) -> &Matrix {
+        self.weights.head()
+    }
+
+    /// The screen of the head, if it has one.
+    pub fn screen(&self) -> Option<&Screen> {
+        self.screen.as_ref()
+    }
+
+    /// Makes [`Session::candidates`](crate::Session::candidates) look at rows of the head that matter only, as `screen` says;
+    /// nothing makes it compute all again. Sessions must be made anew afterwards.
+    ///
+    /// # Errors
+    /// If the screen is for another head.
+    pub fn set_screen(&mut self, screen: Option<Screen>) -> Result<(), Error> {
+        if let Some(screen) = &screen {
+            let (expected, found) =
+                ((self.head().rows(), self.head().cols()), (screen.rows(), screen.axes().inputs()));
+            if expected != found {
+                let problem = format!("a screen of {expected:?} rows and inputs is needed, found {found:?}");
+                return Err(Error::Tensor { name: "screen".into(), problem });
+            }
+        }
+        self.screen = screen;
+        Ok(())
+    }
+
+    /// A screen for this model's head with these axes.
+    ///
+    /// # Errors
+    /// If the axes are for heads of another width.
+    pub fn make_screen(&self, axes: Axes, margins: Margins) -> Result<Screen, Error> {
+        Ok(Screen::new(&self.compute, self.head(), axes, margins)?)
+    }
+
+    /// Axes that need no data: random ones. What the head is given has the size of the norm's weights.
+    pub fn random_axes(&self) -> Axes {
+        let weight = &self.weights.output_norm;
+        let square = weight.iter().map(|w| w * w).sum::<f32>() / weight.len() as f32;
+        Axes::rotated(weight.len(), square.sqrt().max(f32::MIN_POSITIVE))
     }
 
     pub(crate) fn weights(&self) -> &Weights {

@@ -2,6 +2,7 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use sparse_core::Reach;
 
 /// How to choose tokens. The filters apply in the order of the fields, as in llama.cpp.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +45,25 @@ impl Default for SamplerConfig {
     }
 }
 
+/// What a sampler chooses from: the logits of all tokens, or of those that matter.
+#[derive(Clone, Copy, Debug)]
+pub struct Logits<'a> {
+    /// The tokens, ascending; all of them if there is no list.
+    pub ids: Option<&'a [u32]>,
+    /// Their logits.
+    pub values: &'a [f32],
+    /// The logarithm of the sum of all other tokens' `exp(logit)`, estimated; minus infinity if there are none, or they do
+    /// not matter.
+    pub outside: f32,
+}
+
+impl<'a> From<&'a [f32]> for Logits<'a> {
+    /// Of all tokens.
+    fn from(values: &'a [f32]) -> Self {
+        Self { ids: None, values, outside: f32::NEG_INFINITY }
+    }
+}
+
 /// A token that may be chosen.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
@@ -67,25 +87,53 @@ impl Sampler {
         Self { config, rng, candidates: Vec::new(), weights: Vec::new() }
     }
 
-    /// The next token after `history` (prompt included), whose logits are finite and not empty.
-    pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> u32 {
-        let c = &self.config;
-        let recent = &history[history.len().saturating_sub(c.penalty_window)..];
-        let penalty = c.repetition_penalty;
-        let penalised = |id: u32, logit: f32| match penalty != 1.0 && recent.contains(&id) {
-            true if logit > 0.0 => logit / penalty,
-            true => logit * penalty,
-            false => logit,
-        };
-        let all = (0u32..).zip(logits).map(|(id, &logit)| Candidate { id, logit: penalised(id, logit) });
-        if c.temperature <= 0.0 {
+    /// The next token after `history` (prompt included). The logits are finite and not empty: those of
+    /// [`Session::forward`](crate::Session::forward), or of [`Session::candidates`](crate::Session::candidates) for this
+    /// sampler and history.
+    pub fn sample<'a>(&mut self, logits: impl Into<Logits<'a>>, history: &[u32]) -> u32 {
+        let Logits { ids, values, outside } = logits.into();
+        let penalised = self.penalty(history);
+        let all = values.iter().zip(0..).map(|(&logit, i)| {
+            let id = ids.map_or(i, |ids| ids[i as usize]);
+            Candidate { id, logit: penalised(id, logit) }
+        });
+        if self.config.temperature <= 0.0 {
             return all.fold(Candidate { id: 0, logit: f32::NEG_INFINITY }, better).id;
         }
         self.candidates.clear();
         self.candidates.extend(all);
         self.keep_top_k();
-        self.keep_probable();
+        self.keep_probable(outside);
         self.draw()
+    }
+
+    /// What becomes of a token's logit after `history`.
+    pub(crate) fn penalty<'a>(&self, history: &'a [u32]) -> impl Fn(u32, f32) -> f32 + use<'a> {
+        let penalty = self.config.repetition_penalty;
+        let recent = &history[history.len().saturating_sub(self.config.penalty_window)..];
+        move |id, logit| match penalty != 1.0 && recent.contains(&id) {
+            true if logit > 0.0 => logit / penalty,
+            true => logit * penalty,
+            false => logit,
+        }
+    }
+
+    /// The tokens that this sampler may choose from; nothing if it needs all. A penalty that makes tokens more probable
+    /// needs all, too.
+    pub(crate) fn reach(&self) -> Option<Reach> {
+        let c = &self.config;
+        if c.repetition_penalty < 1.0 {
+            return None;
+        }
+        if c.temperature <= 0.0 {
+            return Some(Reach::Best);
+        }
+        match (c.top_k, c.top_p, c.min_p) {
+            (1.., _, _) => Some(Reach::Top(c.top_k)),
+            (0, p, _) if p < 1.0 => Some(Reach::Mass(p)),
+            (0, _, p) if p > 0.0 => Some(Reach::Within(-p.min(1.0).ln())),
+            _ => None,
+        }
     }
 
     /// Leaves the `top_k` best candidates, best first.
@@ -98,12 +146,13 @@ impl Sampler {
         self.candidates.sort_unstable_by(by_logit);
     }
 
-    /// Applies top-p, then min-p, to candidates in order.
-    fn keep_probable(&mut self) {
+    /// Applies top-p, then min-p, to candidates in order; `outside` is the logarithm of what others weigh.
+    fn keep_probable(&mut self, outside: f32) {
         let SamplerConfig { top_p, min_p, .. } = self.config;
         if top_p < 1.0 {
             self.exponentials(1.0);
-            let enough = top_p * self.weights.iter().sum::<f32>();
+            let outside = (outside - self.candidates[0].logit).exp();
+            let enough = top_p * (self.weights.iter().sum::<f32>() + outside);
             let mut mass = 0.0;
             let below = self.weights.iter().take_while(|w| {
                 mass += **w;
@@ -165,15 +214,15 @@ mod tests {
         let mut sampler = Sampler::new(config);
         let mut counts = [0; 6];
         for _ in 0..draws {
-            counts[sampler.sample(&LOGITS, &[]) as usize] += 1;
+            counts[sampler.sample(&LOGITS[..], &[]) as usize] += 1;
         }
         counts
     }
 
     #[test]
     fn greedy_takes_the_lowest_id_among_the_best() {
-        assert_eq!(Sampler::new(SamplerConfig::greedy()).sample(&LOGITS, &[]), 1);
-        assert_eq!(Sampler::new(SamplerConfig::greedy()).sample(&[-4.0, -2.0], &[]), 1);
+        assert_eq!(Sampler::new(SamplerConfig::greedy()).sample(&LOGITS[..], &[]), 1);
+        assert_eq!(Sampler::new(SamplerConfig::greedy()).sample(&[-4.0, -2.0][..], &[]), 1);
     }
 
     #[test]
@@ -209,20 +258,47 @@ mod tests {
     fn the_penalty_looks_back_over_its_window_only() {
         let config = SamplerConfig { repetition_penalty: 4.0, penalty_window: 2, ..SamplerConfig::greedy() };
         let mut sampler = Sampler::new(config);
-        assert_eq!(sampler.sample(&LOGITS, &[1]), 3);
-        assert_eq!(sampler.sample(&LOGITS, &[1, 3]), 2);
-        assert_eq!(sampler.sample(&LOGITS, &[1, 0, 5]), 1);
+        assert_eq!(sampler.sample(&LOGITS[..], &[1]), 3);
+        assert_eq!(sampler.sample(&LOGITS[..], &[1, 3]), 2);
+        assert_eq!(sampler.sample(&LOGITS[..], &[1, 0, 5]), 1);
         // A negative logit gets worse, not better.
-        assert_eq!(sampler.sample(&[-1.0, -2.0], &[0]), 1);
+        assert_eq!(sampler.sample(&[-1.0, -2.0][..], &[0]), 1);
     }
 
     #[test]
     fn the_seed_decides_the_sequence() {
         let run = |seed| {
             let mut sampler = Sampler::new(SamplerConfig { seed, ..open() });
-            (0..50).map(|_| sampler.sample(&LOGITS, &[])).collect::<Vec<_>>()
+            (0..50).map(|_| sampler.sample(&LOGITS[..], &[])).collect::<Vec<_>>()
         };
         assert_eq!(run(7), run(7));
         assert_ne!(run(7), run(8));
+    }
+
+    #[test]
+    fn a_list_that_holds_what_matters_gives_the_same_tokens() {
+        let logits: Vec<f32> = (0..200).map(|i| ((i * 37) % 101) as f32 * 0.1).collect();
+        let history = [150, 3, 7];
+        for config in [
+            SamplerConfig::greedy(),
+            SamplerConfig { top_k: 5, ..open() },
+            SamplerConfig { top_p: 0.5, ..open() },
+            SamplerConfig { min_p: 0.3, repetition_penalty: 1.5, ..open() },
+        ] {
+            let mut samplers = [Sampler::new(config.clone()), Sampler::new(config.clone())];
+            assert!(samplers[0].reach().is_some(), "{config:?}");
+            let listed = |i: &u32| logits[*i as usize] > 7.0;
+            let ids: Vec<u32> = (0..200).filter(listed).collect();
+            let values: Vec<f32> = ids.iter().map(|i| logits[*i as usize]).collect();
+            let outside = (0..200).filter(|i| !listed(i)).map(|i| logits[i as usize].exp()).sum::<f32>().ln();
+            for _ in 0..100 {
+                let list = Logits { ids: Some(&ids), values: &values, outside };
+                let token = samplers[0].sample(list, &history);
+                assert_eq!(token, samplers[1].sample(&logits[..], &history), "{config:?}");
+            }
+        }
+        for config in [open(), SamplerConfig { repetition_penalty: 0.9, ..SamplerConfig::greedy() }] {
+            assert_eq!(Sampler::new(config).reach(), None);
+        }
     }
 }

@@ -7,7 +7,13 @@
 //! blk.N.ffn_predictor_p.weight   [r x d]        blk.N.ffn_gate.threshold     [neurons]
 //! blk.N.ffn_predictor_q.weight   [neurons x r]  blk.N.ffn_hidden.threshold   [neurons]
 //! blk.N.ffn_predictor.bias       [neurons]
+//! screen.directions.weight       [dims x d]     screen.mean                  [d]
+//! screen.spread                  [dims]
 //! ```
+//!
+//! The last three are the axes of a [screen](HeadScreen), whose numbers are in `sparse.screen.*`.
+
+mod screen;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,6 +21,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use sparse_core::{FfnTimes, LowRankPredictor, Matrix, Rule, Selector, SparseFfn, Storage};
 use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata};
+
+pub use screen::HeadScreen;
 
 use crate::{Error, Model};
 
@@ -33,6 +41,8 @@ pub struct Sidecar {
     pub selectors: Vec<Selector>,
     /// The loss measured on text that calibration did not see.
     pub loss: Option<MeasuredLoss>,
+    /// How the head is screened, if it is.
+    pub screen: Option<HeadScreen>,
 }
 
 /// Loss of a sparse model against the dense one, on the same text.
@@ -96,6 +106,9 @@ impl Sidecar {
         }
         let names = meta.opt_strings("sparse.selectors")?.ok_or_else(|| missing("sparse.selectors"))?;
         let thresholds = meta.opt_f32s("sparse.thresholds")?.unwrap_or_default();
+        if let Some(i) = thresholds.iter().position(|t| t.is_nan()) {
+            return Err(Error::metadata("sparse.thresholds", format!("value {i} is NaN")));
+        }
         let file = Tensors { gguf };
         let selectors = names.iter().enumerate().map(|(i, name)| {
             let gate = || file.vector(&format!("blk.{i}.ffn_gate.threshold"));
@@ -135,7 +148,8 @@ impl Sidecar {
             }),
             _ => None,
         };
-        Ok(Self { fingerprint: meta.string("sparse.model.fingerprint")?.to_owned(), selectors, loss })
+        let fingerprint = meta.string("sparse.model.fingerprint")?.to_owned();
+        Ok(Self { fingerprint, selectors, loss, screen: HeadScreen::read(gguf)? })
     }
 
     /// Writes the sidecar; whatever was at `path` stays until the new file is complete.
@@ -198,6 +212,9 @@ impl Sidecar {
             }
         }
         meta.insert("sparse.thresholds", thresholds);
+        if let Some(screen) = &self.screen {
+            screen.write(&mut meta, &mut tensors);
+        }
         let mut writer = GgufWriter::new(meta);
         for (name, dims, format, _) in &tensors {
             writer.tensor(name, dims, *format)?;
@@ -210,11 +227,11 @@ impl Sidecar {
         Ok(())
     }
 
-    /// Gives the selectors to `model`, opened from `gguf`, sorts the weights of its sparse layers by columns, and measures
+    /// Gives the selectors and the screen to `model`, opened from `gguf`, sorts the weights of its sparse layers by columns, and measures
     /// from which density on skipping is slower than computing everything on this machine.
     ///
     /// # Errors
-    /// If the sidecar was made for another model.
+    /// If the sidecar was made for another model, or its screen does not fit.
     pub fn apply(self, gguf: &Gguf, model: &mut Model) -> Result<(), Error> {
         let found = fingerprint(gguf);
         if found != self.fingerprint || self.selectors.len() != model.ffns().len() {
@@ -222,6 +239,9 @@ impl Sidecar {
         }
         for (ffn, selector) in model.ffns_mut().zip(self.selectors) {
             ffn.set_selector(selector)?;
+        }
+        if let Some(screen) = self.screen {
+            screen.apply(model)?;
         }
         prepare(model)
     }

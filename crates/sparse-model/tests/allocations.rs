@@ -5,6 +5,7 @@ use std::alloc::System;
 use std::sync::Arc;
 
 use sparse_gguf::Gguf;
+use sparse_model::sidecar::HeadScreen;
 use sparse_model::{Model, Sampler, SamplerConfig, Session};
 use sparse_testdata::TinyLlama;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -15,14 +16,20 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 fn main() {
     let gguf = Gguf::from_bytes(TinyLlama::default().build().to_bytes()).expect("a GGUF file");
     // One after the other: the count is of the whole process.
-    for threads in [1, 3] {
-        let model = Arc::new(Model::from_gguf(&gguf, threads).expect("a model"));
-        let mut session = Session::new(&model, 64).expect("a session");
+    for (threads, screened) in [(1, false), (3, false), (1, true), (3, true)] {
+        let mut model = Model::from_gguf(&gguf, threads).expect("a model");
+        if screened {
+            HeadScreen::default().apply(&mut model).expect("a screen");
+        }
+        let model = Arc::new(model);
+        let mut session = Session::new(&model, 128).expect("a session");
         let mut samplers = [SamplerConfig::greedy(), SamplerConfig::default()].map(Sampler::new);
         let history = [1, 2, 3];
         let mut step = |id: u32| {
-            let logits = session.forward(&[id]).expect("logits");
-            samplers.each_mut().map(|sampler| sampler.sample(logits, &history))
+            samplers.each_mut().map(|sampler| {
+                let logits = session.candidates(&[id], sampler, &history).expect("logits");
+                sampler.sample(logits, &history)
+            })
         };
         // Samplers and idle workers make themselves at home with the first tokens.
         for id in 0..8 {
@@ -35,6 +42,6 @@ fn main() {
         let change = region.change();
         let counts = (change.allocations, change.reallocations, change.deallocations);
         assert_eq!(counts, (0, 0, 0), "{threads} threads: allocations, reallocations, deallocations");
-        println!("decode with {threads} threads allocates nothing");
+        println!("decode with {threads} threads allocates nothing (screened: {screened})");
     }
 }

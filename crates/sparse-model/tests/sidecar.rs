@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use sparse_core::{BatchMode, LowRankPredictor, Matrix, Rule, Selector, Storage};
+use sparse_core::{Axes, BatchMode, LowRankPredictor, Margins, Matrix, Rule, Selector, Storage};
 use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata};
-use sparse_model::sidecar::{MeasuredLoss, fingerprint};
+use sparse_model::sidecar::{HeadScreen, MeasuredLoss, fingerprint};
 use sparse_model::{Model, Session, Sidecar};
 use sparse_testdata::{TinyLlama, Weights};
 
@@ -38,7 +38,7 @@ fn gate() -> Selector {
 fn sidecar(gguf: &Gguf, selectors: Vec<Selector>) -> Sidecar {
     let loss =
         MeasuredLoss { perplexity_increase: 0.005, standard_error: 0.001, kl: 0.01, top1: 0.9, tokens: 1000 };
-    Sidecar { fingerprint: fingerprint(gguf), selectors, loss: Some(loss) }
+    Sidecar { fingerprint: fingerprint(gguf), selectors, loss: Some(loss), screen: None }
 }
 
 /// The logits after each token, one by one and in one masked batch, with these selectors.
@@ -150,5 +150,115 @@ fn damaged_sidecars_say_what_is_wrong() {
     assert_eq!(version, "metadata sparse.version: is 9, but only 1 is known; calibrate again");
     let model = Sidecar::from_gguf(&gguf(&relu())).unwrap_err().to_string();
     assert!(model.ends_with("this is no sidecar of `sparse calibrate`"), "{model}");
+    let thresholds = refused(&|m| {
+        m.insert("sparse.thresholds", vec![f32::NAN]);
+    });
+    assert_eq!(thresholds, "metadata sparse.thresholds: value 0 is NaN");
     assert!(Sidecar::open("no/such/file").unwrap_err().to_string().contains("no/such/file"));
+}
+
+/// The first 64 unit vectors.
+fn axes() -> Axes {
+    let directions = (0..WIDTH * WIDTH).map(|i| f32::from(u8::from(i % WIDTH == i / WIDTH)));
+    let directions = Matrix::from_f32(WIDTH, directions).unwrap();
+    Axes::new(directions, vec![0.25; WIDTH], vec![1.5; WIDTH], 0.0, 32).unwrap()
+}
+
+#[test]
+fn screens_are_stored_and_applied() {
+    let gguf = gguf(&relu());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.sparse.gguf");
+    for axes in [Some(axes()), None] {
+        let screen = HeadScreen { axes: axes.clone(), margins: Margins { best: 6.5, mass: 1.25 } };
+        let dense = vec![Selector::Dense, Selector::Dense];
+        Sidecar { screen: Some(screen), ..sidecar(&gguf, dense) }.save(&path).unwrap();
+        let opened = Sidecar::open(&path).unwrap();
+        let found = opened.screen.as_ref().unwrap();
+        assert_eq!(format!("{:?}", found.axes).replace("shared", "owned"), format!("{axes:?}"));
+        let mut model = Model::from_gguf(&gguf, 1).unwrap();
+        opened.apply(&gguf, &mut model).unwrap();
+        let screen = model.screen().unwrap();
+        assert_eq!(
+            (screen.axes().dims(), screen.axes().nibbles()),
+            (WIDTH, if axes.is_some() { 32 } else { 0 })
+        );
+        assert_eq!(screen.margins(), Margins { best: 6.5, mass: 1.25 });
+    }
+}
+
+#[test]
+fn hostile_screens_are_refused() {
+    type Tensors = Vec<(&'static str, Vec<usize>, Vec<f32>)>;
+    let screen = |change: &dyn Fn(&mut Metadata, &mut Tensors)| {
+        let mut meta = Metadata::new();
+        meta.insert("sparse.version", 1_u32);
+        meta.insert("sparse.model.fingerprint", "00");
+        meta.insert("sparse.selectors", vec!["dense".to_owned()]);
+        meta.insert("sparse.screen.axes", "fitted");
+        meta.insert("sparse.screen.lost", 0.5_f32);
+        meta.insert("sparse.screen.nibbles", 32_u32);
+        meta.insert("sparse.screen.margin_best", 6.0_f32);
+        meta.insert("sparse.screen.margin_mass", 1.0_f32);
+        let mut tensors: Tensors = vec![
+            ("screen.directions.weight", vec![40, 64], vec![0.1; 40 * 64]),
+            ("screen.mean", vec![40], vec![0.0; 40]),
+            ("screen.spread", vec![64], vec![1.0; 64]),
+        ];
+        change(&mut meta, &mut tensors);
+        let mut writer = GgufWriter::new(meta);
+        for (name, dims, _) in &tensors {
+            writer.tensor(name, dims, BlockFormat::F32).unwrap();
+        }
+        let mut file = writer.start(Vec::new()).unwrap();
+        for (name, _, values) in &tensors {
+            file.write(name, &values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>()).unwrap();
+        }
+        Sidecar::from_gguf(&Gguf::from_bytes(file.finish().unwrap()).unwrap()).map_err(|e| e.to_string())
+    };
+    assert!(screen(&|_, _| {}).is_ok());
+    let number = |key: &'static str, value: f32| {
+        screen(&move |m, _| {
+            m.insert(key, value);
+        })
+        .unwrap_err()
+    };
+    assert_eq!(
+        number("sparse.screen.margin_best", f32::NAN),
+        "metadata sparse.screen.margin_best: is NaN, expected a number above zero"
+    );
+    assert!(number("sparse.screen.margin_mass", -1.0).contains("is -1, expected"));
+    assert!(number("sparse.screen.lost", f32::INFINITY).contains("lost of the screen is inf"));
+    let kind = screen(&|m, _| {
+        m.insert("sparse.screen.axes", "magic");
+    });
+    assert_eq!(kind.unwrap_err(), "metadata sparse.screen.axes: names unknown axes \"magic\"");
+    let nibbles = screen(&|m, _| {
+        m.insert("sparse.screen.nibbles", 96_u32);
+    });
+    assert!(
+        nibbles.unwrap_err().starts_with("tensor screen.directions.weight: directions of the screen in four")
+    );
+    let tensor = |i: usize, dims: Vec<usize>, value: f32| {
+        let values = vec![value; dims.iter().product()];
+        screen(&move |_, t| (t[i].1, t[i].2) = (dims.clone(), values.clone())).unwrap_err()
+    };
+    for (refused, name) in [
+        (tensor(0, vec![40, 33], 0.1), "screen.directions.weight"),
+        (tensor(0, vec![2560], 0.1), "screen.directions.weight"),
+        (tensor(0, vec![40, 64], f32::NAN), "directions of the screen"),
+        (tensor(1, vec![41], 0.0), "mean of the screen"),
+        (tensor(1, vec![40], f32::NAN), "screen.mean"),
+        (tensor(2, vec![63], 1.0), "spread of the screen"),
+        (tensor(2, vec![64], f32::NAN), "screen.spread"),
+        (tensor(2, vec![64], 0.0), "spread of the screen"),
+    ] {
+        assert!(refused.contains(name), "{refused} should name {name}");
+    }
+    let gone = screen(&|_, t| t.truncate(2)).unwrap_err();
+    assert!(gone.contains("screen.spread"), "{gone}");
+    // One that fits itself, but not the model.
+    let mut model = Model::from_gguf(&gguf(&relu()), 1).unwrap();
+    let refused = screen(&|_, _| {}).unwrap().screen.unwrap().apply(&mut model).unwrap_err().to_string();
+    assert_eq!(refused, "tensor screen.directions.weight: expected rows of 64 values, found 40");
 }

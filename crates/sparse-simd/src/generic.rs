@@ -4,6 +4,7 @@ pub(crate) mod gemm;
 pub(crate) mod math;
 pub(crate) mod products;
 pub(crate) mod rows;
+pub(crate) mod scan;
 pub(crate) mod sums;
 
 /// Makes functions of a level's table from the generic ones: `functions! { token, features; ... }`.
@@ -48,10 +49,10 @@ macro_rules! float_functions {
     ($token:ty, $features:literal) => {
         use crate::generic::{
             gemm::Job,
-            math, products, rows,
+            math, products, rows, scan as tiles,
             sums::{self, Strip},
         };
-        use crate::{Activation, BlockFormat, Columns, MatMut, Rows};
+        use crate::{Activation, BlockFormat, Columns, MatMut, Q8, Rows, Tiles};
         use core::ops::Range;
         use half::f16;
 
@@ -70,6 +71,7 @@ macro_rules! float_functions {
             activate_mul(f: Activation, gate: &mut [f32], up: &[f32]) = math::activate_mul(f, gate, up);
             add(y: &mut [f32], x: &[f32]) = rows::add(y, x);
             rope_halves(x: &mut [f32], cos: &[f32], sin: &[f32]) = rows::rope_halves(x, cos, sin);
+            scan(w: Tiles<'_>, x: Q8<'_>, out: &mut [f32]) = tiles::scan(w, x, out);
         }
 
         /// One function per level for all formats, as rows are decoded in several places.

@@ -4,7 +4,7 @@ mod sparse;
 
 pub(crate) use sparse::{Sparse, SparseQ8};
 
-use crate::{Activation, BlockFormat, Level, LevelError, MatMut, Q8, Q8Mut, Rows, q8, scalar};
+use crate::{Activation, BlockFormat, Level, LevelError, MatMut, Q8, Q8Mut, Rows, Tiles, q8, scalar};
 use half::{bf16, f16};
 
 /// A product of quantised weights with int8 activations.
@@ -59,6 +59,9 @@ pub struct Kernels {
     pub(crate) matmul_q6_k: MatmulQ8,
     pub(crate) matmul_iq4_nl: MatmulQ8,
     pub(crate) sparse: Sparse,
+    /// # Safety
+    /// The CPU has the level; `x` is one token of as many dimensions as `w` has, and `out` has a value per row.
+    pub(crate) scan: unsafe fn(w: Tiles<'_>, x: Q8<'_>, out: &mut [f32]),
     /// # Safety
     /// The CPU has the level; `x` is `[out.tokens() x w.rows()]`, `out.cols() == w.cols()`.
     pub(crate) weighted_sum: unsafe fn(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>),
@@ -223,6 +226,20 @@ impl Kernels {
         same_len("weighted_sum", "w.cols", w.cols(), "out.cols", out.cols());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
         unsafe { (self.weighted_sum)(x, w, out) }
+    }
+
+    /// Scores of rows in a few bits: `out[r]` = row `r` of `w` times `x`, one token, plus the row's bias. Identical at
+    /// every level.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, or `x` is not one token.
+    pub fn scan(&self, w: Tiles<'_>, x: Q8<'_>, out: &mut [f32]) {
+        q8::check(x.cols, x.q.len(), x.d.len(), x.sums.len());
+        same_len("scan", "w.dims", w.layout().dims(), "x.cols", x.cols);
+        same_len("scan", "x.tokens", x.tokens(), "one", 1);
+        same_len("scan", "w.rows", w.layout().rows(), "out", out.len());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.scan)(w, x, out) }
     }
 
     /// The dot product of `a` and `b`.

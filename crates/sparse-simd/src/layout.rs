@@ -64,6 +64,24 @@ pub enum ShapeError {
         /// The length found.
         found: usize,
     },
+    /// Rows in tiles whose numbers of dimensions are zero or no multiples of 32, or that are too large to address.
+    #[error("{rows} rows of {nibbles} and {pairs} dimensions cannot be tiles: expected multiples of 32")]
+    Tiles {
+        /// Rows.
+        rows: usize,
+        /// Dimensions in four bits.
+        nibbles: usize,
+        /// Dimensions in two bits.
+        pairs: usize,
+    },
+    /// Tiles whose length is not that of their layout.
+    #[error("tiles are {expected} bytes, found {found}")]
+    TileBytes {
+        /// Bytes of the layout.
+        expected: usize,
+        /// The length found.
+        found: usize,
+    },
     /// An output whose length is not that of the decoded input.
     #[error("{bytes} bytes of {} hold {expected} values, but there is room for {found}", .format.name())]
     Values {

@@ -5,6 +5,7 @@
 //! - [`Q8`]: activations quantised to int8 in blocks of 32, what the integer kernels multiply weights with.
 //! - [`Rows`] and [`MatMut`]: the borrowed weights of a product, and the window that it is written to.
 //! - [`Columns`]: the same weights sorted by columns ([`ColumnLayout`]), for products that leave columns out.
+//! - [`Tiles`]: rows in two and four bits, for scanning all of a large matrix ([`TileLayout`]).
 //! - [`Kernels`]: one table of functions per CPU [`Level`]; [`Kernels::get`] picks the best level once, or the one
 //!   that the environment variable `SPARSE_SIMD` names.
 //!
@@ -24,6 +25,7 @@ mod rows;
 mod scalar;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod simd;
+mod tiles;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod x86;
 
@@ -35,6 +37,7 @@ pub use level::{Level, LevelError};
 pub use matmut::MatMut;
 pub use q8::{Q8, Q8Mut};
 pub use rows::Rows;
+pub use tiles::{TileLayout, TileRow, Tiles};
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 mod columns;
 mod float;
 mod quantised;
+mod scan;
 
 use crate::kernels::{Sparse, SparseQ8};
 use crate::layout::*;
@@ -26,6 +27,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     matmul_q6_k: quantised::matmul::<BlockQ6K>,
     matmul_iq4_nl: quantised::matmul::<BlockIq4Nl>,
     sparse: SPARSE,
+    scan: scan::scan,
     weighted_sum: float::weighted_sum,
     dot_f32: float::dot_f32,
     dot_f16: float::dot_f16,

@@ -8,6 +8,7 @@ mod guard;
 mod matmul;
 mod quantise;
 mod rows;
+mod scan;
 
 use crate::{Kernels, Level};
 

@@ -139,7 +139,8 @@ fn thread_counts(args: &BenchArgs) -> Vec<NonZeroUsize> {
 }
 
 fn candidate(args: &BenchArgs, threads: NonZeroUsize, sparse: Option<&Sparse>) -> anyhow::Result<Candidate> {
-    let loaded = load::model(args.model.model.as_deref(), sparse, &ComputeArgs { threads: Some(threads) })?;
+    let compute = ComputeArgs { threads: Some(threads) };
+    let loaded = load::model(args.model.model.as_deref(), sparse, args.screen, &compute)?;
     let needed = args.prompt.max(args.depth.saturating_add(args.tokens.get())).get();
     let limit = loaded.model.config().context;
     if needed > limit {
@@ -189,7 +190,8 @@ impl Candidate {
         let start = Instant::now();
         for token in &rest[..args.tokens.get()] {
             // All candidates read the same text; choosing a token belongs to the work.
-            sampler.sample(self.session.forward(&[*token])?, &[]);
+            let logits = self.session.candidates(&[*token], &sampler, &[])?;
+            sampler.sample(logits, &[]);
         }
         let decode = start.elapsed();
         let ffn = self.session.times().feed_forward - before;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use serde::Serialize;
-use sparse_calibrate::{Candidate, Chosen, Error, Options, calibrate, sampled};
+use sparse_calibrate::{Candidate, Chosen, Error, HeadCalibration, HeadReport, Options, calibrate, sampled};
 use sparse_gguf::Gguf;
 use sparse_model::Model;
 use sparse_model::tokenizer::{EncodeOptions, Tokenizer};
 
-use crate::args::CalibrateArgs;
+use crate::args::{CalibrateArgs, Part};
 use crate::exit::End;
 use crate::load::Source;
 use crate::output::percent;
@@ -31,6 +31,7 @@ struct Report<'a> {
     max_loss: f64,
     candidates: &'a [Candidate],
     chosen: Option<&'a Chosen>,
+    head: Option<&'a HeadCalibration>,
 }
 
 pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
@@ -49,6 +50,10 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
         ranks: args.ranks.iter().copied().map(NonZeroUsize::get).collect(),
         threads: args.compute.threads(),
         keep: args.keep,
+        fit_tokens: args.fit_tokens,
+        ffn: args.only != Some(Part::Head),
+        head: args.only != Some(Part::Ffn),
+        continuations: args.continuations,
         ..Options::default()
     };
     let result = texts(args, &gguf, &options, &mut bar)
@@ -65,6 +70,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
         max_loss: args.max_loss,
         candidates: &calibration.candidates,
         chosen: calibration.chosen.as_ref(),
+        head: calibration.head.as_ref(),
     };
     match args.json {
         true => output::json(&report)?,
@@ -96,6 +102,76 @@ fn texts(
 
 fn print(report: &Report<'_>) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
+    if !report.candidates.is_empty() {
+        print_ffn(&mut out, report)?;
+    }
+    if let Some(head) = report.head {
+        print_head(&mut out, head)?;
+    }
+    writeln!(out, "{}\nwritten to {}", report.verdict, report.sidecar.display())?;
+    Ok(())
+}
+
+/// The screens of the head.
+fn print_head(out: &mut impl Write, head: &HeadCalibration) -> anyhow::Result<()> {
+    screens(out, &head.candidates)?;
+    if let Some(speed) = &head.speed {
+        writeln!(
+            out,
+            "Decoding with {} threads: whole head {:.1} tokens/s, screened {:.1}, ratio {:.2} ({:.2}..{:.2}).",
+            speed.threads,
+            speed.dense_tokens_per_s,
+            speed.sparse_tokens_per_s,
+            speed.gain,
+            speed.lowest_gain,
+            speed.highest_gain
+        )?;
+    }
+    if let Some(c) = &head.continuations {
+        writeln!(out, "{} of {} greedy continuations of {} tokens are the same.", c.same, c.texts, c.tokens)?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+/// A table of screens.
+pub(super) fn screens(out: &mut impl Write, screens: &[HeadReport]) -> anyhow::Result<()> {
+    let header = [
+        "SCREEN",
+        ">MARGINS",
+        ">SAME TOP",
+        ">MISSED MASS",
+        ">BYTES",
+        "",
+        ">ROWS",
+        ">WHOLE",
+        ">TOP-P: BYTES",
+        ">ROWS",
+        ">WHOLE",
+    ];
+    let rows = screens.iter().map(|s| {
+        [
+            s.name.clone(),
+            format!("{:.2} {:.2}", s.margin_best, s.margin_mass),
+            format!("{:.3} %", 100.0 * s.agreement),
+            format!("{:.3} %", 100.0 * s.missed_mass),
+            percent(s.best.bytes),
+            format!("(scan {})", percent(s.screen_share)),
+            format!("{:.0}", s.best.rows),
+            format!("{:.2} %", 100.0 * s.best.fallbacks),
+            percent(s.mass.bytes),
+            format!("{:.0}", s.mass.rows),
+            format!("{:.2} %", 100.0 * s.mass.fallbacks),
+        ]
+    });
+    writeln!(out, "{}\n", output::table(header, rows).trim_fmt())?;
+    let tokens = screens.first().map_or(0, |s| s.tokens);
+    writeln!(out, "{tokens} tokens that nothing was fitted to; bytes are shares of the head's.")?;
+    Ok(())
+}
+
+/// What was tried for the feed-forward layers.
+fn print_ffn(out: &mut impl Write, report: &Report<'_>) -> anyhow::Result<()> {
     let header = ["TRIED", ">LOSS", ">AT MOST", ">OF DENSE BYTES", ">OF DENSE TIME"];
     let rows = report.candidates.iter().map(|c| {
         let loss = |f: &dyn Fn(&sparse_calibrate::Loss) -> f64| {
@@ -161,6 +237,6 @@ fn print(report: &Report<'_>) -> anyhow::Result<()> {
             speed.highest_gain
         )?;
     }
-    writeln!(out, "\n{}\nwritten to {}", report.verdict, report.sidecar.display())?;
+    writeln!(out)?;
     Ok(())
 }

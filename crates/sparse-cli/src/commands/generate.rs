@@ -18,7 +18,12 @@ use report::Report;
 use sink::Sink;
 
 pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
-    let loaded = load::model(args.model.model.as_deref(), args.sparse.sparse.as_ref(), &args.compute)?;
+    let loaded = load::model(
+        args.model.model.as_deref(),
+        args.sparse.sparse.as_ref(),
+        args.sparse.screen,
+        &args.compute,
+    )?;
     let model = &loaded.model;
     let mut prompt = prompt(args)?;
     if args.chat {

@@ -1,17 +1,22 @@
 //! `sparse perplexity`.
 
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use sparse_model::perplexity;
+use sparse_calibrate::Error;
 use sparse_model::tokenizer::EncodeOptions;
+use sparse_model::{Model, perplexity};
 use tracing::info;
 
 use crate::args::PerplexityArgs;
+use crate::commands::calibrate::screens;
 use crate::exit::{self, End};
+use crate::progress::Bar;
 use crate::{input, interrupt, load, output};
 
 #[derive(Serialize)]
@@ -34,7 +39,12 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
     let text = input::file(&args.text)?;
-    let loaded = load::model(args.model.model.as_deref(), args.sparse.sparse.as_ref(), &args.compute)?;
+    let loaded = load::model(
+        args.model.model.as_deref(),
+        args.sparse.sparse.as_ref(),
+        args.sparse.screen,
+        &args.compute,
+    )?;
     let model = &loaded.model;
     let limit = model.config().context;
     if !(4..=limit).contains(&args.ctx) {
@@ -49,6 +59,9 @@ pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
     let tokens = model.tokenizer().encode(&text, options)?;
     let tokenize_time = start.elapsed();
     interrupt::handle()?;
+    if args.measure_screen {
+        return measure_screen(args, model, &tokens);
+    }
     let windows = tokens.len() / args.ctx;
     let windows = args.windows.map_or(windows, |n| windows.min(n.get()));
     info!(tokens = tokens.len(), ?tokenize_time, windows, "measuring");
@@ -98,6 +111,23 @@ pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
         )?;
     }
     Ok(if interrupted { End::Interrupted } else { End::Finished })
+}
+
+/// What the screen of the head misses and takes on this text.
+fn measure_screen(args: &PerplexityArgs, model: &Arc<Model>, tokens: &[u32]) -> anyhow::Result<End> {
+    let mut bar = Bar::default();
+    let most = args.windows.map_or(usize::MAX, NonZeroUsize::get);
+    let result = sparse_calibrate::measure_screen(model, tokens, args.ctx, most, &mut bar);
+    bar.finish();
+    let report = match result {
+        Err(Error::Interrupted) => return Ok(End::Interrupted),
+        other => other?,
+    };
+    match args.json {
+        true => output::json(&report)?,
+        false => screens(&mut io::stdout().lock(), &[report])?,
+    }
+    Ok(End::Finished)
 }
 
 /// Windows done, perplexity so far, time left; nothing when stderr is no terminal.

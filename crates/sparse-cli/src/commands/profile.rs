@@ -33,7 +33,7 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &ProfileArgs) -> anyhow::Result<End> {
     let text = input::file(&args.text)?;
-    let loaded = load::model(args.model.model.as_deref(), Some(&Sparse::None), &args.compute)?;
+    let loaded = load::model(args.model.model.as_deref(), Some(&Sparse::None), false, &args.compute)?;
     let options = EncodeOptions { add_special: true, parse_special: true };
     let tokens = loaded.model.tokenizer().encode(&text, options)?;
     interrupt::handle()?;

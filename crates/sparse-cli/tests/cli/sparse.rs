@@ -29,11 +29,22 @@ fn calibrated(folder: &Folder) -> (PathBuf, PathBuf) {
         "--max-loss",
         "5%",
         "--keep",
+        "--continuations",
+        "2",
         "-t",
         "1"
     ]);
     let said = run.ok();
-    for part in ["TRIED", "exact-zero", "low-rank 32", "KEPT ENERGY", "tokens that nothing was fitted to"] {
+    for part in [
+        "TRIED",
+        "exact-zero",
+        "low-rank 32",
+        "KEPT ENERGY",
+        "tokens that nothing was fitted to",
+        "SCREEN",
+        "random axes",
+        "greedy continuations",
+    ] {
         assert!(said.contains(part), "no {part} in\n{said}");
     }
     let sidecar = model.with_extension("sparse.gguf");
@@ -119,4 +130,43 @@ fn a_profile_is_a_table_json_and_a_picture() {
     let report = json(&run(args!["profile", "-m", &model, "--text", &text, "--ctx", "32", "--json"]).ok());
     assert_eq!(report["layers"].as_array().unwrap().len(), 2);
     assert!(report["layers"][0]["zeros"].as_f64().unwrap() > 0.2);
+}
+
+#[test]
+fn a_screened_head_writes_the_same_and_is_measured() {
+    let folder = Folder::new();
+    let model = folder.model(&TinyLlama::default().build());
+    let generate = |flags: &[OsString]| {
+        let mut args =
+            args!["generate", "-m", &model, "-n", "12", "--greedy", "--ignore-eos", "--json"].to_vec();
+        args.extend_from_slice(flags);
+        args.push("here".into());
+        json(&run(&args).ok())
+    };
+    let (whole, screened) = (generate(args![]), generate(args!["--screen"]));
+    assert_eq!(whole["tokens"], screened["tokens"]);
+    assert!(whole["screen"].is_null());
+    let screen = &screened["screen"];
+    assert!(screen["rows"].is_number() && screen["bytes"].as_f64().unwrap() > 0.0, "{screen:#}");
+    assert_ne!(whole["bytes_per_token"], screened["bytes_per_token"]);
+    let stats = run(args!["generate", "-m", &model, "--screen", "-n", "5", "--stats", "here"]);
+    assert!(stats.stderr.contains("screened head: "), "{stats:?}");
+
+    let text = folder.write("text.txt", TEXT.repeat(8));
+    let measured = run(args![
+        "perplexity",
+        "-m",
+        &model,
+        "--text",
+        &text,
+        "--ctx",
+        "32",
+        "--screen",
+        "--measure-screen",
+        "--json"
+    ]);
+    let measured = json(&measured.ok());
+    assert!(measured["agreement"].as_f64().unwrap() > 0.9, "{measured:#}");
+    let refused = run(args!["perplexity", "-m", &model, "--text", &text, "--ctx", "32", "--measure-screen"]);
+    assert!(refused.stderr.contains("screen is missing, expected a model with a screen"), "{refused:?}");
 }

@@ -2,7 +2,8 @@
 
 use super::data::{Activations, Rng, weights};
 use super::levels;
-use crate::{Activation, BlockFormat, ColumnLayout, Columns, Kernels, Level, MatMut, Q8, Q8Mut, Rows};
+use super::scan::Matrix;
+use crate::{Activation, BlockFormat, ColumnLayout, Columns, Kernels, Level, MatMut, Q8, Q8Mut, Rows, Tiles};
 use bytemuck::Pod;
 use half::{bf16, f16};
 use std::ops::{Deref, DerefMut};
@@ -224,6 +225,24 @@ fn quantising_stays_inside_its_slices() {
             let mut sums = Guarded::new(&vec![0; 2 * blocks], edge);
             kernels.quantise(&x, &mut Q8Mut { cols: 32, q: &mut q, d: &mut d, sums: &mut sums });
             assert!(d.iter().all(|d| *d > 0.0));
+        }
+    });
+}
+
+#[test]
+fn scans_stay_inside_their_slices() {
+    each(|kernels, edge| {
+        for (rows, nibbles, pairs) in [(1, 32, 0), (16, 0, 32), (17, 64, 128), (40, 32, 32)] {
+            let mut rng = Rng(rows as u64);
+            let matrix = Matrix::random(rows, nibbles, pairs, &mut rng);
+            let data = Guarded::new(matrix.data(), edge);
+            let a = Activations::random(nibbles + pairs, 1, &mut rng);
+            let (q, d, sums) =
+                (Guarded::new(&a.q, edge), Guarded::new(&a.d, edge), Guarded::new(&a.sums, edge));
+            let mut out = Guarded::new(&vec![f32::NAN; rows], edge);
+            let x = Q8 { cols: nibbles + pairs, q: &q, d: &d, sums: &sums };
+            kernels.scan(Tiles::new(matrix.layout, &data).unwrap(), x, &mut out);
+            assert!(out.iter().all(|y| y.is_finite()), "{}", kernels.level());
         }
     });
 }

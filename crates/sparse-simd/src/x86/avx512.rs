@@ -12,6 +12,7 @@ mod columns;
 mod format;
 mod gemm;
 mod gemv;
+mod scan;
 mod simd;
 mod small;
 mod supers;
@@ -38,6 +39,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     matmul_q6_k: matmul::<Q6K>,
     matmul_iq4_nl: matmul::<Iq4Nl>,
     sparse: SPARSE,
+    scan: simd::scan,
     weighted_sum: simd::weighted_sum,
     to_f16: simd::to_f16,
     rms_norm: simd::rms_norm,

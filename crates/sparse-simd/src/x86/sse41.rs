@@ -8,6 +8,7 @@
 mod load;
 mod quantise;
 mod quantised;
+mod scan;
 mod simd;
 mod small;
 mod super_blocks;
@@ -35,6 +36,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     matmul_q6_k: quantised::matmul::<BlockQ6K>,
     matmul_iq4_nl: quantised::matmul::<[BlockIq4Nl; 4]>,
     sparse: SPARSE,
+    scan: simd::scan,
     weighted_sum: simd::weighted_sum,
     dot_f32: simd::dot_f32,
     dot_f16: simd::dot_f16,

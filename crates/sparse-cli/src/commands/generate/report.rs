@@ -23,6 +23,8 @@ pub(super) struct Report<'a> {
     skipped: f64,
     layers: Vec<LayerStats>,
     parts: Parts,
+    /// What the screened head did, if there is one.
+    screen: Option<ScreenStats>,
     /// Weight bytes read per second of decoding, in 1e9.
     gb_per_s: Option<f64>,
     model: &'a str,
@@ -41,6 +43,30 @@ struct LayerStats {
     down: f64,
     bytes: f64,
     dense_bytes: usize,
+}
+
+/// What the screened head did, per decoded token.
+#[derive(Serialize)]
+struct ScreenStats {
+    /// Share of the tokens for which the whole head was computed.
+    fallbacks: f64,
+    /// Rows that were computed for the others.
+    rows: f64,
+    bytes: f64,
+    head_bytes: usize,
+}
+
+impl ScreenStats {
+    fn new(session: &Session) -> Option<Self> {
+        let (c, head_bytes) = (session.screen_counts(), session.model().head().bytes());
+        let tokens = c.tokens as f64;
+        (c.tokens > 0).then(|| Self {
+            fallbacks: c.fallbacks as f64 / tokens,
+            rows: c.rows as f64 / (c.tokens - c.fallbacks).max(1) as f64,
+            bytes: c.bytes as f64 / tokens,
+            head_bytes,
+        })
+    }
 }
 
 /// Milliseconds per decoded token.
@@ -143,6 +169,7 @@ impl<'a> Report<'a> {
             skipped: if steps > 0.0 { 1.0 - used } else { 0.0 },
             layers,
             parts,
+            screen: ScreenStats::new(session),
             gb_per_s: rate(steps * bytes_per_token as f64 / 1e9, generation.decode_time),
             model: &loaded.name,
             level: model.compute().kernels.level().name(),
@@ -167,8 +194,16 @@ impl<'a> Report<'a> {
         });
         let Parts { attention_ms, feed_forward_ms, head_ms, feed_forward_gb_per_s } = self.parts;
         let speed = feed_forward_gb_per_s.map_or_else(String::new, |gb| format!(" at {gb:.1} GB/s"));
+        let screen = self.screen.as_ref().map_or_else(String::new, |s| {
+            format!(
+                "\nscreened head: {:.0} rows and {:.1} % of the bytes per token, computed whole for {:.1} % of the tokens",
+                s.rows,
+                100.0 * s.bytes / s.head_bytes as f64,
+                100.0 * s.fallbacks
+            )
+        });
         format!(
-            "{}\n\nper token: attention {attention_ms:.3} ms, feed-forward {feed_forward_ms:.3} ms{speed}, head {head_ms:.3} ms",
+            "{}\n\nper token: attention {attention_ms:.3} ms, feed-forward {feed_forward_ms:.3} ms{speed}, head {head_ms:.3} ms{screen}",
             table(header, rows).trim_fmt()
         )
     }

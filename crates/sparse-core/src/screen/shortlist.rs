@@ -1,0 +1,284 @@
+//! From scores to the rows that matter.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::Screen;
+use crate::{Activations, Compute, Matrix};
+
+/// Rows that are looked at together.
+const CHUNK: usize = 64;
+/// Rows that are computed first, at least, to know what others have to exceed.
+const FIRST: usize = 8;
+/// The margin by which those are chosen, at most: the best row is above its score by two deviations, on average.
+const LIKELY: f32 = 2.0;
+/// One in so many rows may be on the list; with more, computing all is about as fast, for they are in order.
+const MOST: usize = 3;
+/// Logits below the best one that have a part in the estimate of all probability, and the steps that they are counted in.
+const SPAN: f32 = 24.0;
+const BINS: usize = 256;
+/// Logits by which a list that is too short is extended.
+const STEP: f32 = 1.0;
+
+/// Which rows are asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reach {
+    /// The one with the largest logit.
+    Best,
+    /// So many with the largest logits.
+    Top(usize),
+    /// Those whose logit is at most this much below the largest.
+    Within(f32),
+    /// The most probable ones that have this share of all probability together.
+    Mass(f32),
+}
+
+/// Rows of the head and their exact logits.
+#[derive(Clone, Copy, Debug)]
+pub struct Shortlist<'a> {
+    /// The rows, ascending.
+    pub ids: &'a [u32],
+    /// Their logits: the same numbers that the whole head has for them.
+    pub logits: &'a [f32],
+    /// The logarithm of the sum of all other rows' `exp(logit)`, estimated; minus infinity where it does not matter.
+    pub outside: f32,
+}
+
+/// Buffers for [`Screen::shortlist`], allocated once.
+#[derive(Debug)]
+pub struct ScreenScratch {
+    pub(super) projected: Activations,
+    /// A score per row.
+    pub(super) scores: Vec<f32>,
+    /// Per chunk of rows: the largest logit that one may have.
+    bounds: Vec<f32>,
+    order: Vec<f32>,
+    ids: Vec<u32>,
+    logits: Vec<f32>,
+    bins: Vec<u32>,
+}
+
+impl ScreenScratch {
+    /// Room for what `screen` does.
+    pub fn new(screen: &Screen) -> Self {
+        let (rows, chunks) = (screen.rows(), screen.rows().div_ceil(CHUNK));
+        Self {
+            projected: Activations::with_capacity(1, screen.axes().dims()),
+            scores: vec![0.0; rows],
+            bounds: vec![0.0; chunks],
+            order: Vec::with_capacity(chunks.max(rows / MOST + CHUNK)),
+            ids: Vec::with_capacity(rows / MOST + CHUNK),
+            logits: vec![0.0; rows / MOST + CHUNK],
+            bins: vec![0; BINS],
+        }
+    }
+}
+
+impl Screen {
+    /// The rows of `head` within `reach` for one token `x`, and some more, with their exact logits; nothing if the screen
+    /// cannot tell, or too many rows are in question. Then the whole head has to be computed.
+    ///
+    /// `adjust` is what becomes of a row's logit before rows are compared; it may make logits smaller, not larger.
+    ///
+    /// # Panics
+    /// If the shapes do not match those that the screen was made for.
+    pub fn shortlist<'a>(
+        &self,
+        compute: &Compute,
+        head: &Matrix,
+        x: &Activations,
+        reach: Reach,
+        adjust: &dyn Fn(u32, f32) -> f32,
+        scratch: &'a mut ScreenScratch,
+    ) -> Option<Shortlist<'a>> {
+        assert_eq!(head.rows(), self.rows(), "rows of the head");
+        let size = self.score(compute, x, scratch)?;
+        let shift = compute.kernels.dot_f32(&self.common, x.x());
+        let (first, margin) = match reach {
+            Reach::Best | Reach::Within(_) => (FIRST, self.margins.best),
+            Reach::Top(k) => (FIRST.max(2 * k), self.margins.best),
+            Reach::Mass(_) => (4 * FIRST, self.margins.mass),
+        };
+        // Rows that may be among the best: what they have, others must exceed. With the full margin these would be the least
+        // known rows instead.
+        let lift = size * margin.min(LIKELY);
+        self.bound(lift, scratch);
+        scratch.order.clear();
+        scratch.order.extend_from_slice(&scratch.bounds);
+        let chunks = scratch.order.len();
+        if chunks == 0 {
+            return None;
+        }
+        let nth = first.min(chunks) - 1;
+        let cut = *scratch.order.select_nth_unstable_by(nth, |a, b| b.total_cmp(a)).1;
+        self.collect(lift, cut, scratch)?;
+        exact(compute, head, x, scratch);
+        let adjusted = scratch.ids.iter().zip(&scratch.logits).map(|(id, logit)| adjust(*id, *logit));
+        scratch.order.clear();
+        scratch.order.extend(adjusted);
+        let best = scratch.order.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut others = 0.0;
+        let least = match reach {
+            Reach::Best => best,
+            Reach::Within(distance) => best - distance,
+            Reach::Top(0) => return None,
+            Reach::Top(k) if k > scratch.order.len() => return None,
+            Reach::Top(k) => *scratch.order.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1,
+            Reach::Mass(share) => {
+                let least;
+                (least, others) = self.estimate(share, size, shift, best, scratch);
+                least
+            }
+        };
+        // These stay on the list, whatever their score is.
+        for id in &scratch.ids {
+            scratch.scores[*id as usize] = f32::INFINITY;
+        }
+        let (lift, mut least) = (size * margin, least - shift);
+        self.bound(lift, scratch);
+        self.collect(lift, least, scratch)?;
+        exact(compute, head, x, scratch);
+        let mut outside = f32::NEG_INFINITY;
+        if let Reach::Mass(share) = reach {
+            loop {
+                let seen = scratch.ids.iter().zip(&scratch.logits[..scratch.ids.len()]);
+                let (mut estimated, mut inside) = (0.0, 0.0);
+                for (id, logit) in seen {
+                    if scratch.scores[*id as usize] < f32::INFINITY {
+                        estimated += mass(bin(best - shift - self.expected(*id as usize, size, &scratch.scores)));
+                    }
+                    inside += (adjust(*id, *logit) - best).exp();
+                }
+                let left = (others - estimated).max(0.0);
+                if inside >= share * (inside + left) {
+                    outside = best + left.ln();
+                    break;
+                }
+                // What is wanted ends among the rows that were left out: more of them.
+                least -= STEP;
+                self.collect(lift, least, scratch)?;
+                exact(compute, head, x, scratch);
+            }
+        }
+        let ids = &*scratch.ids;
+        Some(Shortlist { ids, logits: &scratch.logits[..ids.len()], outside })
+    }
+
+    /// The smallest margin with which `row` would be listed among rows whose logits are no better than its own, `logit`, for
+    /// one token `x`: what margins are chosen by. Nothing if `x` is not finite.
+    ///
+    /// # Panics
+    /// As [`shortlist`](Self::shortlist), or if there is no such row.
+    pub fn margin_of(
+        &self,
+        compute: &Compute,
+        x: &Activations,
+        row: u32,
+        logit: f32,
+        scratch: &mut ScreenScratch,
+    ) -> Option<f32> {
+        let size = self.score(compute, x, scratch)?;
+        let (r, shift) = (row as usize, compute.kernels.dot_f32(&self.common, x.x()));
+        Some((logit - shift - scratch.scores[r]) / (size * self.deviations[r]))
+    }
+
+    /// The largest that a row's logit may be, less what all rows share.
+    #[inline]
+    fn upper(&self, r: usize, lift: f32, scores: &[f32]) -> f32 {
+        scores[r] + lift * self.deviations[r]
+    }
+
+    /// The logit whose `exp` is the expectation of a row's, if errors are normally distributed.
+    #[inline]
+    fn expected(&self, r: usize, size: f32, scores: &[f32]) -> f32 {
+        let deviation = size * self.deviations[r];
+        scores[r] + 0.5 * deviation * deviation
+    }
+
+    fn bound(&self, lift: f32, scratch: &mut ScreenScratch) {
+        let chunks = scratch.scores.chunks(CHUNK).zip(self.deviations.chunks(CHUNK));
+        for (bound, (scores, deviations)) in scratch.bounds.iter_mut().zip(chunks) {
+            // Sixteen maxima side by side, which compilers make vectors.
+            let mut most = [f32::NEG_INFINITY; 16];
+            let larger = |a: f32, b: f32| if b > a { b } else { a };
+            let (scores, scores_rest) = scores.as_chunks::<16>();
+            let (deviations, deviations_rest) = deviations.as_chunks::<16>();
+            for (s, d) in scores.iter().zip(deviations) {
+                for i in 0..16 {
+                    most[i] = larger(most[i], s[i] + lift * d[i]);
+                }
+            }
+            for ((s, d), most) in scores_rest.iter().zip(deviations_rest).zip(&mut most) {
+                *most = larger(*most, s + lift * d);
+            }
+            *bound = most.into_iter().fold(f32::NEG_INFINITY, larger);
+        }
+    }
+
+    /// Lists the rows that may have a logit of at least `cut`.
+    fn collect(&self, lift: f32, cut: f32, scratch: &mut ScreenScratch) -> Option<()> {
+        scratch.ids.clear();
+        for (chunk, bound) in scratch.bounds.iter().enumerate() {
+            if *bound >= cut {
+                let first = chunk * CHUNK;
+                for r in first..self.rows().min(first + CHUNK) {
+                    if self.upper(r, lift, &scratch.scores) >= cut {
+                        scratch.ids.push(r as u32);
+                    }
+                }
+                if scratch.ids.len() > self.rows() / MOST {
+                    return None;
+                }
+            }
+        }
+        (!scratch.ids.is_empty()).then_some(())
+    }
+
+    /// A logit such that rows below it are likely not to be among the most probable that have `share` of all probability, and
+    /// the sum of `exp(logit - best)` over the rows that are not listed yet.
+    fn estimate(
+        &self,
+        share: f32,
+        size: f32,
+        shift: f32,
+        best: f32,
+        scratch: &mut ScreenScratch,
+    ) -> (f32, f32) {
+        scratch.bins.fill(0);
+        let top = best - shift;
+        for r in 0..self.rows() {
+            scratch.bins[bin(top - self.expected(r, size, &scratch.scores))] += 1;
+        }
+        // Of the rows listed so far the logits are known.
+        let mut known = 0.0;
+        for (id, logit) in scratch.ids.iter().zip(&scratch.logits) {
+            known += (logit - best).exp();
+            scratch.bins[bin(top - self.expected(*id as usize, size, &scratch.scores))] -= 1;
+        }
+        let others: f32 = scratch.bins.iter().enumerate().map(|(i, n)| *n as f32 * mass(i)).sum();
+        let mut left = (1.0 - share) * (known + others);
+        let below = scratch.bins.iter().enumerate().rev().find(|(i, n)| {
+            left -= **n as f32 * mass(*i);
+            left < 0.0
+        });
+        (best - below.map_or(0, |(i, _)| i + 1) as f32 * (SPAN / BINS as f32), others)
+    }
+}
+
+/// Where a row is counted whose logit is `distance` below the best one.
+#[inline]
+fn bin(distance: f32) -> usize {
+    // Negative distances and NaN become zero.
+    ((distance * (BINS as f32 / SPAN)) as usize).min(BINS - 1)
+}
+
+/// `exp(logit - best)` of a row in a bin.
+fn mass(bin: usize) -> f32 {
+    (-(bin as f32 + 0.5) * (SPAN / BINS as f32)).exp()
+}
+
+/// The logits of the rows on the list.
+fn exact(compute: &Compute, head: &Matrix, x: &Activations, scratch: &mut ScreenScratch) {
+    let ids = &*scratch.ids;
+    head.matmul_rows(compute, ids, x, &mut scratch.logits[..ids.len()]);
+}

@@ -1,0 +1,210 @@
+//! Screened heads: what is listed is exact, and what is missing does not matter.
+
+use proptest::prelude::*;
+use sparse_core::{Activations, Axes, Compute, Margins, Matrix, Reach, Screen, ScreenScratch, Storage};
+use sparse_simd::BlockFormat;
+use sparse_testdata::Weights;
+
+const COLS: usize = 256;
+
+fn head(format: BlockFormat, rows: usize, stream: u64) -> Matrix {
+    let mut bytes = vec![0; rows * format.row_bytes(COLS).unwrap()];
+    Weights::new(format, 0.0, 0.1, 4, stream).fill(&mut bytes);
+    Matrix::new(format, COLS, Storage::Owned(bytes)).unwrap()
+}
+
+/// A token that leans towards row `r`, as far as `lean` says.
+fn token(compute: &Compute, head: &Matrix, r: usize, lean: f32, stream: u64) -> Activations {
+    let mut row = vec![0.0; COLS];
+    head.decode_row(r, &mut row);
+    let mut noise = vec![0; COLS * 4];
+    Weights::new(BlockFormat::F32, 0.0, 1.0, 5, stream).fill(&mut noise);
+    let noise = noise.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+    let mut x = Activations::with_capacity(1, COLS);
+    x.resize(1);
+    x.x_mut().iter_mut().zip(row.iter().zip(noise)).for_each(|(x, (w, n))| *x = lean * w + n);
+    x.quantise(compute.kernels);
+    x
+}
+
+fn full(compute: &Compute, head: &Matrix, x: &Activations) -> Vec<f32> {
+    let mut logits = vec![0.0; head.rows()];
+    head.matmul(compute, x, &mut logits);
+    logits
+}
+
+fn random(compute: &Compute, head: &Matrix, margin: f32) -> Screen {
+    Screen::new(compute, head, Axes::rotated(COLS, 1.0), Margins { best: margin, mass: margin }).unwrap()
+}
+
+/// The rows in order of their logits, best first, lowest first among equals.
+fn order(logits: &[f32]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)));
+    order
+}
+
+fn plain(_: u32, logit: f32) -> f32 {
+    logit
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn lists_are_exact_and_hold_the_best(
+        format in proptest::sample::select(BlockFormat::ALL.to_vec()),
+        rows in 300_usize..2000,
+        threads in 1_usize..3,
+        lean in 5_f32..60.0,
+        stream: u16,
+    ) {
+        let compute = Compute::new(threads);
+        let head = head(format, rows, stream.into());
+        // Twelve deviations: nothing is missed by chance.
+        let screen = random(&compute, &head, 12.0);
+        let mut scratch = ScreenScratch::new(&screen);
+        for t in 0..4 {
+            let x = token(&compute, &head, t * 71 % rows, lean, t as u64);
+            let logits = full(&compute, &head, &x);
+            let order = order(&logits);
+            for reach in [Reach::Best, Reach::Top(5), Reach::Within(1.0), Reach::Mass(0.8)] {
+                let list = screen.shortlist(&compute, &head, &x, reach, &plain, &mut scratch);
+                let Some(list) = list else { continue };
+                prop_assert!(list.ids.is_sorted() && list.ids.len() == list.logits.len());
+                for (id, logit) in list.ids.iter().zip(list.logits) {
+                    prop_assert_eq!(logit.to_bits(), logits[*id as usize].to_bits(), "{:?} row {}", reach, id);
+                }
+                let best = logits[order[0] as usize];
+                let mass = |ids: &[u32]| ids.iter().map(|i| (logits[*i as usize] - best).exp()).sum::<f32>();
+                let all = mass(&order);
+                let wanted = match reach {
+                    Reach::Best => 1,
+                    Reach::Top(k) => k,
+                    Reach::Within(d) => order.iter().take_while(|i| logits[**i as usize] >= best - d).count(),
+                    Reach::Mass(p) => (1..).find(|n| mass(&order[..*n]) >= p * 0.98 * all).unwrap(),
+                };
+                for id in &order[..wanted] {
+                    prop_assert!(list.ids.binary_search(id).is_ok(), "{:?} {} misses {}", reach, format.name(), id);
+                }
+                if let Reach::Mass(_) = reach {
+                    let outside = (all - mass(list.ids)).max(0.0) / all;
+                    let estimated = (list.outside - best).exp() / all;
+                    prop_assert!((estimated - outside).abs() < 0.1, "{estimated} {outside}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn lists_are_short_for_clear_tokens_and_refused_for_unclear_ones() {
+    let compute = Compute::new(1);
+    let head = head(BlockFormat::Q8_0, 4000, 3);
+    let screen = random(&compute, &head, 5.0);
+    let mut scratch = ScreenScratch::new(&screen);
+    let mut list = |lean, reach| {
+        let x = token(&compute, &head, 77, lean, 9);
+        let list = screen.shortlist(&compute, &head, &x, reach, &plain, &mut scratch);
+        list.map(|list| (list.ids.len(), list.ids.binary_search(&77).is_ok()))
+    };
+    let (rows, there) = list(60.0, Reach::Best).expect("a clear token");
+    assert!(rows < 200 && there, "{rows}");
+    // Too many are asked for, or none stands out.
+    assert_eq!(list(60.0, Reach::Within(1000.0)), None);
+    assert_eq!(list(60.0, Reach::Top(3000)), None);
+    assert_eq!(list(60.0, Reach::Top(0)), None);
+    assert_eq!(list(0.0, Reach::Mass(0.95)), None);
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let head = head(BlockFormat::Q4_0, 3000, 4);
+    let run = |threads| {
+        let compute = Compute::new(threads);
+        let screen = random(&compute, &head, 4.0);
+        let mut scratch = ScreenScratch::new(&screen);
+        let x = token(&compute, &head, 5, 40.0, 1);
+        let list = screen.shortlist(&compute, &head, &x, Reach::Top(10), &plain, &mut scratch).unwrap();
+        (list.ids.to_vec(), list.logits.to_vec())
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn penalties_let_others_come_first() {
+    let compute = Compute::new(1);
+    let head = head(BlockFormat::F16, 2000, 6);
+    let screen = random(&compute, &head, 12.0);
+    let mut scratch = ScreenScratch::new(&screen);
+    let x = token(&compute, &head, 100, 50.0, 2);
+    let logits = full(&compute, &head, &x);
+    let second = order(&logits)[1];
+    let adjust = |id: u32, logit: f32| if id == 100 { logit - 1000.0 } else { logit };
+    if let Some(list) = screen.shortlist(&compute, &head, &x, Reach::Best, &adjust, &mut scratch) {
+        assert!(list.ids.binary_search(&second).is_ok());
+    }
+    let adjust = |id: u32, logit: f32| if id == 100 { logit - 0.5 } else { logit };
+    let list = screen.shortlist(&compute, &head, &x, Reach::Best, &adjust, &mut scratch).unwrap();
+    assert!(list.ids.binary_search(&100).is_ok());
+}
+
+#[test]
+fn what_is_not_finite_is_never_hidden() {
+    let compute = Compute::new(1);
+    let mut bytes = head(BlockFormat::Q8_0, 1000, 7).storage().bytes().to_vec();
+    let row = BlockFormat::Q8_0.row_bytes(COLS).unwrap();
+    bytes[612 * row..612 * row + 2].copy_from_slice(&[0, 0x7E]);
+    let head = Matrix::new(BlockFormat::Q8_0, COLS, Storage::Owned(bytes)).unwrap();
+    let screen = random(&compute, &head, 5.0);
+    let mut scratch = ScreenScratch::new(&screen);
+    let mut x = token(&compute, &head, 3, 50.0, 1);
+    // NaN in a row: it is listed for every token, so that its logit is seen.
+    let list = screen.shortlist(&compute, &head, &x, Reach::Best, &plain, &mut scratch).unwrap();
+    let at = list.ids.binary_search(&612).expect("the damaged row");
+    assert!(list.logits[at].is_nan());
+    // NaN in a token: the whole head says so.
+    x.x_mut()[9] = f32::NAN;
+    x.quantise(compute.kernels);
+    assert!(screen.shortlist(&compute, &head, &x, Reach::Best, &plain, &mut scratch).is_none());
+}
+
+#[test]
+fn wrong_shapes_and_margins_are_refused() {
+    let compute = Compute::new(1);
+    let head = head(BlockFormat::F32, 100, 1);
+    let new = |inputs, best, mass| {
+        Screen::new(&compute, &head, Axes::rotated(inputs, 1.0), Margins { best, mass })
+            .map_err(|e| e.to_string())
+    };
+    assert!(new(COLS, 1.0, 1.0).is_ok());
+    let refused = new(COLS + 1, 1.0, 1.0).unwrap_err();
+    assert_eq!(refused, "inputs of the screen: expected 256, found 257");
+    for (best, mass) in [(f32::NAN, 1.0), (1.0, f32::INFINITY), (0.0, 1.0), (1.0, -1.0)] {
+        assert!(new(COLS, best, mass).unwrap_err().starts_with("margin of the "));
+    }
+}
+
+#[cfg(feature = "fit")]
+#[test]
+fn fitted_axes_screen_with_fewer_bytes() {
+    use sparse_core::AxesFit;
+    let compute = Compute::new(1);
+    let head = head(BlockFormat::Q8_0, 3000, 8);
+    // Tokens that vary along a few rows only.
+    let tokens: Vec<Activations> =
+        (0..200).map(|t| token(&compute, &head, t % 40, 40.0 + t as f32 % 7.0, t as u64 % 3)).collect();
+    let mut fit = AxesFit::new(COLS);
+    tokens.iter().for_each(|x| fit.add(x.x()).unwrap());
+    let axes = fit.axes().unwrap();
+    assert_eq!((axes.nibbles(), axes.dims()), (32, 96));
+    let fitted = Screen::new(&compute, &head, axes, Margins::default()).unwrap();
+    assert!(fitted.bytes() * 10 < random(&compute, &head, 5.0).bytes() * 9);
+    let mut scratch = ScreenScratch::new(&fitted);
+    for x in &tokens[..60] {
+        let best = order(&full(&compute, &head, x))[0];
+        let list = fitted.shortlist(&compute, &head, x, Reach::Best, &plain, &mut scratch).unwrap();
+        assert!(list.ids.len() < 300 && list.ids.binary_search(&best).is_ok(), "{}", list.ids.len());
+    }
+    assert!(AxesFit::new(COLS).axes().is_err());
+    assert!(AxesFit::new(8).add(&[f32::NAN; 8]).is_err());
+}

@@ -1,0 +1,91 @@
+//! The part of a sidecar that says how the output head is screened.
+//!
+//! The head's rows are not in it: projecting and rounding them anew takes less time than they would take on disk.
+
+use sparse_core::{Axes, Margins};
+use sparse_gguf::{BlockFormat, Gguf, Metadata};
+
+use super::Tensors;
+use crate::{Error, Model};
+
+const DIRECTIONS: &str = "screen.directions.weight";
+const MEAN: &str = "screen.mean";
+const SPREAD: &str = "screen.spread";
+
+/// How a model's head is screened; by default with random axes, which need no data, and wide margins.
+#[derive(Clone, Debug, Default)]
+pub struct HeadScreen {
+    /// Axes fitted to what the head is given; random ones if there are none.
+    pub axes: Option<Axes>,
+    /// How far rows may be above their scores.
+    pub margins: Margins,
+}
+
+impl HeadScreen {
+    /// Reads it, if the file has one.
+    pub(super) fn read(gguf: &Gguf) -> Result<Option<Self>, Error> {
+        const KIND: &str = "sparse.screen.axes";
+        let (meta, file) = (gguf.metadata(), Tensors { gguf });
+        let Some(kind) = meta.opt_string(KIND)? else { return Ok(None) };
+        let positive = |key: &str| match meta.f32(key)? {
+            x if x.is_finite() && x > 0.0 => Ok(x),
+            x => Err(Error::metadata(key, format!("is {x}, expected a number above zero"))),
+        };
+        let margins = Margins {
+            best: positive("sparse.screen.margin_best")?,
+            mass: positive("sparse.screen.margin_mass")?,
+        };
+        let axes = match kind {
+            "random" => None,
+            "fitted" => {
+                let directions = file.matrix(DIRECTIONS)?;
+                let (mean, spread) = (file.vector(MEAN)?, file.vector(SPREAD)?);
+                let lost = meta.f32("sparse.screen.lost")?;
+                let nibbles = meta.usize("sparse.screen.nibbles")?;
+                let axes = Axes::new(directions, mean, spread, lost, nibbles);
+                Some(axes.map_err(|e| problem(e.to_string()))?)
+            }
+            other => return Err(Error::metadata(KIND, format!("names unknown axes \"{other}\""))),
+        };
+        Ok(Some(Self { axes, margins }))
+    }
+
+    /// Adds it to a file in the making.
+    pub(super) fn write(
+        &self,
+        meta: &mut Metadata,
+        tensors: &mut Vec<(String, Vec<usize>, BlockFormat, Vec<u8>)>,
+    ) {
+        meta.insert("sparse.screen.margin_best", self.margins.best);
+        meta.insert("sparse.screen.margin_mass", self.margins.mass);
+        let fitted = self.axes.as_ref().and_then(|axes| axes.matrix().map(|matrix| (axes, matrix)));
+        meta.insert("sparse.screen.axes", if fitted.is_some() { "fitted" } else { "random" });
+        let Some((axes, matrix)) = fitted else { return };
+        meta.insert("sparse.screen.lost", axes.lost());
+        meta.insert("sparse.screen.nibbles", axes.nibbles() as u32);
+        let shape = vec![matrix.cols(), matrix.rows()];
+        tensors.push((DIRECTIONS.into(), shape, matrix.format(), matrix.storage().bytes().to_vec()));
+        for (name, values) in [(MEAN, axes.mean()), (SPREAD, axes.spread())] {
+            let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            tensors.push((name.into(), vec![values.len()], BlockFormat::F32, bytes));
+        }
+    }
+
+    /// Gives `model` the screen.
+    ///
+    /// # Errors
+    /// If it is for heads of another width.
+    pub fn apply(self, model: &mut Model) -> Result<(), Error> {
+        let axes = self.axes.unwrap_or_else(|| model.random_axes());
+        let (expected, found) = (model.config().embedding, axes.inputs());
+        if expected != found {
+            return Err(problem(format!("expected rows of {expected} values, found {found}")));
+        }
+        let screen = model.make_screen(axes, self.margins)?;
+        model.set_screen(Some(screen))
+    }
+}
+
+fn problem(problem: String) -> Error {
+    Error::Tensor { name: DIRECTIONS.into(), problem }
+}
