@@ -145,7 +145,7 @@ impl Screen {
                 let (mut estimated, mut inside) = (0.0, 0.0);
                 for (id, logit) in seen {
                     if scratch.scores[*id as usize] < f32::INFINITY {
-                        estimated += mass(bin(best - shift - self.expected(*id as usize, size, scratch)));
+                        estimated += mass(bin(best - shift - self.expected(*id as usize, size, &scratch.scores)));
                     }
                     inside += (adjust(*id, *logit) - best).exp();
                 }
@@ -190,9 +190,9 @@ impl Screen {
 
     /// The logit whose `exp` is the expectation of a row's, if errors are normally distributed.
     #[inline]
-    fn expected(&self, r: usize, size: f32, scratch: &ScreenScratch) -> f32 {
+    fn expected(&self, r: usize, size: f32, scores: &[f32]) -> f32 {
         let deviation = size * self.deviations[r];
-        scratch.scores[r] + 0.5 * deviation * deviation
+        scores[r] + 0.5 * deviation * deviation
     }
 
     fn bound(&self, lift: f32, scratch: &mut ScreenScratch) {
@@ -245,17 +245,15 @@ impl Screen {
         scratch: &mut ScreenScratch,
     ) -> (f32, f32) {
         scratch.bins.fill(0);
-        let half = 0.5 * size * size;
         let top = best - shift;
-        for (s, d) in scratch.scores.iter().zip(&self.deviations) {
-            let distance = top - (s + half * d * d);
-            scratch.bins[bin(distance)] += 1;
+        for r in 0..self.rows() {
+            scratch.bins[bin(top - self.expected(r, size, &scratch.scores))] += 1;
         }
         // Of the rows listed so far the logits are known.
         let mut known = 0.0;
         for (id, logit) in scratch.ids.iter().zip(&scratch.logits) {
             known += (logit - best).exp();
-            scratch.bins[bin(top - self.expected(*id as usize, size, scratch))] -= 1;
+            scratch.bins[bin(top - self.expected(*id as usize, size, &scratch.scores))] -= 1;
         }
         let others: f32 = scratch.bins.iter().enumerate().map(|(i, n)| *n as f32 * mass(i)).sum();
         let mut left = (1.0 - share) * (known + others);
