@@ -208,7 +208,7 @@ fn hostile_screens_are_refused() {
         change(&mut meta, &mut tensors);
         let mut writer = GgufWriter::new(meta);
         for (name, dims, _) in &tensors {
-            writer.tensor(name, dims, BlockFormat::F32).unwrap();
+            writer.tensor(*name, dims, BlockFormat::F32).unwrap();
         }
         let mut file = writer.start(Vec::new()).unwrap();
         for (name, _, values) in &tensors {

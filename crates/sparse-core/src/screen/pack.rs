@@ -6,6 +6,8 @@ use sparse_simd::TileRow;
 /// The step of a uniform quantiser with as few errors as possible, of normally distributed values with deviation 1 (Max 1960,
 /// doi 10.1109/TIT.1960.1057548).
 const STEPS: [f32; 2] = [0.3352, 0.9957];
+/// Added and taken off again, it rounds small numbers to integers, without a call where the CPU has no instruction for that.
+const ROUND: f32 = 12_582_912.0;
 /// Times that codes and scale are fitted to each other.
 const ROUNDS: usize = 2;
 
@@ -33,7 +35,7 @@ impl Packed {
                 let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
                 let (mut product, mut length) = (0.0, 0.0);
                 for (code, value) in self.codes[part].iter_mut().zip(values) {
-                    let level = (value * inverse + 0.5 * top).round_ties_even().clamp(0.0, top);
+                    let level = (value * inverse + 0.5 * top).clamp(0.0, top) + ROUND - ROUND;
                     *code = level as u8;
                     let level = level - 0.5 * top;
                     product += level * value;
