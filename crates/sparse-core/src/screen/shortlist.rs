@@ -145,7 +145,8 @@ impl Screen {
                 let (mut estimated, mut inside) = (0.0, 0.0);
                 for (id, logit) in seen {
                     if scratch.scores[*id as usize] < f32::INFINITY {
-                        estimated += mass(bin(best - shift - self.expected(*id as usize, size, &scratch.scores)));
+                        estimated +=
+                            mass(bin(best - shift - self.expected(*id as usize, size, &scratch.scores)));
                     }
                     inside += (adjust(*id, *logit) - best).exp();
                 }
