@@ -251,7 +251,8 @@ fn tune(
     let best = needed.get(at).map_or(margins.best, |m| m.max(MASS_MARGINS[0]));
     let enough = |sums: &Sums| sums.missed / sums.mass.tokens.max(1) as f64 <= MISSES;
     let least = by_mass.iter().zip(MASS_MARGINS).filter(|(sums, _)| enough(sums));
-    let mass = least.min_by_key(|(sums, _)| sums.mass.bytes).map_or(best, |(_, margin)| margin);
+    // If none is enough, everything is in question, and the whole head is computed where all of the mass counts.
+    let mass = least.min_by_key(|(sums, _)| sums.mass.bytes).map_or(f32::MAX, |(_, margin)| margin);
     Ok(Margins { best, mass })
 }
 
