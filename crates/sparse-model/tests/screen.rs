@@ -46,7 +46,7 @@ fn texts_are_the_same_for_every_kind_of_head() {
     for format in [BlockFormat::F32, BlockFormat::F16, BlockFormat::Q8_0, BlockFormat::Q4_0] {
         for tied in [true, false] {
             let tiny = TinyLlama { format, tied, ..TinyLlama::default() };
-            let (whole, screened) = (model(&tiny, None), model(&tiny, Some(12.0)));
+            let (whole, screened) = (model(&tiny, None), model(&tiny, Some(6.0)));
             for (name, sampler) in
                 [("greedy", &greedy), ("penalty", &penalty), ("top-k", &top_k), ("min-p", &min_p)]
             {
