@@ -54,7 +54,6 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
         ffn: args.only != Some(Part::Head),
         head: args.only != Some(Part::Ffn),
         continuations: args.continuations,
-        ..Options::default()
     };
     let result = texts(args, &gguf, &options, &mut bar)
         .and_then(|(text, test)| Ok(calibrate(&gguf, &text, test.as_deref(), &options, &mut bar)?));
