@@ -1,6 +1,5 @@
-//! Experimental: weights stored column by column, so that skipping a column saves its bytes. No model uses this yet.
-//! Read from memory by one thread with AVX-512, it is faster than the dense product below some 50 % of active columns
-//! where there are 2048 rows, and below some 30 % where there are 576 (Q4_0, columns chosen at random, Zen 4).
+//! Weights stored column by column, so that skipping a column saves its bytes. docs/ffn-bench.md has what that is worth, by shape
+//! and density.
 //!
 //! A quantised row-major matrix keeps the codes of one column in as many blocks as there are rows: leaving a column
 //! out saves nothing. Here the same codes, scales and minima are sorted the other way round; nothing is rounded, and

@@ -1,4 +1,4 @@
-//! Experimental: products with some rows or some columns of a matrix. See `columns.rs` for what they reach.
+//! Products with some rows or some columns of a matrix.
 
 use super::{Kernels, same_len};
 use crate::{BlockFormat, ColumnLayout, Columns, MatMut, Q8, Rows, q8};
