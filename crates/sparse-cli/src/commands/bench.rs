@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use sparse_core::{ReadBandwidth, SparseFfn};
+use sparse_core::ReadBandwidth;
 use sparse_model::tokenizer::EncodeOptions;
 use sparse_model::{GenerateOptions, Sampler, SamplerConfig, Session, generate};
 
@@ -205,9 +205,8 @@ impl Candidate {
         let tokens = args.tokens.get() as f64;
         let model = &self.loaded.model;
         let bytes_per_token = self.session.bytes_per_token();
-        let ffn_bytes: usize = model.ffns().map(SparseFfn::bytes).sum();
-        let used = model.ffns().zip(self.session.ffn_counts());
-        let used: f64 = used.map(|(f, c)| c.down as f64 / c.tokens as f64 / f.neurons() as f64).sum();
+        let counts = || model.ffns().zip(self.session.ffn_counts());
+        let used: f64 = counts().map(|(f, c)| c.down as f64 / c.tokens as f64 / f.neurons() as f64).sum();
         let ratio = |f: fn(&Round, &Round) -> f64| {
             Spread::new(self.rounds.iter().zip(&first.rounds).map(|(own, first)| f(own, first)))
         };
@@ -220,7 +219,7 @@ impl Candidate {
             sparse: self.sparse.as_ref().map(Sparse::name),
             load_ms: ms(self.loaded.time),
             bytes_per_token,
-            ffn_bytes_per_token: (ffn_bytes + bytes_per_token - model.bytes_per_token()) as f64,
+            ffn_bytes_per_token: counts().map(|(_, c)| c.bytes as f64 / c.tokens as f64).sum(),
             skipped: 1.0 - used / model.ffns().len() as f64,
             ffn_ms_per_token: spread(&|r| ms(r.ffn) / tokens),
             decode_gain: ratio(|own, first| first.decode.as_secs_f64() / own.decode.as_secs_f64()),
