@@ -101,10 +101,10 @@ impl Name {
 
 fn format(name: &str) -> Result<BlockFormat, String> {
     let find = |f: &BlockFormat| f.name().eq_ignore_ascii_case(name);
-    BlockFormat::ALL
+    BlockFormat::GGML
         .into_iter()
         .find(find)
-        .ok_or_else(|| format!("expected one of {}", BlockFormat::ALL.map(BlockFormat::name).join(", ")))
+        .ok_or_else(|| format!("expected one of {}", BlockFormat::GGML.map(BlockFormat::name).join(", ")))
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {

@@ -106,13 +106,13 @@ impl GgmlType {
 
     /// The block format that decodes this type, or `None` when there is none here.
     pub fn format(self) -> Option<BlockFormat> {
-        BlockFormat::ALL.into_iter().find(|format| format.name() == self.name())
+        BlockFormat::GGML.into_iter().find(|format| format.name() == self.name())
     }
 }
 
 impl From<BlockFormat> for GgmlType {
     fn from(format: BlockFormat) -> Self {
-        // Every format is a ggml type (a test says so); the last resort is a number that no reader accepts.
+        // Every format of ggml is a type (a test says so); the others get a number that no reader accepts.
         let ty = GgmlType::ALL.iter().find(|ty| ty.name() == format.name());
         ty.copied().unwrap_or(GgmlType(u32::MAX))
     }

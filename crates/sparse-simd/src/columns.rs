@@ -21,7 +21,7 @@ mod recipe;
 mod relayout;
 
 use crate::{BlockFormat, ShapeError};
-pub(crate) use recipe::{Recipe, SubScales, unpack, value};
+pub(crate) use recipe::{Recipe, SubScales, unpack, value, write_codes};
 
 /// Where code `row` of a chunk of 64 is: rows are taken by fours, and these as a 4 x 4 matrix, transposed.
 ///

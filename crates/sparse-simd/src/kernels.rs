@@ -58,6 +58,8 @@ pub struct Kernels {
     pub(crate) matmul_q5_k: MatmulQ8,
     pub(crate) matmul_q6_k: MatmulQ8,
     pub(crate) matmul_iq4_nl: MatmulQ8,
+    pub(crate) matmul_bit3: MatmulQ8,
+    pub(crate) matmul_bit7: MatmulQ8,
     pub(crate) sparse: Sparse,
     /// # Safety
     /// The CPU has the level; `x` is one token of as many dimensions as `w` has, and `out` has a value per row.
@@ -186,6 +188,8 @@ impl Kernels {
             BlockFormat::Q5K => self.matmul_q5_k,
             BlockFormat::Q6K => self.matmul_q6_k,
             BlockFormat::Iq4Nl => self.matmul_iq4_nl,
+            BlockFormat::Bit3 => self.matmul_bit3,
+            BlockFormat::Bit7 => self.matmul_bit7,
             format @ (BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16) => {
                 panic!("matmul_q8: {} weights are multiplied by matmul_f32", format.name())
             }

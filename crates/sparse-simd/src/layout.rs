@@ -1,4 +1,4 @@
-//! The ggml block formats: sizes, bit layouts and scalar decoding.
+//! The block formats of ggml, and those of the precision lanes: sizes, bit layouts and scalar decoding.
 //!
 //! [`BlockFormat`] says how long a block is; the `Block*` structs say where its bits are. All of them are plain
 //! old data of alignment 1, so any byte slice of the right length can be viewed as blocks, at any address
@@ -8,12 +8,13 @@
 
 mod blocks;
 mod unpack;
+mod write;
 
 pub use blocks::{
-    BlockIq4Nl, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
-    BlockQ8_0, Half, IQ4_NL_VALUES,
+    BlockBit3, BlockBit7, BlockIq4Nl, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0,
+    BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, Half, IQ4_NL_VALUES,
 };
-pub(crate) use unpack::{Block, Scales};
+pub(crate) use unpack::{Block, Scales, stream_word};
 
 use half::{bf16, f16};
 use thiserror::Error;
@@ -99,7 +100,8 @@ pub enum ShapeError {
 /// How the numbers of one weight row are stored.
 ///
 /// A row is a sequence of blocks of [`block_len`](Self::block_len) values in [`block_bytes`](Self::block_bytes)
-/// bytes. Bit layouts are ggml's (`ggml/src/ggml-common.h`).
+/// bytes. Bit layouts are ggml's (`ggml/src/ggml-common.h`), but for [`Bit3`](Self::Bit3) and [`Bit7`](Self::Bit7),
+/// which ggml does not have: with [`Q5_0`](Self::Q5_0) between them they store the precision lanes of 3, 5 and 7 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum BlockFormat {
@@ -131,11 +133,27 @@ pub enum BlockFormat {
     Q6K,
     /// 4 bits into a table of 16 non-linear values, blocks of 32.
     Iq4Nl,
+    /// 3 bits, blocks of 32, `d * (q - 4)`.
+    Bit3,
+    /// 7 bits, blocks of 32, `d * (q - 64)`.
+    Bit7,
 }
 
 impl BlockFormat {
-    /// Every format, in a fixed order.
-    pub const ALL: [BlockFormat; 14] = [
+    /// Every format, in a fixed order: those of ggml first.
+    pub const ALL: [BlockFormat; 16] = {
+        let mut all = [Self::Bit7; 16];
+        all[14] = Self::Bit3;
+        let mut i = 0;
+        while i < Self::GGML.len() {
+            all[i] = Self::GGML[i];
+            i += 1;
+        }
+        all
+    };
+
+    /// The formats that ggml has too, which GGUF files may hold.
+    pub const GGML: [BlockFormat; 14] = [
         Self::F32,
         Self::F16,
         Self::Bf16,
@@ -156,7 +174,8 @@ impl BlockFormat {
     pub const fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::Iq4Nl => 32,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
+            Self::Iq4Nl | Self::Bit3 | Self::Bit7 => 32,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
@@ -166,10 +185,12 @@ impl BlockFormat {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::Bit3 => 14,
             Self::Q4_0 | Self::Iq4Nl => 18,
             Self::Q4_1 => 20,
             Self::Q5_0 => 22,
             Self::Q5_1 => 24,
+            Self::Bit7 => 30,
             Self::Q8_0 => 34,
             Self::Q2K => 84,
             Self::Q3K => 110,
@@ -179,7 +200,7 @@ impl BlockFormat {
         }
     }
 
-    /// ggml's name of the format, as tools print it.
+    /// The format's name as tools print it; ggml's, if it has the format.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
@@ -196,6 +217,8 @@ impl BlockFormat {
             Self::Q5K => "Q5_K",
             Self::Q6K => "Q6_K",
             Self::Iq4Nl => "IQ4_NL",
+            Self::Bit3 => "BIT3",
+            Self::Bit7 => "BIT7",
         }
     }
 
@@ -242,6 +265,8 @@ impl BlockFormat {
             Self::Q5K => decode_blocks::<BlockQ5K>(bytes, out),
             Self::Q6K => decode_blocks::<BlockQ6K>(bytes, out),
             Self::Iq4Nl => decode_blocks::<BlockIq4Nl>(bytes, out),
+            Self::Bit3 => decode_blocks::<BlockBit3>(bytes, out),
+            Self::Bit7 => decode_blocks::<BlockBit7>(bytes, out),
         }
         Ok(())
     }

@@ -78,6 +78,11 @@ pub(crate) trait Simd: Copy {
 
     /// Decodes blocks: [`decode`](crate::generic::sums::decode) in a function of its own.
     fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip);
+    /// The codes of a block of 32.
+    #[inline(always)]
+    fn codes<B: Block>(self, block: &B, out: &mut [i8; 32]) {
+        block.codes(out);
+    }
     /// The values of a block of 32.
     #[inline(always)]
     fn block<B: Block>(self, block: &B) -> Self::Wide {

@@ -4,8 +4,8 @@ use bytemuck::{Pod, cast_slice_mut};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sparse_gguf::layout::{
-    BlockIq4Nl, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
-    BlockQ8_0, Half,
+    BlockBit3, BlockBit7, BlockIq4Nl, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0,
+    BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, Half,
 };
 use sparse_gguf::{BlockFormat, quantise_into};
 
@@ -93,6 +93,8 @@ fn set_factors(format: BlockFormat, blocks: &mut [u8], mut factor: impl FnMut() 
         BlockFormat::Q5K => each(blocks, |b: &mut BlockQ5K| (b.d, b.dmin, _) = pair(31.0)),
         BlockFormat::Q6K => each(blocks, |b: &mut BlockQ6K| b.d = pair(0.0).0),
         BlockFormat::Iq4Nl => each(blocks, |b: &mut BlockIq4Nl| b.d = pair(0.0).0),
+        BlockFormat::Bit3 => each(blocks, |b: &mut BlockBit3| b.d = pair(0.0).0),
+        BlockFormat::Bit7 => each(blocks, |b: &mut BlockBit7| b.d = pair(0.0).0),
         _ => {}
     }
 }

@@ -1,12 +1,15 @@
 //! Where blocks and columns keep their bits, as data.
 
 use crate::BlockFormat;
-use crate::layout::{Block, BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, IQ4_NL_VALUES, Scales};
+use crate::layout::{
+    Block, BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, IQ4_NL_VALUES, Scales, stream_word,
+};
 
 /// Some bits of all codes.
 ///
 /// `run` bytes hold `8 * run / bits` codes: the lowest bits of bytes 0, 1.. belong to the first `run` codes, the
-/// next ones to the next `run`. The bytes after them go on with the next codes.
+/// next ones to the next `run`. The bytes after them go on with the next codes. Where `bits` does not divide 8, codes
+/// follow each other without regard to bytes, eight of them in a `run` of `bits` bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plane {
     /// Where the first run begins.
@@ -77,6 +80,8 @@ impl Recipe {
             BlockFormat::Q5_0 => (32, D, SubScales::None, const { &[plane(6, 4, 16), plane(2, 1, 1)] }),
             BlockFormat::Q5_1 => (32, D_M, SubScales::None, const { &[plane(8, 4, 16), plane(4, 1, 1)] }),
             BlockFormat::Q8_0 => (32, D, SubScales::None, const { &[plane(2, 8, 32)] }),
+            BlockFormat::Bit3 => (32, D, SubScales::None, const { &[plane(2, 3, 3)] }),
+            BlockFormat::Bit7 => (32, D, SubScales::None, const { &[plane(2, 7, 7)] }),
             BlockFormat::Q2K => (16, &[80, 82], SubScales::Nibbles, const { &[plane(16, 2, 32)] }),
             BlockFormat::Q3K => {
                 (16, &[108], SubScales::Scale, const { &[plane(32, 2, 32), plane(0, 1, 32)] })
@@ -105,9 +110,11 @@ impl Recipe {
         self.planes.iter().copied()
     }
 
-    /// The planes of 64 codes of one column. A single bit per code is in the order of a mask register.
+    /// The planes of 64 codes of one column: 4, 2 and 1 bits, or 8. A single bit per code is in the order of a mask
+    /// register.
     pub(crate) fn chunk_planes(&self) -> impl Iterator<Item = Plane> {
-        self.planes.iter().scan(0, |end, &Plane { bits, .. }| {
+        let parts = |plane: &'static Plane| [8, 4, 2, 1].into_iter().filter(|b| plane.bits & b != 0);
+        self.planes.iter().flat_map(parts).scan(0, |end, bits| {
             let at = *end;
             *end += 8 * bits;
             Some(Plane { at, bits, run: if bits == 1 { 1 } else { 8 * bits } })
@@ -122,8 +129,9 @@ pub(crate) fn value(format: BlockFormat, code: u8) -> i32 {
         BlockFormat::Q4_0 => q - 8,
         BlockFormat::Q5_0 => q - 16,
         BlockFormat::Q8_0 => i32::from(code as i8),
-        BlockFormat::Q3K => q - 4,
+        BlockFormat::Q3K | BlockFormat::Bit3 => q - 4,
         BlockFormat::Q6K => q - 32,
+        BlockFormat::Bit7 => q - 64,
         BlockFormat::Iq4Nl => i32::from(IQ4_NL_VALUES[code as usize & 15]),
         _ => q,
     }
@@ -136,6 +144,13 @@ pub(crate) fn unpack(planes: impl Iterator<Item = Plane>, bytes: &[u8], codes: &
         let mask = (0xff >> (8 - bits)) as u8;
         let runs = codes.chunks_exact_mut(8 * run / bits).zip(bytes[at..].chunks_exact(run));
         for (codes, bytes) in runs {
+            if !bits.is_power_of_two() {
+                let word = stream_word(bytes);
+                for (j, code) in codes.iter_mut().enumerate() {
+                    *code |= ((word >> (bits * j)) as u8 & mask) << low;
+                }
+                continue;
+            }
             for (j, codes) in codes.chunks_exact_mut(run).enumerate() {
                 for (code, byte) in codes.iter_mut().zip(bytes) {
                     *code |= (byte >> (bits * j) & mask) << low;
@@ -153,6 +168,13 @@ pub(super) fn pack(planes: impl Iterator<Item = Plane>, codes: &[u8], bytes: &mu
         let mask = (0xff >> (8 - bits)) as u8;
         let runs = codes.chunks_exact(8 * run / bits).zip(bytes[at..].chunks_exact_mut(run));
         for (codes, bytes) in runs {
+            if !bits.is_power_of_two() {
+                let codes = codes.iter().enumerate();
+                let word =
+                    codes.fold(0, |word, (j, code)| word | u64::from(code >> low & mask) << (bits * j));
+                bytes.copy_from_slice(&word.to_le_bytes()[..bits]);
+                continue;
+            }
             for (j, codes) in codes.chunks_exact(run).enumerate() {
                 for (code, byte) in codes.iter().zip(bytes.iter_mut()) {
                     *byte |= (code >> low & mask) << (bits * j);
@@ -160,6 +182,15 @@ pub(super) fn pack(planes: impl Iterator<Item = Plane>, codes: &[u8], bytes: &mu
             }
         }
         low += bits;
+    }
+}
+
+/// Writes the codes of a block, which must be zero where they go: the inverse of [`value`], for formats where that is a
+/// code minus an offset.
+pub(crate) fn write_codes(format: BlockFormat, codes: &[i8; 32], block: &mut [u8]) {
+    if let Some(recipe) = Recipe::of(format) {
+        let unsigned = codes.map(|q| (i32::from(q) - value(format, 0)) as u8);
+        pack(recipe.block_planes(), &unsigned, block);
     }
 }
 

@@ -91,6 +91,8 @@ fn add<S: Simd, const R: usize>(
             BlockFormat::Q5_1 => add_blocks::<S, BlockQ5_1, R>(s, parts, h, out),
             BlockFormat::Q8_0 => add_blocks::<S, BlockQ8_0, R>(s, parts, h, out),
             BlockFormat::Iq4Nl => add_blocks::<S, BlockIq4Nl, R>(s, parts, h, out),
+            BlockFormat::Bit3 => add_blocks::<S, BlockBit3, R>(s, parts, h, out),
+            BlockFormat::Bit7 => add_blocks::<S, BlockBit7, R>(s, parts, h, out),
             format => {
                 for (part, strip) in parts.iter().zip(strips.iter_mut()) {
                     s.decode(format, part, strip);
@@ -197,6 +199,8 @@ pub(crate) fn decode<S: Simd>(s: S, format: BlockFormat, bytes: &[u8], out: &mut
         BlockFormat::Q5_1 => small::<S, BlockQ5_1>(s, bytes, out),
         BlockFormat::Q8_0 => small::<S, BlockQ8_0>(s, bytes, out),
         BlockFormat::Iq4Nl => small::<S, BlockIq4Nl>(s, bytes, out),
+        BlockFormat::Bit3 => small::<S, BlockBit3>(s, bytes, out),
+        BlockFormat::Bit7 => small::<S, BlockBit7>(s, bytes, out),
         BlockFormat::Q2K => supers::<S, BlockQ2K>(s, bytes, out),
         BlockFormat::Q3K => supers::<S, BlockQ3K>(s, bytes, out),
         BlockFormat::Q4K => supers::<S, BlockQ4K>(s, bytes, out),
@@ -234,7 +238,7 @@ fn small<S: Simd, B: Block>(s: S, bytes: &[u8], out: &mut Strip) {
 #[inline(always)]
 pub(crate) fn block<S: Simd, B: Block>(s: S, block: &B) -> S::Wide {
     let mut codes = [0; 32];
-    block.codes(&mut codes);
+    s.codes(block, &mut codes);
     let [d, m] = factors(s, block);
     let mut values = s.wide(0.0);
     for (codes, value) in codes.chunks_exact(S::LANES).zip(values.as_mut()) {

@@ -45,6 +45,8 @@ pub(crate) struct Sparse {
     pub(crate) q5_k: SparseQ8,
     pub(crate) q6_k: SparseQ8,
     pub(crate) iq4_nl: SparseQ8,
+    pub(crate) bit3: SparseQ8,
+    pub(crate) bit7: SparseQ8,
     /// # Safety
     /// As for [`SparseQ8`], of floats.
     pub(crate) rows_floats: RowsFloats,
@@ -70,6 +72,8 @@ impl Sparse {
             BlockFormat::Q5K => self.q5_k,
             BlockFormat::Q6K => self.q6_k,
             BlockFormat::Iq4Nl => self.iq4_nl,
+            BlockFormat::Bit3 => self.bit3,
+            BlockFormat::Bit7 => self.bit7,
             format @ (BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16) => {
                 panic!("{kernel}_q8: {} weights are multiplied by {kernel}_f32", format.name())
             }

@@ -84,6 +84,20 @@ blocks! {
         /// Codes.
         qs: [i8; 32],
     }
+    /// 32 values `d * (q - 4)`, `q` of 3 bits: a precision lane, not a format of ggml.
+    BlockBit3: 14 {
+        /// Scale.
+        d: Half,
+        /// Code `i` is bits `3 i..3 i + 3` of this little-endian number.
+        qs: [u8; 12],
+    }
+    /// 32 values `d * (q - 64)`, `q` of 7 bits: a precision lane, not a format of ggml.
+    BlockBit7: 30 {
+        /// Scale.
+        d: Half,
+        /// Code `i` is bits `7 i..7 i + 7` of this little-endian number.
+        qs: [u8; 28],
+    }
     /// 256 values `d * scale * q - dmin * min`, `q` of 2 bits, scale and minimum of 4 bits per 16 values.
     BlockQ2K: 84 {
         /// Byte `s`: scale of sub-block `s` in the low nibble, its minimum in the high one.

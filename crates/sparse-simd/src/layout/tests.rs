@@ -33,6 +33,42 @@ fn lengths_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn written_codes_are_read_back() {
+    for format in BlockFormat::ALL {
+        let Some([low, high]) = format.code_range() else { continue };
+        let span = i32::from(high) - i32::from(low) + 1;
+        for from in 0..span {
+            let codes = core::array::from_fn(|i| (i32::from(low) + (from + 7 * i as i32) % span) as i8);
+            let mut block = vec![0xA5; format.block_bytes()];
+            format.write_block(Half::from_f32(-0.5), &codes, &mut block);
+            let mut values = [0.0; 32];
+            format.decode(&block, &mut values).unwrap();
+            assert_eq!(values, codes.map(|q| -0.5 * f32::from(q)), "{}", format.name());
+        }
+    }
+}
+
+#[test]
+fn lanes_of_three_and_seven_bits_waste_none() {
+    for (format, bits) in [(BlockFormat::Bit3, 3), (BlockFormat::Bit7, 7)] {
+        assert_eq!(format.block_bytes(), 2 + 32 * bits / 8);
+        // Code i of ones in its own bits and zeros elsewhere is the only one that is not the lowest.
+        for i in 0..32 {
+            let mut bytes = vec![0; format.block_bytes()];
+            bytes[..2].copy_from_slice(bytemuck::bytes_of(&Half::from_f32(1.0)));
+            for bit in bits * i..bits * (i + 1) {
+                bytes[2 + bit / 8] |= 1 << (bit % 8);
+            }
+            let mut values = [0.0; 32];
+            format.decode(&bytes, &mut values).unwrap();
+            let half = f32::from(1u8 << (bits - 1));
+            let expected = core::array::from_fn(|k| if k == i { half - 1.0 } else { -half });
+            assert_eq!(values, expected, "{} {i}", format.name());
+        }
+    }
+}
+
+#[test]
 fn hand_made_blocks() {
     let one = Half::from_f32(1.0);
     let decode = |format: BlockFormat, bytes: &[u8]| {

@@ -36,6 +36,12 @@ pub(crate) trait Block: Pod {
         allow(dead_code, reason = "only vector kernels look codes up")
     )]
     const NIBBLES: Option<[i8; 16]> = None;
+    /// Whether this is the block of a precision lane, and its bits.
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", feature = "std")),
+        allow(dead_code, reason = "only vector kernels ask")
+    )]
+    const LANE: Option<u32> = None;
 
     fn scales(&self) -> Scales;
 
@@ -106,6 +112,7 @@ impl Block for BlockQ4_1 {
 impl Block for BlockQ5_0 {
     const LEN: usize = 32;
     const HAS_MIN: bool = false;
+    const LANE: Option<u32> = Some(5);
 
     fn scales(&self) -> Scales {
         Scales::plain(self.d)
@@ -159,6 +166,36 @@ impl Block for BlockIq4Nl {
     #[inline(always)]
     fn codes(&self, out: &mut [i8]) {
         nibbles(&self.qs, out, |q| IQ4_NL_VALUES[q as usize]);
+    }
+}
+
+impl Block for BlockBit3 {
+    const LEN: usize = 32;
+    const HAS_MIN: bool = false;
+    const LANE: Option<u32> = Some(3);
+
+    fn scales(&self) -> Scales {
+        Scales::plain(self.d)
+    }
+
+    #[inline(always)]
+    fn codes(&self, out: &mut [i8]) {
+        stream::<3>(&self.qs, out);
+    }
+}
+
+impl Block for BlockBit7 {
+    const LEN: usize = 32;
+    const HAS_MIN: bool = false;
+    const LANE: Option<u32> = Some(7);
+
+    fn scales(&self) -> Scales {
+        Scales::plain(self.d)
+    }
+
+    #[inline(always)]
+    fn codes(&self, out: &mut [i8]) {
+        stream::<7>(&self.qs, out);
     }
 }
 
@@ -258,6 +295,25 @@ impl Block for BlockQ6K {
             }
         }
     }
+}
+
+/// Codes of `BITS` bits, one after the other: eight in as many bytes. Half of their range is subtracted.
+#[inline(always)]
+fn stream<const BITS: usize>(qs: &[u8], out: &mut [i8]) {
+    for (out, bytes) in out.as_chunks_mut::<8>().0.iter_mut().zip(qs.as_chunks::<BITS>().0) {
+        let word = stream_word(bytes);
+        for (i, q) in out.iter_mut().enumerate() {
+            *q = (word >> (BITS * i) & ((1 << BITS) - 1)) as i8 - (1 << (BITS - 1)) as i8;
+        }
+    }
+}
+
+/// Up to eight bytes as a number.
+#[inline(always)]
+pub(crate) fn stream_word(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(word)
 }
 
 /// Codes of 2 bits, as [`BlockQ2K`] and [`BlockQ3K`] keep them.

@@ -36,7 +36,8 @@ pub(super) fn quantised() -> impl Iterator<Item = BlockFormat> {
 /// Where a block has its half-precision factors.
 fn halves(format: BlockFormat) -> &'static [usize] {
     match format {
-        BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Q8_0 | BlockFormat::Iq4Nl => &[0],
+        BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Q8_0 => &[0],
+        BlockFormat::Iq4Nl | BlockFormat::Bit3 | BlockFormat::Bit7 => &[0],
         BlockFormat::Q4_1 | BlockFormat::Q5_1 | BlockFormat::Q4K | BlockFormat::Q5K => &[0, 2],
         BlockFormat::Q2K => &[80, 82],
         BlockFormat::Q3K => &[108],

@@ -79,6 +79,8 @@ pub(super) fn reference(format: BlockFormat, row: &[u8], x: Q8<'_>) -> (f64, f64
         BlockFormat::Q5K => blocks::<BlockQ5K>(row, x),
         BlockFormat::Q6K => blocks::<BlockQ6K>(row, x),
         BlockFormat::Iq4Nl => blocks::<BlockIq4Nl>(row, x),
+        BlockFormat::Bit3 => blocks::<BlockBit3>(row, x),
+        BlockFormat::Bit7 => blocks::<BlockBit7>(row, x),
         BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => unreachable!("not quantised"),
     }
 }

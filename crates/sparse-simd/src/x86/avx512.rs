@@ -1,7 +1,7 @@
 //! Kernels for AVX-512 F, BW, VL, DQ, VNNI and VBMI.
 //!
-//! - `format` is what the drivers `gemv` (one token) and `gemm` (several) need of a quantised format; `small`
-//!   and `supers` provide it for the formats with blocks of 32 and of 256 values.
+//! - `format` is what the drivers `gemv` (one token) and `gemm` (several) need of a quantised format; `small`,
+//!   `lanes` and `supers` provide it for the formats with blocks of 32 and of 256 values.
 //! - `columns` multiplies what is stored by columns.
 //! - `simd`: functions and norms on rows of floats, and sums of weighted rows.
 //!
@@ -12,6 +12,7 @@ mod columns;
 mod format;
 mod gemm;
 mod gemv;
+mod lanes;
 mod scan;
 mod simd;
 mod small;
@@ -22,6 +23,7 @@ use crate::kernels::{Sparse, SparseQ8};
 use crate::{Kernels, Level, MatMut, Q8, Rows};
 use columns::ColumnFormat;
 use format::Format;
+use lanes::{Bit3, Bit7};
 use small::{Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use supers::{Q2K, Q3K, Q4K, Q5K, Q6K};
 
@@ -38,6 +40,8 @@ pub(crate) const KERNELS: Kernels = Kernels {
     matmul_q5_k: matmul::<Q5K>,
     matmul_q6_k: matmul::<Q6K>,
     matmul_iq4_nl: matmul::<Iq4Nl>,
+    matmul_bit3: matmul::<Bit3>,
+    matmul_bit7: matmul::<Bit7>,
     sparse: SPARSE,
     scan: simd::scan,
     weighted_sum: simd::weighted_sum,
@@ -64,6 +68,8 @@ const SPARSE: Sparse = Sparse {
     q5_k: sparse::<Q5K>(),
     q6_k: sparse::<Q6K>(),
     iq4_nl: sparse::<Iq4Nl>(),
+    bit3: sparse::<Bit3>(),
+    bit7: sparse::<Bit7>(),
     rows_floats: super::avx2::KERNELS.sparse.rows_floats,
     axpy_floats: simd::axpy_columns,
     axpy_rows: simd::axpy_rows,

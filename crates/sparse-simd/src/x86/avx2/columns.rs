@@ -243,6 +243,11 @@ column_steps! {
     BlockQ6K: Q6K, 2, |at, H| {
         _mm256_or_si256(four_bits::<H>(at), _mm256_slli_epi16::<4>(two_bits::<H>(at.add(32))))
     };
+    [BlockBit3; 8]: Bit3, 8, |at, H| _mm256_or_si256(two_bits::<H>(at), one_bit::<H>(at.add(16), 4));
+    [BlockBit7; 8]: Bit7, 1, |at, H| {
+        let six = _mm256_or_si256(four_bits::<H>(at), _mm256_slli_epi16::<4>(two_bits::<H>(at.add(32))));
+        _mm256_or_si256(six, one_bit::<H>(at.add(48), 64))
+    };
     [BlockIq4Nl; 8]: Iq4Nl, 1, |at, H| {
         _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes16(&IQ4_NL_VALUES)), four_bits::<H>(at))
     };

@@ -3,6 +3,14 @@
 use crate::layout::Half;
 use core::arch::x86_64::*;
 
+/// The lower half of the register.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn bytes8(x: &[u8; 8]) -> __m128i {
+    // SAFETY: 8 bytes can be read behind the reference.
+    unsafe { _mm_loadl_epi64(x.as_ptr().cast()) }
+}
+
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn bytes16<T: bytemuck::Pod>(x: &[T; 16]) -> __m128i {

@@ -27,8 +27,8 @@ pub(super) trait Step: Pod {
 
     /// The 32 codes of group `g` as bytes, signed or not as [`SIGNED`](Self::SIGNED) says.
     ///
-    /// Unsigned ones must be below 64. Then nothing saturates: `vpmaddubsw` adds two products in 16 bits, and with
-    /// activations of at most 127 and codes of at most 128 their sum is at most 32512.
+    /// Nothing saturates: `vpmaddubsw` adds two products in 16 bits, and with activations of at most 127 and codes of at
+    /// most 128 their sum is at most 32512.
     ///
     /// # Safety
     /// - The CPU has AVX2, FMA and F16C.

@@ -1,6 +1,6 @@
 //! Eight floats at a time, and the kernels made of that.
 
-use super::load;
+use super::{load, small};
 use crate::generic::{float_functions, product_functions};
 use crate::layout::Block;
 use crate::simd::Simd;
@@ -176,6 +176,14 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip) {
         with_avx2!(decode(format, bytes, out))
+    }
+
+    #[inline(always)]
+    fn codes<B: Block>(self, block: &B, out: &mut [i8; 32]) {
+        match B::LANE {
+            Some(bits) => with_avx2!(load::store_bytes(small::lane(bits, bytemuck::bytes_of(block)), out)),
+            None => block.codes(out),
+        }
     }
 
     /// Looks 4-bit codes up, sixteen at a time.

@@ -1,8 +1,9 @@
 //! The formats with blocks of 32: eight blocks are a step.
 
-use super::load::{bytes16, bytes32};
+use super::load::{bytes8, bytes16, bytes32, words16};
 use super::quantised::{Factors, Step};
 use crate::layout::*;
+use crate::x86::shared::{BIT3, BIT7, LanePlaces, part};
 use core::arch::x86_64::*;
 
 impl Step for [BlockQ4_0; 8] {
@@ -100,6 +101,78 @@ impl Step for [BlockIq4Nl; 8] {
     unsafe fn factors(&self) -> Factors {
         scales(halves(self.each_ref().map(|b| b.d)))
     }
+}
+
+impl Step for [BlockBit3; 8] {
+    const CENTRE: i8 = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(&self, g: usize) -> __m256i {
+        bit3(bytemuck::bytes_of(&self[g]))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn factors(&self) -> Factors {
+        scales(halves(self.each_ref().map(|b| b.d)))
+    }
+}
+
+impl Step for [BlockBit7; 8] {
+    const CENTRE: i8 = 64;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(&self, g: usize) -> __m256i {
+        bit7(bytemuck::bytes_of(&self[g]))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn factors(&self) -> Factors {
+        scales(halves(self.each_ref().map(|b| b.d)))
+    }
+}
+
+/// The signed codes of a block of a precision lane of `bits` bits.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn lane(bits: u32, block: &[u8]) -> __m256i {
+    let codes = match bits {
+        3 => bit3(block),
+        5 => _mm256_or_si256(nibbles(part(block, 6)), fifth_bits(*part(block, 2))),
+        _ => bit7(block),
+    };
+    _mm256_sub_epi8(codes, _mm256_set1_epi8(1 << (bits - 1)))
+}
+
+/// The codes of a block of 3 bits, unsigned.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn bit3(block: &[u8]) -> __m256i {
+    let [low, high] = [part(block, BIT3.starts[0]), part(block, BIT3.starts[1])];
+    lane_codes::<13>(_mm256_set_m128i(bytes8(high), bytes8(low)), &BIT3)
+}
+
+/// The codes of a block of 7 bits, unsigned.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn bit7(block: &[u8]) -> __m256i {
+    let [low, high] = [part(block, BIT7.starts[0]), part(block, BIT7.starts[1])];
+    lane_codes::<9>(_mm256_set_m128i(bytes16(high), bytes16(low)), &BIT7)
+}
+
+/// The 32 codes of `16 - DOWN` bits of a block whose halves are in the lanes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn lane_codes<const DOWN: i32>(halves: __m256i, places: &LanePlaces) -> __m256i {
+    let mut words = [halves; 2];
+    for (e, words) in words.iter_mut().enumerate() {
+        let pairs = _mm256_shuffle_epi8(halves, bytes32(&places.index[e]));
+        *words = _mm256_srli_epi16::<DOWN>(_mm256_mullo_epi16(pairs, words16(&places.up[e])));
+    }
+    _mm256_packus_epi16(words[0], words[1])
 }
 
 /// The 32 nibbles of 16 bytes: low ones first.

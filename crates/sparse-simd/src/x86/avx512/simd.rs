@@ -1,5 +1,6 @@
 //! Sixteen floats at a time, and the kernels made of that.
 
+use super::lanes;
 use crate::generic::float_functions;
 use crate::layout::Block;
 use crate::simd::Simd;
@@ -170,6 +171,17 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip) {
         with_avx512!(decode(format, bytes, out))
+    }
+
+    #[inline(always)]
+    fn codes<B: Block>(self, block: &B, out: &mut [i8; 32]) {
+        match B::LANE {
+            Some(bits) => with_avx512!({
+                let codes = lanes::codes(bits, bytemuck::bytes_of(block));
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), codes);
+            }),
+            None => block.codes(out),
+        }
     }
 
     /// Looks 4-bit codes up in a table of the sixteen values that they stand for in this block.

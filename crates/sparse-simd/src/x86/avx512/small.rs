@@ -9,11 +9,11 @@ use crate::layout::IQ4_NL_VALUES;
 use core::arch::x86_64::*;
 
 /// First and last 16 codes of blocks 0 to 3, then of blocks 4 to 7.
-const GROUPS: [[usize; 4]; 4] = [[0, 2, 4, 6], [1, 3, 5, 7], [8, 10, 12, 14], [9, 11, 13, 15]];
+pub(super) const GROUPS: [[usize; 4]; 4] = [[0, 2, 4, 6], [1, 3, 5, 7], [8, 10, 12, 14], [9, 11, 13, 15]];
 
 /// `vpermt2b` indices that gather, for each of four blocks of `stride` bytes, the 16 bytes `part` of it; the
 /// second source begins `second` bytes after the first.
-const fn gather(stride: usize, second: usize, part: [usize; 16]) -> [u8; 64] {
+pub(super) const fn gather(stride: usize, second: usize, part: [usize; 16]) -> [u8; 64] {
     let mut index = [0; 64];
     let mut i = 0;
     while i < 64 {
@@ -49,7 +49,7 @@ const fn scales_of_both(stride: usize) -> [u16; 32] {
 
 /// `vpermt2w` indices of the scales of four blocks of one half, and of the words behind them, twice each; the
 /// second source begins `second` bytes after the first.
-const fn scales_of_half(stride: usize, second: usize) -> [u16; 32] {
+pub(super) const fn scales_of_half(stride: usize, second: usize) -> [u16; 32] {
     let mut index = [0; 32];
     let mut i = 0;
     while i < 32 {
@@ -63,7 +63,7 @@ const fn scales_of_half(stride: usize, second: usize) -> [u16; 32] {
 /// The scales and what follows them, from both halves' sources for [`scales_of_half`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn merge(index: &[u16; 32], [a, b]: [__m512i; 2], [c, d]: [__m512i; 2]) -> __m512i {
+pub(super) fn merge(index: &[u16; 32], [a, b]: [__m512i; 2], [c, d]: [__m512i; 2]) -> __m512i {
     let index = bytes(index);
     let first = _mm512_maskz_permutex2var_epi16(0x0f0f, a, index, b);
     _mm512_or_si512(first, _mm512_maskz_permutex2var_epi16(0xf0f0, c, index, d))
@@ -72,7 +72,7 @@ fn merge(index: &[u16; 32], [a, b]: [__m512i; 2], [c, d]: [__m512i; 2]) -> __m51
 /// The floats that 16 halves are.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn halves(words: __m512i) -> __m512 {
+pub(super) fn halves(words: __m512i) -> __m512 {
     _mm512_cvtph_ps(_mm512_castsi512_si256(words))
 }
 
@@ -91,7 +91,7 @@ fn nibbles(x: __m512i) -> [__m512i; 2] {
 /// As for [`Format::decode`]; if `FULL` the bytes are there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn load<const FULL: bool, const HALVES: usize, const N: usize>(
+pub(super) unsafe fn load<const FULL: bool, const HALVES: usize, const N: usize>(
     w: Bytes,
     half: usize,
     second: usize,

@@ -1,7 +1,8 @@
 //! Four floats at a time, and the kernels made of that.
 
-use super::load;
+use super::{load, small};
 use crate::generic::{float_functions, product_functions};
+use crate::layout::Block;
 use crate::simd::Simd;
 use crate::x86::shared::prefetch_far;
 use core::arch::x86_64::*;
@@ -170,6 +171,18 @@ impl Simd for Sse41 {
     #[inline(always)]
     fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip) {
         with_sse41!(decode(format, bytes, out))
+    }
+
+    #[inline(always)]
+    fn codes<B: Block>(self, block: &B, out: &mut [i8; 32]) {
+        match (B::LANE, out.as_chunks_mut().0) {
+            (Some(bits), [low, high]) => with_sse41!({
+                let codes = small::lane(bits, bytemuck::bytes_of(block));
+                load::store_bytes(codes[0], low);
+                load::store_bytes(codes[1], high);
+            }),
+            _ => block.codes(out),
+        }
     }
 
     #[inline(always)]

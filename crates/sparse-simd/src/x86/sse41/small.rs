@@ -1,8 +1,9 @@
 //! The formats with blocks of 32: four blocks are a step.
 
-use super::load::{bytes16, bytes32, half_to_float};
+use super::load::{bytes8, bytes16, bytes32, half_to_float, words8};
 use super::quantised::{Factors, Step};
 use crate::layout::*;
+use crate::x86::shared::{BIT3, BIT7, LanePlaces, part};
 use core::arch::x86_64::*;
 
 macro_rules! step {
@@ -34,6 +35,9 @@ step!(BlockQ4_1 { MINS: bool = true } b => nibbles(&b.qs), halves(b.map(|b| b.m)
 step!(BlockQ5_0 { CENTRE: i16 = 16 } b => five_bits(&b.qs, b.qh), _mm_setzero_ps());
 step!(BlockQ5_1 { MINS: bool = true } b => five_bits(&b.qs, b.qh), halves(b.map(|b| b.m)));
 step!(BlockQ8_0 { SIGNED: bool = true } b => bytes32(&b.qs), _mm_setzero_ps());
+step!(BlockBit3 { CENTRE: i16 = 4 } b => bit3(bytemuck::bytes_of(b)), _mm_setzero_ps());
+// Signed: the driver has no room for unsigned codes of 7 bits.
+step!(BlockBit7 { SIGNED: bool = true } b => lane(7, bytemuck::bytes_of(b)), _mm_setzero_ps());
 step!(BlockIq4Nl { SIGNED: bool = true } b => from_table(nibbles(&b.qs)), _mm_setzero_ps());
 
 /// The 32 nibbles of 16 bytes: low ones first.
@@ -57,6 +61,48 @@ fn five_bits(qs: &[u8; 16], qh: [u8; 4]) -> [__m128i; 2] {
         _mm_or_si128(x, _mm_and_si128(_mm_cmpeq_epi8(bits, own_bit), _mm_set1_epi8(16)))
     };
     [add_fifth(low, own_byte), add_fifth(high, _mm_add_epi8(own_byte, _mm_set1_epi8(2)))]
+}
+
+/// The codes of a block of 3 bits, unsigned.
+#[inline]
+#[target_feature(enable = "sse4.1")]
+fn bit3(block: &[u8]) -> [__m128i; 2] {
+    let [low, high]: [&[u8; 8]; 2] = [part(block, BIT3.starts[0]), part(block, BIT3.starts[1])];
+    [lane_codes::<13>(bytes8(low), &BIT3, 0), lane_codes::<13>(bytes8(high), &BIT3, 1)]
+}
+
+/// The codes of a block of 7 bits, unsigned.
+#[inline]
+#[target_feature(enable = "sse4.1")]
+fn bit7(block: &[u8]) -> [__m128i; 2] {
+    let [low, high]: [&[u8; 16]; 2] = [part(block, BIT7.starts[0]), part(block, BIT7.starts[1])];
+    [lane_codes::<9>(bytes16(low), &BIT7, 0), lane_codes::<9>(bytes16(high), &BIT7, 1)]
+}
+
+/// The signed codes of a block of a precision lane of `bits` bits.
+#[inline]
+#[target_feature(enable = "sse4.1")]
+pub(super) fn lane(bits: u32, block: &[u8]) -> [__m128i; 2] {
+    let [low, high] = match bits {
+        3 => bit3(block),
+        5 => five_bits(part(block, 6), *part(block, 2)),
+        _ => bit7(block),
+    };
+    let centre = _mm_set1_epi8(1 << (bits - 1));
+    [_mm_sub_epi8(low, centre), _mm_sub_epi8(high, centre)]
+}
+
+/// Sixteen codes of `16 - DOWN` bits of half `half` of a block.
+#[inline]
+#[target_feature(enable = "sse4.1")]
+fn lane_codes<const DOWN: i32>(bytes: __m128i, places: &LanePlaces, half: usize) -> __m128i {
+    let mut words = [bytes; 2];
+    for (e, words) in words.iter_mut().enumerate() {
+        let pairs = _mm_shuffle_epi8(bytes, bytes16(&places.index[e].as_chunks().0[half]));
+        let up = words8(&places.up[e].as_chunks().0[half]);
+        *words = _mm_srli_epi16::<DOWN>(_mm_mullo_epi16(pairs, up));
+    }
+    _mm_packus_epi16(words[0], words[1])
 }
 
 #[inline]

@@ -1,6 +1,7 @@
 //! The codes of a chunk of each format: 64 rows of one column.
 
 use super::super::format::bytes;
+use super::super::lanes::{Bit3, Bit7};
 use super::super::small::{Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use super::super::supers::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use super::ColumnFormat;
@@ -86,6 +87,11 @@ column_formats! {
     Q2K: Q2K = |at| and(two_bits::<0>(at), 3);
     Q3K: Q3K = |at| with_bit(and(two_bits::<0>(at), 3), one_bit(at.add(16)), 4);
     Q6K: Q6K = |at| _mm512_or_si512(and(four_bits(at), 15), and(two_bits::<4>(at.add(32)), 0x30));
+    Bit3: Bit3 = |at| with_bit(and(two_bits::<0>(at), 3), one_bit(at.add(16)), 4);
+    Bit7: Bit7 = |at| {
+        let six = _mm512_or_si512(and(four_bits(at), 15), and(two_bits::<4>(at.add(32)), 0x30));
+        with_bit(six, one_bit(at.add(48)), 64)
+    };
     Iq4Nl: Iq4Nl = |at| _mm512_permutexvar_epi8(four_bits(at), bytes(&IQ4_NL_UNSIGNED));
 }
 
