@@ -1,0 +1,33 @@
+//! What can go wrong.
+
+use sparse_simd::ShapeError;
+use thiserror::Error;
+
+/// Something that cannot be stored or restored.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Rows that are no whole number of blocks.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// A number of values that does not fit the shape.
+    #[error("{what}: expected {expected} values, found {found}")]
+    Length {
+        /// What the values are.
+        what: &'static str,
+        /// Values expected.
+        expected: usize,
+        /// Values found.
+        found: usize,
+    },
+    /// A value that is NaN, infinite, or too large for the lane's scale.
+    #[error("{what}: value {index} is {value}, which cannot be stored")]
+    Value {
+        /// What the values are.
+        what: &'static str,
+        /// Which one.
+        index: usize,
+        /// The value found.
+        value: f32,
+    },
+}
