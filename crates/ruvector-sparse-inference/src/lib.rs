@@ -7,4 +7,15 @@ pub use sparse_calibrate as calibrate;
 pub use sparse_core::*;
 pub use sparse_gguf as gguf;
 pub use sparse_model as model;
+#[doc(inline)]
+pub use sparse_precision::{
+    DeltaScratch, LaneDelta, LaneInput, LaneMatrix, Phases, PiContext, PrecisionLane, Reflex, ReflexGate, pi,
+    precision,
+};
 pub use sparse_simd as simd;
+
+/// Weights in few bits, and where they are kept.
+pub mod memory {
+    #[doc(inline)]
+    pub use sparse_precision::QuantizedWeights;
+}
