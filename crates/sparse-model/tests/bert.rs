@@ -75,15 +75,15 @@ impl Plain<'_> {
         self.linear(&format!("{layer}.attn_output"), &out)
     }
 
-    /// `x Phi(x)`, with the error function as its Taylor series, which converges everywhere.
+    /// `x Phi(x)`, with the series of the error function that has positive terms only.
     fn gelu(x: f64) -> f64 {
         let z = (x / f64::sqrt(2.0)).clamp(-6.0, 6.0);
         let (mut term, mut sum) = (z, z);
         for n in 1..200 {
-            term *= -z * z / f64::from(n);
-            sum += term / f64::from(2 * n + 1);
+            term *= 2.0 * z * z / f64::from(2 * n + 1);
+            sum += term;
         }
-        x * (1.0 + 2.0 / std::f64::consts::PI.sqrt() * sum) / 2.0
+        x * (1.0 + 2.0 / std::f64::consts::PI.sqrt() * (-z * z).exp() * sum) / 2.0
     }
 
     fn vectors(&self, ids: &[u32]) -> Vectors {
@@ -183,7 +183,7 @@ fn embeddings_agree_with_the_plain_implementation() {
                 let expected = plain.embedding(&encoder.tokens(text).unwrap(), pooling);
                 for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
                     let off = (f64::from(*a) - b).abs();
-                    assert!(off < 1e-4, "{model:?} {pooling:?} {text:?}: value {i} is {a}, expected {b}");
+                    assert!(off < 2e-5, "{model:?} {pooling:?} {text:?}: value {i} is {a}, expected {b}");
                 }
             }
         }
@@ -201,7 +201,7 @@ fn quantised_embeddings_are_near_and_every_format_loads() {
         ("f16", 0.999_99),
         ("bf16", 0.999),
         ("Q8_0", 0.999),
-        ("Q5_1", 0.99),
+        ("Q5_1", 0.98),
         ("q4_0", 0.9),
     ] {
         let format: EncoderFormat = format.parse().unwrap();
@@ -237,7 +237,7 @@ fn an_embedding_depends_neither_on_its_batch_nor_on_threads() {
     let model = TinyBert { positions: 300, embedding: 96, feed_forward: 112, ..TinyBert::default() };
     let folder = folder_of(&model);
     let texts: Vec<String> =
-        (0..150).map(|i| "the cat sat on a mat. ".repeat(i * i % 47).split_off(i % 3)).collect();
+        (0..150).map(|i| "the cat sat on a mat. ".repeat(1 + i * i % 47).split_off(i % 3)).collect();
     for format in [EncoderFormat::F32, EncoderFormat::Int8, EncoderFormat::Blocks(BlockFormat::Q4_0)] {
         let encoder = |threads| {
             let mut options = options(format, threads);
@@ -397,7 +397,7 @@ fn folders_in_other_styles_load() {
 
 #[test]
 fn faults_are_errors_that_name_what_is_wrong() {
-    let name = "encoder.layer.1.intermediate.dense.weight";
+    const NAME: &str = "encoder.layer.1.intermediate.dense.weight";
     let cut = |len: u64| {
         move |folder: &Path| {
             fs::File::options()
@@ -484,7 +484,7 @@ fn faults_are_errors_that_name_what_is_wrong() {
         ),
         (
             Box::new(tensors(|t| named(t, "blk.1.ffn_up.weight").poison())),
-            &["model.safetensors", name, "value 0 is NaN"],
+            &["model.safetensors", NAME, "value 0 is NaN"],
         ),
         (
             Box::new(tensors(|t| {
