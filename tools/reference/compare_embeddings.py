@@ -47,8 +47,9 @@ def lines_of(texts):
 
 
 def reference_ids(model, texts):
-    # Token by token, without padding.
-    return [model.tokenize([text])["input_ids"][0].tolist() for text in texts]
+    # One by one, without padding.
+    limit = model.max_seq_length
+    return [model.tokenizer(text, truncation=True, max_length=limit)["input_ids"] for text in texts]
 
 
 def cosines(a, b):

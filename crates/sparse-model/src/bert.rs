@@ -26,7 +26,7 @@ use weights::{Layer, Norm, Weights};
 
 /// Queries of a sentence that are computed at a time: enough to read keys and values seldom, few enough that their scores
 /// stay in a cache.
-const QUERIES: usize = 64;
+const QUERIES: usize = 256;
 /// Tokens that a thread takes at a time where each is computed by itself.
 const TOKENS: usize = 8;
 
@@ -119,7 +119,6 @@ impl Pass<'_> {
                 self.attend(rows, queries.start, columns.start, worker, &mut out);
             });
         }
-        attended.quantise(self.compute.kernels);
         layer.attention_output.forward(self.compute, attended, delta);
     }
 
@@ -162,40 +161,23 @@ impl Pass<'_> {
 
     /// `delta = down(act(up(x)))`.
     fn feed_forward(&self, layer: &Layer, s: &mut Scratch) {
-        let Scratch { x, delta, hidden, workers, .. } = s;
-        let (neurons, k) = (self.config.feed_forward, self.compute.kernels);
-        hidden.reshape(x.tokens(), neurons);
-        layer.up.forward(self.compute, x, hidden.x_mut());
-        self.each_token(workers, hidden.x_mut(), neurons, |_, _, row| self.config.activation.apply(k, row));
-        hidden.quantise(k);
-        layer.down.forward(self.compute, hidden, delta);
+        s.hidden.reshape(s.x.tokens(), self.config.feed_forward);
+        layer.up.forward_activate(self.compute, &mut s.x, self.config.activation, s.hidden.x_mut());
+        layer.down.forward(self.compute, &mut s.hidden, &mut s.delta);
     }
 
     /// `x = norm(x + delta)` for every token.
     fn add_and_norm(&self, norm: &Norm, s: &mut Scratch) {
-        let Scratch { x, delta, workers, .. } = s;
         let (width, k) = (self.config.embedding, self.compute.kernels);
-        self.each_token(workers, x.x_mut(), width, |worker, t, x| {
-            worker.sum.clear();
-            worker.sum.extend_from_slice(&delta[t * width..][..width]);
-            k.add(&mut worker.sum, x);
-            k.layer_norm(&worker.sum, &norm.weight, &norm.bias, self.config.epsilon, x);
-        });
-        x.quantise(k);
-    }
-
-    /// Calls `f(worker, t, row)` for each row of `out`, which has `cols` values per token.
-    fn each_token(
-        &self,
-        workers: &mut [Worker],
-        out: &mut [f32],
-        cols: usize,
-        f: impl Fn(&mut Worker, usize, &mut [f32]) + Sync,
-    ) {
-        let (out, tile) = (MatMut::new(out, cols), (TOKENS, cols));
-        self.compute.pool.for_tiles(workers, out, tile, |worker, tokens, _, mut out| {
+        let delta = &s.delta;
+        let (out, tile) = (MatMut::new(s.x.x_mut(), width), (TOKENS, width));
+        self.compute.pool.for_tiles(&mut s.workers, out, tile, |worker, tokens, _, mut out| {
+            let sum = &mut worker.sum;
             for (row, t) in tokens.enumerate() {
-                f(worker, t, out.row(row));
+                sum.clear();
+                sum.extend_from_slice(&delta[t * width..][..width]);
+                k.add(sum, out.row(row));
+                k.layer_norm(sum, &norm.weight, &norm.bias, self.config.epsilon, out.row(row));
             }
         });
     }

@@ -1,14 +1,18 @@
 //! A matrix and a bias, in the storage that the options ask for.
 
-use sparse_core::{Activations, Compute, Linear, Matrix, Storage};
+use sparse_core::{ActivationType, Activations, Compute, Linear, Matrix, PackedMatrix, Storage};
 use sparse_gguf::{BlockFormat, quantise};
+use sparse_simd::PanelKind;
 
 use super::EncoderFormat;
 use crate::Error;
 
 /// `y = W x + b`.
 #[derive(Debug)]
-pub(super) struct Dense(Linear);
+pub(super) enum Dense {
+    Packed(PackedMatrix),
+    Blocks(Linear),
+}
 
 impl Dense {
     /// A map with `weights`, `[outputs x inputs]`, and a bias of one value per output. `name` is for errors.
@@ -19,22 +23,58 @@ impl Dense {
         weights: &[f32],
         bias: Vec<f32>,
     ) -> Result<Self, Error> {
-        let format = match format {
-            EncoderFormat::F32 => BlockFormat::F32,
-            EncoderFormat::Int8 => BlockFormat::Q8_0,
-            EncoderFormat::Blocks(format) => format,
+        let packed = |kind| {
+            let fault =
+                |e: sparse_core::Error| Error::Tensor { name: name.to_owned(), problem: e.to_string() };
+            PackedMatrix::new(kind, inputs, weights, Some(&bias)).map(Self::Packed).map_err(fault)
         };
-        Ok(Self(Linear::new(matrix(format, name, inputs, weights)?, Some(bias))?))
+        match format {
+            EncoderFormat::F32 => packed(PanelKind::F32),
+            EncoderFormat::Int8 => packed(PanelKind::Int8),
+            EncoderFormat::Blocks(format) => {
+                let matrix = matrix(format, name, inputs, weights)?;
+                Ok(Self::Blocks(Linear::new(matrix, Some(bias))?))
+            }
+        }
     }
 
-    /// `out[t] = W x[t] + b` for every token; `out` is `[tokens x outputs]`.
-    pub(super) fn forward(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
-        self.0.forward(compute, x, out);
+    /// `out[t] = W x[t] + b` for every token; `out` is `[tokens x outputs]`. Brings the form of `x` up to date that it reads.
+    pub(super) fn forward(&self, compute: &Compute, x: &mut Activations, out: &mut [f32]) {
+        self.forward_activate(compute, x, ActivationType::Identity, out);
+    }
+
+    /// `out[t] = f(W x[t] + b)`: [`forward`](Self::forward) and an activation function.
+    pub(super) fn forward_activate(
+        &self,
+        compute: &Compute,
+        x: &mut Activations,
+        f: ActivationType,
+        out: &mut [f32],
+    ) {
+        match self {
+            Self::Packed(weight) => {
+                if weight.kind() == PanelKind::Int8 {
+                    x.quantise_rows(compute.kernels);
+                }
+                weight.matmul_activate(compute, x, f, out);
+            }
+            Self::Blocks(linear) => {
+                if linear.weight().format().is_quantised() {
+                    x.quantise(compute.kernels);
+                }
+                linear.forward(compute, x, out);
+                // Row by row: what a value becomes must not depend on how many rows there are.
+                out.chunks_mut(linear.weight().rows()).for_each(|row| f.apply(compute.kernels, row));
+            }
+        }
     }
 
     /// Bytes of the matrix.
     pub(super) fn bytes(&self) -> usize {
-        self.0.weight().bytes()
+        match self {
+            Self::Packed(weight) => weight.bytes(),
+            Self::Blocks(linear) => linear.weight().bytes(),
+        }
     }
 }
 
