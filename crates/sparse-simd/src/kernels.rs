@@ -4,7 +4,10 @@ mod sparse;
 
 pub(crate) use sparse::{Sparse, SparseQ8};
 
-use crate::{Activation, BlockFormat, Level, LevelError, MatMut, Q8, Q8Mut, Rows, Tiles, q8, scalar};
+use crate::{
+    Activation, BlockFormat, Int8, Int8Mut, Level, LevelError, MatMut, PanelKind, Panels, Q8, Q8Mut, Rows,
+    Tiles, int8, q8, scalar,
+};
 use half::{bf16, f16};
 
 /// A product of quantised weights with int8 activations.
@@ -44,6 +47,15 @@ pub struct Kernels {
     /// # Safety
     /// The CPU has the level; `x` is as long as `out.q`, and the parts of `out` fit together.
     pub(crate) quantise: unsafe fn(x: &[f32], out: &mut Q8Mut<'_>),
+    /// # Safety
+    /// The CPU has the level; `x` has a row for each of `out`, and the parts of `out` fit together.
+    pub(crate) quantise_rows: unsafe fn(x: &[f32], out: &mut Int8Mut<'_>),
+    /// # Safety
+    /// The CPU has the level, `w` holds f32, `x` is `[out.tokens() x w.cols()]`, `out` has a column per row of `w`.
+    pub(crate) panels_f32: unsafe fn(w: Panels<'_>, x: &[f32], out: &mut MatMut<'_>),
+    /// # Safety
+    /// The CPU has the level, `w` holds int8, the parts of `x` fit together and to `w` and `out`, as above.
+    pub(crate) panels_int8: unsafe fn(w: Panels<'_>, x: Int8<'_>, out: &mut MatMut<'_>),
     pub(crate) matmul_f32: MatmulF32,
     pub(crate) matmul_f16: MatmulF32,
     pub(crate) matmul_bf16: MatmulF32,
@@ -210,6 +222,50 @@ impl Kernels {
         };
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
         unsafe { kernel(w, x, out) }
+    }
+
+    /// Quantises the activations `x`, `[tokens x out.cols]`, with one scale per row. Identical at every level.
+    ///
+    /// A row with NaN or infinity in it gets codes of zero and a scale of NaN, so that every product with it is NaN. A
+    /// row whose values are all below 2^-119 in magnitude becomes zero.
+    ///
+    /// # Panics
+    /// If `x` and the parts of `out` do not fit together.
+    pub fn quantise_rows(&self, x: &[f32], out: &mut Int8Mut<'_>) {
+        int8::check(out.cols, out.q.len(), out.d.len());
+        same_len("quantise_rows", "x", x.len(), "out.tokens * out.cols", out.d.len() * out.cols);
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.quantise_rows)(x, out) }
+    }
+
+    /// Products of packed f32 weights with activations `x`, `[tokens x cols]`: `out[t][r]` = bias of row `r` plus row
+    /// `r` of `w` times token `t` of `x`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, or `w` is not in f32.
+    pub fn matmul_panels_f32(&self, w: Panels<'_>, x: &[f32], out: &mut MatMut<'_>) {
+        let layout = w.layout();
+        assert!(layout.kind() == PanelKind::F32, "matmul_panels_f32: panels of {:?}", layout.kind());
+        same_len("matmul_panels_f32", "x", x.len(), "out.tokens * w.cols", out.tokens() * layout.cols());
+        same_len("matmul_panels_f32", "w.rows", layout.rows(), "out.cols", out.cols());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.panels_f32)(w, x, out) }
+    }
+
+    /// Products of packed int8 weights with int8 activations: `out[t][r]` = bias of row `r` plus row `r` of `w` times
+    /// token `t` of `x`. Identical at every level.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, or `w` is not in int8.
+    pub fn matmul_panels_int8(&self, w: Panels<'_>, x: Int8<'_>, out: &mut MatMut<'_>) {
+        let layout = w.layout();
+        assert!(layout.kind() == PanelKind::Int8, "matmul_panels_int8: panels of {:?}", layout.kind());
+        int8::check(x.cols, x.q.len(), x.d.len());
+        same_len("matmul_panels_int8", "w.cols", layout.cols(), "x.cols", x.cols);
+        same_len("matmul_panels_int8", "x.tokens", x.tokens(), "out.tokens", out.tokens());
+        same_len("matmul_panels_int8", "w.rows", layout.rows(), "out.cols", out.cols());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.panels_int8)(w, x, out) }
     }
 
     /// Sums of weighted rows: `out[t]` = sum over `r` of `x[t][r]` times row `r` of `w`, where `x` is

@@ -6,6 +6,7 @@ mod data;
 #[cfg(unix)]
 mod guard;
 mod matmul;
+mod panels;
 mod quantise;
 mod rows;
 mod scan;

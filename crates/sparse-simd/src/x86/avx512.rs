@@ -12,6 +12,7 @@ mod columns;
 mod format;
 mod gemm;
 mod gemv;
+mod int8;
 mod scan;
 mod simd;
 mod small;
@@ -39,6 +40,9 @@ pub(crate) const KERNELS: Kernels = Kernels {
     matmul_q6_k: matmul::<Q6K>,
     matmul_iq4_nl: matmul::<Iq4Nl>,
     sparse: SPARSE,
+    quantise_rows: simd::quantise_rows,
+    panels_f32: simd::panels_f32,
+    panels_int8: simd::panels_int8,
     scan: simd::scan,
     weighted_sum: simd::weighted_sum,
     to_f16: simd::to_f16,

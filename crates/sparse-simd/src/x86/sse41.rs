@@ -5,6 +5,7 @@
 //! - `simd`: everything on floats, from the generic kernels.
 //! - `quantise`: activations to int8.
 
+mod int8;
 mod load;
 mod quantise;
 mod quantised;
@@ -21,6 +22,9 @@ use quantised::Step;
 pub(crate) const KERNELS: Kernels = Kernels {
     level: Level::Sse41,
     quantise: quantise::quantise,
+    quantise_rows: simd::quantise_rows,
+    panels_f32: simd::panels_f32,
+    panels_int8: simd::panels_int8,
     matmul_f32: simd::matmul_f32,
     matmul_f16: simd::matmul_f16,
     matmul_bf16: simd::matmul_bf16,
