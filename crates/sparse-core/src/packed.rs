@@ -4,10 +4,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-use sparse_simd::{Activation, Line, MatMut, PanelKind, PanelLayout, Panels};
+use sparse_simd::{Line, MatMut, PanelKind, PanelLayout, Panels};
 
 use crate::error::{finite, same_len};
-use crate::{Activations, Compute, Error, Matrix};
+use crate::{ActivationType, Activations, Compute, Error, Matrix};
 
 /// Rows that a worker takes at a time, at least: what a kernel multiplies at once.
 const GRAIN_ROWS: usize = 2 * PanelLayout::ROWS;
@@ -96,8 +96,8 @@ impl PackedMatrix {
     ///
     /// # Panics
     /// As [`matmul`](Self::matmul).
-    pub fn matmul_activate(&self, compute: &Compute, x: &Activations, f: Activation, out: &mut [f32]) {
-        self.forward(compute, x, out, |row| compute.kernels.activate(f, row));
+    pub fn matmul_activate(&self, compute: &Compute, x: &Activations, f: ActivationType, out: &mut [f32]) {
+        self.forward(compute, x, out, |row| f.apply(compute.kernels, row));
     }
 
     fn forward(&self, compute: &Compute, x: &Activations, out: &mut [f32], then: impl Fn(&mut [f32]) + Sync) {
@@ -172,7 +172,7 @@ mod tests {
                 let compute = Compute::new(threads);
                 let (mut out, mut activated) = (vec![0.0; tokens * rows], vec![0.0; tokens * rows]);
                 packed.matmul(&compute, &input, &mut out);
-                packed.matmul_activate(&compute, &input, Activation::Relu, &mut activated);
+                packed.matmul_activate(&compute, &input, ActivationType::Relu, &mut activated);
                 assert!(out.iter().zip(activated).all(|(y, relu)| y.max(0.0) == relu));
                 out
             };

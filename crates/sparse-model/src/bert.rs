@@ -42,6 +42,8 @@ struct Pass<'a> {
 struct Scratch {
     /// One vector per token, `[tokens x embedding]`: what goes from layer to layer.
     x: Activations,
+    /// A copy of `x` for a product to read.
+    input: Activations,
     /// Query, key and value of every token, `[tokens x 3 embedding]`.
     projected: Vec<f32>,
     /// Output of the attention heads.
@@ -103,10 +105,11 @@ impl Pass<'_> {
 
     /// `delta = output(softmax(queries keys^T / sqrt(values per head)) values)`, each sentence by itself.
     fn attention(&self, layer: &Layer, sentences: &[&[u32]], s: &mut Scratch) {
-        let Scratch { x, projected, attended, delta, workers, .. } = s;
+        let Scratch { x, input, projected, attended, delta, workers, .. } = s;
         let (width, head) = (self.config.embedding, self.config.embedding / self.config.heads);
         projected.resize(x.tokens() * 3 * width, 0.0);
-        layer.query_key_value.forward(self.compute, x, projected);
+        copy(x, input);
+        layer.query_key_value.forward(self.compute, input, projected);
         attended.reshape(x.tokens(), width);
         let mut out = attended.x_mut();
         let mut projected = &projected[..];
@@ -162,7 +165,8 @@ impl Pass<'_> {
     /// `delta = down(act(up(x)))`.
     fn feed_forward(&self, layer: &Layer, s: &mut Scratch) {
         s.hidden.reshape(s.x.tokens(), self.config.feed_forward);
-        layer.up.forward_activate(self.compute, &mut s.x, self.config.activation, s.hidden.x_mut());
+        copy(&s.x, &mut s.input);
+        layer.up.forward_activate(self.compute, &mut s.input, self.config.activation, s.hidden.x_mut());
         layer.down.forward(self.compute, &mut s.hidden, &mut s.delta);
     }
 
@@ -181,6 +185,11 @@ impl Pass<'_> {
             }
         });
     }
+}
+
+fn copy(from: &Activations, to: &mut Activations) {
+    to.reshape(from.tokens(), from.cols());
+    to.x_mut().copy_from_slice(from.x());
 }
 
 /// Rows of `cols` values.

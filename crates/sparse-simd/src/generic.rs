@@ -78,6 +78,11 @@ macro_rules! float_functions {
         }
 
         #[target_feature(enable = $features)]
+        pub(super) fn hadamard(x: &mut [f32]) {
+            crate::hadamard::transform(x);
+        }
+
+        #[target_feature(enable = $features)]
         pub(super) fn panels_int8(w: Panels<'_>, x: Int8<'_>, out: &mut MatMut<'_>) {
             int8::multiply::<_, { <$token as Simd>::INT8_TOKENS }>(<$token>::new(), w, x, out);
         }

@@ -6,7 +6,7 @@ pub(crate) use sparse::{Sparse, SparseQ8};
 
 use crate::{
     Activation, BlockFormat, Int8, Int8Mut, Level, LevelError, MatMut, PanelKind, Panels, Q8, Q8Mut, Rows,
-    Tiles, int8, q8, scalar,
+    Tiles, hadamard, int8, q8, scalar,
 };
 use half::{bf16, f16};
 
@@ -89,6 +89,7 @@ pub struct Kernels {
     pub(crate) rms_norm: unsafe fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
     pub(crate) layer_norm: LayerNorm,
     pub(crate) softmax: unsafe fn(x: &mut [f32]),
+    pub(crate) hadamard: unsafe fn(x: &mut [f32]),
     pub(crate) activate: unsafe fn(f: Activation, x: &mut [f32]),
     pub(crate) activate_mul: unsafe fn(f: Activation, gate: &mut [f32], up: &[f32]),
     pub(crate) add: unsafe fn(y: &mut [f32], x: &[f32]),
@@ -401,6 +402,21 @@ impl Kernels {
     pub fn softmax(&self, x: &mut [f32]) {
         // SAFETY: a table is only handed out on CPUs of its level.
         unsafe { (self.softmax)(x) }
+    }
+
+    /// The Hadamard transform of order 16: `x` becomes `H x`, where `x` is seen as 16 rows of equal length and `H` is the
+    /// symmetric matrix of signs with `H H = 16` (Sylvester's). Identical at every level.
+    ///
+    /// A value that stands out is spread over sixteen, so that vectors lose less when they are rounded to integers with
+    /// one scale. Products stay what they were if the weights are transformed, too, and divided by 16
+    /// (Ashkboos et al. 2024, arXiv 2404.00456).
+    ///
+    /// # Panics
+    /// If the length is no multiple of 16.
+    pub fn hadamard(&self, x: &mut [f32]) {
+        assert!(x.len().is_multiple_of(hadamard::ORDER), "hadamard: {} values", x.len());
+        // SAFETY: a table is only handed out on CPUs of its level.
+        unsafe { (self.hadamard)(x) }
     }
 
     /// `x[i] = f(x[i])`, within the bounds that [`Activation`] states.

@@ -18,6 +18,7 @@ mod activation;
 mod columns;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod generic;
+mod hadamard;
 mod int8;
 mod kernels;
 pub mod layout;

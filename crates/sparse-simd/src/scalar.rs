@@ -41,6 +41,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     axpy_bf16: float::axpy_bf16,
     to_f16: float::to_f16,
     rms_norm: float::rms_norm,
+    hadamard: crate::hadamard::transform,
     layer_norm: float::layer_norm,
     softmax: float::softmax,
     activate: float::activate,

@@ -5,6 +5,7 @@ mod columns;
 mod data;
 #[cfg(unix)]
 mod guard;
+mod hadamard;
 mod matmul;
 mod panels;
 mod quantise;

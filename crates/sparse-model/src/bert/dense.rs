@@ -2,15 +2,23 @@
 
 use sparse_core::{ActivationType, Activations, Compute, Linear, Matrix, PackedMatrix, Storage};
 use sparse_gguf::{BlockFormat, quantise};
-use sparse_simd::PanelKind;
+use sparse_simd::{Kernels, MatMut, PanelKind};
 
-use super::EncoderFormat;
+use super::{EncoderFormat, TOKENS};
 use crate::Error;
+
+/// Inputs that [`Kernels::hadamard`] takes are a multiple of this; twice, it multiplies with this.
+const TURNED: usize = 16;
 
 /// `y = W x + b`.
 #[derive(Debug)]
 pub(super) enum Dense {
-    Packed(PackedMatrix),
+    /// In f32.
+    Floats(PackedMatrix),
+    /// In int8. If `turned`, weights and inputs are multiplied in the coordinates of [`Kernels::hadamard`]: a few values of BERT's vectors are ten times as large as the rest, and one scale per vector would
+    /// leave the rest few codes.
+    Integers { weight: PackedMatrix, turned: bool },
+    /// In blocks of their own scale.
     Blocks(Linear),
 }
 
@@ -20,25 +28,33 @@ impl Dense {
         format: EncoderFormat,
         name: &str,
         inputs: usize,
-        weights: &[f32],
+        mut weights: Vec<f32>,
         bias: Vec<f32>,
     ) -> Result<Self, Error> {
-        let packed = |kind| {
-            let fault =
-                |e: sparse_core::Error| Error::Tensor { name: name.to_owned(), problem: e.to_string() };
-            PackedMatrix::new(kind, inputs, weights, Some(&bias)).map(Self::Packed).map_err(fault)
+        let packed = |kind, weights: &[f32]| {
+            PackedMatrix::new(kind, inputs, weights, Some(&bias))
+                .map_err(|e| Error::Tensor { name: name.to_owned(), problem: e.to_string() })
         };
         match format {
-            EncoderFormat::F32 => packed(PanelKind::F32),
-            EncoderFormat::Int8 => packed(PanelKind::Int8),
+            EncoderFormat::F32 => Ok(Self::Floats(packed(PanelKind::F32, &weights)?)),
+            EncoderFormat::Int8 => {
+                let turned = inputs.is_multiple_of(TURNED);
+                if turned {
+                    for row in weights.chunks_mut(inputs) {
+                        Kernels::get().hadamard(row);
+                        row.iter_mut().for_each(|w| *w /= TURNED as f32);
+                    }
+                }
+                Ok(Self::Integers { weight: packed(PanelKind::Int8, &weights)?, turned })
+            }
             EncoderFormat::Blocks(format) => {
-                let matrix = matrix(format, name, inputs, weights)?;
+                let matrix = matrix(format, name, inputs, &weights)?;
                 Ok(Self::Blocks(Linear::new(matrix, Some(bias))?))
             }
         }
     }
 
-    /// `out[t] = W x[t] + b` for every token; `out` is `[tokens x outputs]`. Brings the form of `x` up to date that it reads.
+    /// `out[t] = W x[t] + b` for every token; `out` is `[tokens x outputs]`. What `x` holds afterwards is of no meaning.
     pub(super) fn forward(&self, compute: &Compute, x: &mut Activations, out: &mut [f32]) {
         self.forward_activate(compute, x, ActivationType::Identity, out);
     }
@@ -52,10 +68,17 @@ impl Dense {
         out: &mut [f32],
     ) {
         match self {
-            Self::Packed(weight) => {
-                if weight.kind() == PanelKind::Int8 {
-                    x.quantise_rows(compute.kernels);
+            Self::Floats(weight) => weight.matmul_activate(compute, x, f, out),
+            Self::Integers { weight, turned } => {
+                if *turned {
+                    let (cols, threads) = (x.cols(), compute.pool.threads());
+                    let values = MatMut::new(x.x_mut(), cols);
+                    let tile = (TOKENS, cols);
+                    compute.pool.for_tiles(&mut vec![(); threads], values, tile, |(), _, _, mut rows| {
+                        (0..rows.tokens()).for_each(|t| compute.kernels.hadamard(rows.row(t)));
+                    });
                 }
+                x.quantise_rows(compute.kernels);
                 weight.matmul_activate(compute, x, f, out);
             }
             Self::Blocks(linear) => {
@@ -72,7 +95,7 @@ impl Dense {
     /// Bytes of the matrix.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Packed(weight) => weight.bytes(),
+            Self::Floats(weight) | Self::Integers { weight, .. } => weight.bytes(),
             Self::Blocks(linear) => linear.weight().bytes(),
         }
     }

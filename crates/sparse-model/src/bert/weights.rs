@@ -61,7 +61,7 @@ impl Weights {
                 weights.extend(tensors.matrix(&format!("{name}.weight"), rows, cols)?);
                 bias.extend(tensors.vector(&format!("{name}.bias"), rows)?);
             }
-            Dense::new(format, &format!("{}.weight", names[0]), cols, &weights, bias)
+            Dense::new(format, &format!("{}.weight", names[0]), cols, weights, bias)
         };
         let types = tensors.matrix("token_types.weight", config.token_types, width)?;
         let mut positions = tensors.matrix("position_embd.weight", config.positions, width)?;

@@ -47,6 +47,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     weighted_sum: simd::weighted_sum,
     to_f16: simd::to_f16,
     rms_norm: simd::rms_norm,
+    hadamard: simd::hadamard,
     layer_norm: simd::layer_norm,
     softmax: simd::softmax,
     activate: simd::activate,

@@ -50,6 +50,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     axpy_bf16: simd::axpy_bf16,
     to_f16: simd::to_f16,
     rms_norm: simd::rms_norm,
+    hadamard: simd::hadamard,
     layer_norm: simd::layer_norm,
     softmax: simd::softmax,
     activate: simd::activate,
