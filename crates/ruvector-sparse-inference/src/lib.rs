@@ -6,5 +6,6 @@ pub use sparse_calibrate as calibrate;
 #[doc(inline)]
 pub use sparse_core::*;
 pub use sparse_gguf as gguf;
+pub use sparse_integration as integration;
 pub use sparse_model as model;
 pub use sparse_simd as simd;

@@ -1,7 +1,7 @@
 //! Prints the embedding of each line of standard input as a line of JSON.
 //!
 //! ```text
-//! cargo run --release -p sparse-model --example embed -- MODEL [--format int8] [--threads 1] [--ids] < LINES
+//! cargo run --release -p sparse-model --example embed -- MODEL [--format int8] [--threads 1] [--max-tokens 256] [--ids] < LINES
 //! ```
 //!
 //! `MODEL` is a sentence-transformers folder or a GGUF file. With `--ids` the tokens' ids are printed instead.
@@ -19,12 +19,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         match arg.as_str() {
             "--format" => options.format = value()?.parse()?,
             "--threads" => options.threads = value()?.parse()?,
+            "--max-tokens" => options.max_tokens = Some(value()?.parse()?),
             "--ids" => ids = true,
             _ => models.push(arg),
         }
     }
     let [model] = models.as_slice() else {
-        return Err("usage: embed MODEL [--format int8|f32|NAME] [--threads N] [--ids] < LINES".into());
+        return Err(
+            "usage: embed MODEL [--format int8|f32|NAME] [--threads N] [--max-tokens N] [--ids] < LINES"
+                .into(),
+        );
     };
     let encoder = Encoder::open(model, &options)?;
     let lines: Vec<String> = std::io::stdin().lines().collect::<Result<_, _>>()?;

@@ -554,7 +554,8 @@ fn faulty_gguf_files_are_errors() {
     let set = |key: &'static str, value: u32| {
         move |f: &mut sparse_testdata::File| drop(f.metadata.insert(key, value))
     };
-    let cases: [(&dyn Fn(&mut sparse_testdata::File), &[&str]); 9] = [
+    type Change<'a> = &'a dyn Fn(&mut sparse_testdata::File);
+    let cases: [(Change<'_>, &[&str]); 9] = [
         (&|f| drop(f.metadata.insert("general.architecture", "llama")), &["\"llama\"", "supported: bert"]),
         (&|f| drop(f.metadata.insert("bert.attention.causal", true)), &["causal"]),
         (&set("bert.pooling_type", 4), &["bert.pooling_type", "4"]),

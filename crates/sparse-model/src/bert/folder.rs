@@ -52,7 +52,7 @@ impl Folder {
         };
         let folder = &modules.transformer;
         let config = folder.join("config.json");
-        let config = read(&config, |text| BertConfig::from_json(text))?;
+        let config = read(&config, BertConfig::from_json)?;
         let sentence: SentenceConfig =
             optional(&folder.join("sentence_bert_config.json"))?.unwrap_or_default();
         // Tokenizers without a limit state an astronomic one.
