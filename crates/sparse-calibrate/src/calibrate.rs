@@ -9,12 +9,13 @@ use sparse_model::{Model, Sidecar, sidecar};
 
 use crate::gate::{GateFamily, Shares};
 use crate::loss::{Divergence, Measured, Reference, verify};
+use crate::low_rank::{self, Recalling};
 use crate::progress::Progress;
 use crate::report::{Calibration, Candidate, Chosen, LayerReport, quality};
 use crate::samples::collect;
 use crate::search::{Family, equip, search};
 use crate::speed::{Curves, decode, fastest};
-use crate::{Error, head, low_rank};
+use crate::{Error, head};
 
 /// Windows that the sensitivity of layers is measured on.
 const PROBES: usize = 2;
@@ -32,6 +33,9 @@ const RETREAT: f32 = 0.06;
 pub struct Options {
     /// Largest relative increase of perplexity, by its upper 95 % bound: 0.01 is 1 %.
     pub max_loss: f64,
+    /// Choose predictors by the share of the active neurons that they find, whatever the loss: for random weights, whose
+    /// perplexity means nothing.
+    pub recall: Option<f64>,
     /// Tokens per window; the second half of each is scored.
     pub window: usize,
     /// Tokens that selectors are fitted to.
@@ -54,10 +58,18 @@ pub struct Options {
     pub continuations: usize,
 }
 
+impl Options {
+    /// The largest loss.
+    fn budget(&self) -> f64 {
+        self.recall.map_or(self.max_loss, |_| f64::INFINITY)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             max_loss: 0.01,
+            recall: None,
             window: 512,
             fit_tokens: 8192,
             tune_tokens: 16_384,
@@ -188,10 +200,13 @@ fn calibrate_ffn(
     progress.begin("scoring the dense model", windows.tune.len());
     let reference = Reference::new(&dense, windows.tune.clone(), progress)?;
 
+    let budget = options.budget();
     let lossless = dense.ffns().all(|f| f.activation().has_zeros());
     let shares;
     let mut families: Vec<Box<dyn Family + '_>> = Vec::new();
-    if lossless {
+    if options.recall.is_some() {
+        // Predictors alone.
+    } else if lossless {
         families.push(Box::new(ExactZero(layers)));
     } else {
         let divergence = Divergence::new(&dense, &windows.tune[..PROBES])?;
@@ -201,14 +216,17 @@ fn calibrate_ffn(
         );
     }
     for family in low_rank::fit(&dense, &samples, &options.ranks, progress)? {
-        families.push(Box::new(family));
+        families.push(match options.recall {
+            Some(recall) => Box::new(Recalling::new(&dense, &samples, family, recall)?),
+            None => Box::new(family),
+        });
     }
 
     let mut candidates =
         vec![Candidate { name: "dense".into(), loss: None, bytes_share: 1.0, time_share: 1.0 }];
     let mut best: Option<(usize, f32, f64, f64)> = None;
     for (i, family) in families.iter().enumerate() {
-        let found = search(&**family, &mut sparse, &reference, options.max_loss, progress)?;
+        let found = search(&**family, &mut sparse, &reference, budget, progress)?;
         let mut candidate = Candidate { name: family.name(), loss: None, bytes_share: 1.0, time_share: 1.0 };
         if let Some((knob, Measured { loss, counts })) = found {
             equip(&mut sparse, family.selectors(knob))?;
@@ -277,7 +295,7 @@ fn verified(
         equip(sparse, family.selectors(knob))?;
         progress.begin("measuring the loss on other text", test.len());
         let (loss, counts) = verify(dense, sparse, test, progress)?;
-        if loss.upper() <= options.max_loss {
+        if loss.upper() <= options.budget() {
             return Ok(Some((loss, counts)));
         }
         tracing::info!(knob, upper = loss.upper(), "over the budget on other text");

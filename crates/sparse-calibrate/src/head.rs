@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use sparse_core::{Activations, Axes, AxesFit, Margins, Reach, Screen, ScreenScratch};
+use sparse_core::{Activations, AxesFit, Margins, Reach, Screen, ScreenScratch, lost_rows};
 use sparse_gguf::Gguf;
 use sparse_model::sidecar::HeadScreen;
 use sparse_model::{Model, ScreenCounts, Session};
@@ -19,7 +19,7 @@ const MISSES: f64 = 7e-4;
 /// Largest shares that a screen may miss on text that nothing was fitted to.
 const ALLOWED: f64 = 1e-3;
 /// Margins that are tried for the mass.
-const MASS_MARGINS: [f32; 8] = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0];
+const MASS_MARGINS: [f32; 8] = [0.5, 1.0, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0];
 /// One in so many tuning tokens is looked at for that.
 const STRIDE: usize = 4;
 /// The share of all probability that sampling draws from.
@@ -135,26 +135,23 @@ pub(crate) fn calibrate(
     progress: &mut dyn Progress,
 ) -> Result<HeadCalibration, Error> {
     let whole = Arc::new(Model::from_gguf(gguf, threads)?);
-    let fitted = fit(&whole, texts.fit, progress)?;
-    let kinds = [Some(fitted), None];
+    let mut kinds = [fit(&whole, texts.fit, progress)?, HeadScreen::default()];
     let mut screens = Vec::new();
-    for axes in &kinds {
-        let axes = axes.clone().unwrap_or_else(|| whole.random_axes());
-        let mut screen = whole.make_screen(axes, Margins::default())?;
-        let margins = tune(&whole, &mut screen, texts.tune, progress)?;
-        screen.set_margins(margins);
+    for kind in &mut kinds {
+        let mut screen = whole.make_screen(kind)?;
+        kind.margins = tune(&whole, &mut screen, texts.tune, progress)?;
+        screen.set_margins(kind.margins);
         screens.push(screen);
     }
     let candidates = measure(&whole, &screens.iter().collect::<Vec<_>>(), texts.test, progress)?;
-    let margins: Vec<Margins> = screens.iter().map(Screen::margins).collect();
     drop(screens);
     let enough = (0..candidates.len()).filter(|i| candidates[*i].suffices() || keep);
     let chosen = enough.min_by(|a, b| candidates[*a].best.bytes.total_cmp(&candidates[*b].best.bytes));
     let mut result = HeadCalibration { candidates, chosen, speed: None, continuations: None, screen: None };
     if let Some(i) = chosen {
-        let screen = HeadScreen { axes: kinds[i].clone(), margins: margins[i] };
+        let screen = kinds[i].clone();
         let mut screened = Model::from_gguf(gguf, threads)?;
-        screen.clone().apply(&mut screened)?;
+        screen.apply(&mut screened)?;
         let screened = Arc::new(screened);
         let prompt = &texts.test[0][..texts.test[0].len() / 4];
         let speed = decode(&whole, &screened, prompt, progress)?;
@@ -167,8 +164,8 @@ pub(crate) fn calibrate(
     Ok(result)
 }
 
-/// The directions that the head's inputs vary most in.
-fn fit(model: &Arc<Model>, windows: &[Vec<u32>], progress: &mut dyn Progress) -> Result<Axes, Error> {
+/// A screen along the directions that the head's inputs vary most in.
+fn fit(model: &Arc<Model>, windows: &[Vec<u32>], progress: &mut dyn Progress) -> Result<HeadScreen, Error> {
     progress.begin("watching what the head is given", windows.len());
     let mut fit = AxesFit::new(model.config().embedding);
     let mut session = Session::new(model, windows.first().map_or(1, Vec::len))?;
@@ -183,7 +180,9 @@ fn fit(model: &Arc<Model>, windows: &[Vec<u32>], progress: &mut dyn Progress) ->
         added?;
         step(progress)?;
     }
-    Ok(fit.axes()?)
+    let (axes, left) = fit.axes()?;
+    let lost = lost_rows(model.compute(), model.head(), &left);
+    Ok(HeadScreen { axes: Some(axes), lost: Some(lost), margins: Margins::default() })
 }
 
 /// Calls `each(x, logits)` with what the head is given and makes of it, for every token.
@@ -249,6 +248,17 @@ fn tune(
     let at = ((needed.len() as f64 * (1.0 - MISSES)) as usize).min(needed.len().saturating_sub(1));
     let margins = Margins::default();
     let best = needed.get(at).map_or(margins.best, |m| m.max(MASS_MARGINS[0]));
+    for (margin, Sums { missed, mass, .. }) in MASS_MARGINS.iter().zip(&by_mass) {
+        let tokens = mass.tokens.max(1) as f64;
+        let (missed, rows) = (missed / tokens, mass.rows as f64 / tokens);
+        tracing::debug!(
+            margin,
+            missed,
+            rows,
+            fallbacks = mass.fallbacks as f64 / tokens,
+            "tried for the mass"
+        );
+    }
     let enough = |sums: &Sums| sums.missed / sums.mass.tokens.max(1) as f64 <= MISSES;
     let least = by_mass.iter().zip(MASS_MARGINS).filter(|(sums, _)| enough(sums));
     // If none is enough, everything is in question, and the whole head is computed where all of the mass counts.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use sparse_core::{LowRankPredictor, Matrix, PredictorFactors, PredictorFit, Rule, Selector, Storage};
+use sparse_core::{
+    Activations, LowRankPredictor, Matrix, PredictorFactors, PredictorFit, Rule, Selector, SparseFfn, Storage,
+};
 use sparse_gguf::{BlockFormat, quantise};
 use sparse_model::Model;
 
@@ -37,21 +39,24 @@ pub(crate) fn fit(
         ranks.iter().map(|rank| LowRankFamily { rank: *rank, predictors: Vec::new() }).collect();
     progress.begin("fitting predictors", samples.len());
     for (ffn, samples) in dense.ffns().zip(samples) {
-        let n = ffn.neurons();
         let tokens = samples.fitted().len().min(TOKENS);
         let hidden = samples.neurons(dense.compute(), ffn, 0..tokens).hidden;
-        let active = match ffn.activation().has_zeros() {
-            true => hidden.iter().map(|h| *h != 0.0).collect(),
-            false => largest(&hidden, n, &ffn.down().norms()),
-        };
         let x = &samples.x[..tokens * samples.inputs];
-        let fit = PredictorFit::new(x, samples.inputs, &active, n)?;
+        let fit = PredictorFit::new(x, samples.inputs, &active(ffn, &hidden), ffn.neurons())?;
         for family in &mut families {
             family.predictors.push(int8(&fit.factors(family.rank, STEPS))?);
         }
         step(progress)?;
     }
     Ok(families)
+}
+
+/// Which neurons of each token are to be found: those that are not zero, or the largest.
+fn active(ffn: &SparseFfn, hidden: &[f32]) -> Vec<bool> {
+    match ffn.activation().has_zeros() {
+        true => hidden.iter().map(|h| *h != 0.0).collect(),
+        false => largest(hidden, ffn.neurons(), &ffn.down().norms()),
+    }
 }
 
 /// Which neurons of each token are among the [`ACTIVE`] share with the largest shares in the output.
@@ -91,6 +96,54 @@ impl Family for LowRankFamily {
         let (from, to) = LOGITS;
         let rule = Rule::Threshold(from + knob * (to - from));
         self.predictors.iter().map(|p| Selector::LowRank { predictor: p.clone(), rule }).collect()
+    }
+}
+
+/// Predictors whose thresholds were chosen by recall: there is nothing to turn.
+pub(crate) struct Recalling {
+    name: String,
+    selectors: Vec<Selector>,
+}
+
+impl Recalling {
+    /// Gives each layer of `dense` the threshold with which its predictor of `family` finds the share `recall` of the active
+    /// neurons, on tokens that it was not fitted to.
+    pub(crate) fn new(
+        dense: &Model,
+        samples: &[Samples],
+        family: LowRankFamily,
+        recall: f64,
+    ) -> Result<Self, Error> {
+        let name = format!("{}, recall {:.1} %", family.name(), 100.0 * recall);
+        let mut selectors = Vec::new();
+        for ((ffn, samples), predictor) in dense.ffns().zip(samples).zip(family.predictors) {
+            let hidden = samples.neurons(dense.compute(), ffn, samples.held()).hidden;
+            let x = samples.activations(dense.compute(), samples.held());
+            let mut scores = vec![0.0; hidden.len()];
+            let mut projected = Activations::with_capacity(x.tokens(), predictor.rank());
+            predictor.scores(dense.compute(), &x, &mut projected, &mut scores);
+            let active = active(ffn, &hidden);
+            let mut found: Vec<f32> =
+                scores.iter().zip(active).filter_map(|(s, a)| a.then_some(*s)).collect();
+            let missed = ((1.0 - recall) * found.len() as f64) as usize;
+            // Where nothing is ever active, nothing is missed.
+            let threshold = match missed < found.len() {
+                true => *found.select_nth_unstable_by(missed, f32::total_cmp).1,
+                false => f32::MAX,
+            };
+            selectors.push(Selector::LowRank { predictor, rule: Rule::Threshold(threshold) });
+        }
+        Ok(Self { name, selectors })
+    }
+}
+
+impl Family for Recalling {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn selectors(&self, _: f32) -> Vec<Selector> {
+        self.selectors.clone()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
-use sparse_core::{Activations, BatchMode, Compute, FfnCounts, FfnScratch, SelectorQuality, SparseFfn};
+use sparse_core::{BatchMode, Compute, FfnCounts, FfnScratch, SelectorQuality, SparseFfn};
 use sparse_model::Sidecar;
 use sparse_model::sidecar::MeasuredLoss;
 
@@ -156,10 +156,7 @@ impl LayerReport {
 pub(crate) fn quality(compute: &Compute, ffn: &SparseFfn, samples: &Samples) -> SelectorQuality {
     let range = samples.held();
     let all = samples.neurons(compute, ffn, range.clone()).hidden;
-    let mut x = Activations::with_capacity(range.len(), samples.inputs);
-    x.resize(range.len());
-    x.x_mut().copy_from_slice(&samples.x[range.start * samples.inputs..range.end * samples.inputs]);
-    x.quantise(compute.kernels);
+    let x = samples.activations(compute, range.clone());
     let mut scratch = FfnScratch::new(range.len(), [ffn]);
     let mut out = vec![0.0; range.len() * ffn.outputs()];
     ffn.forward(compute, &x, BatchMode::Masked, &mut scratch, &mut out);

@@ -67,12 +67,18 @@ impl Samples {
         self.fitted().end..self.tokens()
     }
 
-    /// What the neurons of `ffn` make of the tokens in `range`.
-    pub(crate) fn neurons(&self, compute: &Compute, ffn: &SparseFfn, range: Range<usize>) -> Neurons {
+    /// The tokens in `range`, as layers take them.
+    pub(crate) fn activations(&self, compute: &Compute, range: Range<usize>) -> Activations {
         let mut x = Activations::with_capacity(range.len(), self.inputs);
         x.resize(range.len());
         x.x_mut().copy_from_slice(&self.x[range.start * self.inputs..range.end * self.inputs]);
         x.quantise(compute.kernels);
+        x
+    }
+
+    /// What the neurons of `ffn` make of the tokens in `range`.
+    pub(crate) fn neurons(&self, compute: &Compute, ffn: &SparseFfn, range: Range<usize>) -> Neurons {
+        let x = self.activations(compute, range.clone());
         let mut gate = vec![0.0; range.len() * ffn.neurons()];
         let mut hidden = gate.clone();
         ffn.neuron_values(compute, &x, &mut gate, &mut hidden);

@@ -9,8 +9,10 @@ use crate::Error;
 use crate::loss::{Measured, Reference};
 use crate::progress::Progress;
 
-/// Halvings of the knob's range.
-pub(crate) const HALVINGS: usize = 6;
+/// Settings that are tried.
+pub(crate) const TRIALS: usize = 7;
+/// The least and the most of the range between a setting inside the budget and one outside that the next trial goes.
+const STEPS: (f64, f64) = (0.15, 0.85);
 
 /// Selectors with one knob, from 0, which costs (nearly) nothing, to 1, which costs far too much.
 pub(crate) trait Family {
@@ -42,23 +44,32 @@ pub(crate) fn search(
     budget: f64,
     progress: &mut dyn Progress,
 ) -> Result<Option<(f32, Measured)>, Error> {
-    progress.begin(&format!("trying {}", family.name()), HALVINGS * reference.windows().len());
-    let (mut inside, mut outside) = (0.0, 2.0 * family.most());
+    progress.begin(&format!("trying {}", family.name()), TRIALS * reference.windows().len());
+    let most = f64::from(family.most());
+    // Settings and their losses.
+    let (mut inside, mut outside): ((f64, f64), Option<(f64, f64)>) = ((0.0, 0.0), None);
     let mut best = None;
-    for _ in 0..HALVINGS {
-        let knob = f32::midpoint(inside, outside).min(family.most());
-        equip(sparse, family.selectors(knob))?;
+    for _ in 0..TRIALS {
+        let knob = match outside {
+            None => most,
+            // Losses grow faster than settings: where the straight line is inside, the loss is.
+            Some((knob, loss)) => {
+                let share = (budget - inside.1) / (loss - inside.1);
+                inside.0 + (knob - inside.0) * share.clamp(STEPS.0, STEPS.1)
+            }
+        };
+        equip(sparse, family.selectors(knob as f32))?;
         let measured = reference.loss(sparse, progress)?;
         let upper = measured.loss.upper();
         tracing::debug!(family = family.name(), knob, upper, "tried");
         if upper <= budget {
-            inside = knob;
-            best = Some((knob, measured));
-            if knob == family.most() {
+            inside = (knob, upper);
+            best = Some((knob as f32, measured));
+            if knob >= most {
                 break;
             }
         } else {
-            outside = knob;
+            outside = Some((knob, upper));
         }
     }
     Ok(best)

@@ -63,6 +63,24 @@ fn a_relu_model_skips_zeros_without_any_loss() {
 }
 
 #[test]
+fn predictors_can_be_chosen_by_what_they_find() {
+    let gguf = gguf(Some("relu"));
+    let mut densities = Vec::new();
+    for recall in [0.7, 0.95] {
+        let options = Options { recall: Some(recall), ..options() };
+        let result = calibrate(&gguf, &text(&gguf, 1400), None, &options, &mut Silent).unwrap();
+        let names: Vec<&str> = result.candidates.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, ["dense", &format!("low-rank 32, recall {:.1} %", 100.0 * recall)]);
+        let layers = result.chosen.expect("whatever the loss").layers;
+        for layer in &layers {
+            assert!((layer.recall - recall).abs() < 0.05, "{layer:?}");
+        }
+        densities.push(layers.iter().map(|l| l.gate_density).sum::<f64>());
+    }
+    assert!(densities[0] < densities[1], "{densities:?}");
+}
+
+#[test]
 fn a_silu_model_stays_inside_its_budget() {
     let gguf = gguf(None);
     let result = calibrate(&gguf, &text(&gguf, 1400), None, &options(), &mut Silent).unwrap();

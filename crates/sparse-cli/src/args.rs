@@ -430,6 +430,9 @@ pub(crate) struct CalibrateArgs {
     /// Largest increase of perplexity, by the upper end of its 95 % confidence interval
     #[arg(long, value_name = "X%", default_value = "1%", value_parser = percentage)]
     pub(crate) max_loss: f64,
+    /// Choose predictors that find this share of the active neurons, whatever the loss: for files of random weights
+    #[arg(long, value_name = "X%", conflicts_with = "max_loss", value_parser = percentage)]
+    pub(crate) recall: Option<f64>,
     /// The sidecar to write [default: beside the model, MODEL.sparse.gguf]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,

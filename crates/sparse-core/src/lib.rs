@@ -54,7 +54,7 @@ pub use pool::Pool;
 #[cfg(feature = "fit")]
 pub use screen::AxesFit;
 #[cfg(feature = "std")]
-pub use screen::{Axes, Margins, Reach, Screen, ScreenScratch, Shortlist};
+pub use screen::{Axes, Margins, Reach, Screen, ScreenScratch, Shortlist, lost_rows};
 
 use sparse_simd::Kernels;
 

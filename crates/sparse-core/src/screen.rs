@@ -68,13 +68,30 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Projects the rows of `head` on `axes` and rounds them.
+    /// Projects the rows of `head` on `axes` and rounds them. `lost` is what each row's logit has outside the axes, as
+    /// [`lost_rows`] tells; without it, tokens are taken to vary alike in all directions there.
     ///
     /// # Errors
-    /// If the axes are for tokens of another width, or the screen is too large to address.
-    pub fn new(compute: &Compute, head: &Matrix, axes: Axes, margins: Margins) -> Result<Self, Error> {
+    /// If the axes are for tokens of another width, `lost` for other rows, or the screen is too large to address.
+    pub fn new(
+        compute: &Compute,
+        head: &Matrix,
+        axes: Axes,
+        lost: Option<&[f32]>,
+        margins: Margins,
+    ) -> Result<Self, Error> {
         let (rows, d, dims) = (head.rows(), head.cols(), axes.dims());
         same_len("inputs of the screen", d, axes.inputs())?;
+        if let Some(lost) = lost {
+            same_len("rows of the screen", rows, lost.len())?;
+            if let Some(&value) = lost.iter().find(|x| x.is_nan() || **x < 0.0) {
+                return Err(Error::Value {
+                    what: "lost row of the screen",
+                    value,
+                    expected: "at least zero",
+                });
+            }
+        }
         for (what, value) in [("margin of the best", margins.best), ("margin of the mass", margins.mass)] {
             if !(value.is_finite() && value > 0.0) {
                 return Err(Error::Value { what, value, expected: "above zero" });
@@ -99,7 +116,6 @@ impl Screen {
         x.quantise(compute.kernels);
         screen.axes.project(compute, &x, &mut projected[..dims]);
         screen.centre.copy_from_slice(&projected[..dims]);
-        // What tokens have outside the axes is taken to be the same in all directions.
         let outside = screen.axes.lost().powi(2) / (d.saturating_sub(dims)).max(1) as f32;
         let (mut packed, mut sums) = (Packed::default(), [0.0_f64; 2]);
         for first in (0..rows).step_by(BATCH) {
@@ -119,7 +135,10 @@ impl Screen {
                 }
                 along.iter_mut().zip(screen.axes.spread()).for_each(|(v, s)| *v *= s);
                 let rounding = packed.round(along, screen.axes.nibbles());
-                let lost = (length - kept).max(0.0) * outside;
+                let lost = match lost {
+                    Some(lost) => lost[first + i] * lost[first + i],
+                    None => (length - kept).max(0.0) * outside,
+                };
                 if packed.row(bias).scales.iter().all(|s| s.is_finite()) {
                     screen.layout.write(first + i, packed.row(bias), &mut screen.tiles);
                     screen.deviations[first + i] = (rounding + lost).sqrt();
@@ -186,6 +205,36 @@ impl Screen {
         // The root of the size fits real tokens better than the size itself, which is too wide for unusual ones.
         Some(square.max(f32::MIN_POSITIVE).sqrt().sqrt())
     }
+}
+
+/// Root mean square, per row of `head`, of the part of its logits that comes from the directions `left`, which are scaled by how
+/// much tokens vary along them; `[rows]`, infinite for a row that is not finite. What all rows share is left out, as in
+/// the screen.
+///
+/// # Panics
+/// If the widths differ.
+pub fn lost_rows(compute: &Compute, head: &Matrix, left: &Matrix) -> Vec<f32> {
+    let (d, dims) = (head.cols(), left.rows());
+    let common = mean_row(head);
+    let mut lost = vec![0.0; head.rows()];
+    let mut x = Activations::with_capacity(BATCH, d);
+    let mut along = vec![0.0; BATCH * dims];
+    for (batch, lost) in lost.chunks_mut(BATCH).enumerate().filter(|_| dims > 0) {
+        x.resize(lost.len());
+        for (i, row) in x.x_mut().chunks_mut(d).enumerate() {
+            head.decode_row(batch * BATCH + i, row);
+            row.iter_mut().zip(&common).for_each(|(w, c)| *w -= c);
+        }
+        let along = &mut along[..lost.len() * dims];
+        left.matmul(compute, &x, along);
+        for (lost, along) in lost.iter_mut().zip(along.chunks(dims)) {
+            *lost = compute.kernels.dot_f32(along, along).sqrt();
+            if lost.is_nan() {
+                *lost = f32::INFINITY;
+            }
+        }
+    }
+    lost
 }
 
 /// The mean of the rows that are finite.

@@ -34,7 +34,8 @@ fn full(compute: &Compute, head: &Matrix, x: &Activations) -> Vec<f32> {
 }
 
 fn random(compute: &Compute, head: &Matrix, margin: f32) -> Screen {
-    Screen::new(compute, head, Axes::rotated(COLS, 1.0), Margins { best: margin, mass: margin }).unwrap()
+    Screen::new(compute, head, Axes::rotated(COLS, 1.0), None, Margins { best: margin, mass: margin })
+        .unwrap()
 }
 
 /// The rows in order of their logits, best first, lowest first among equals.
@@ -173,7 +174,7 @@ fn wrong_shapes_and_margins_are_refused() {
     let compute = Compute::new(1);
     let head = head(BlockFormat::F32, 100, 1);
     let new = |inputs, best, mass| {
-        Screen::new(&compute, &head, Axes::rotated(inputs, 1.0), Margins { best, mass })
+        Screen::new(&compute, &head, Axes::rotated(inputs, 1.0), None, Margins { best, mass })
             .map_err(|e| e.to_string())
     };
     assert!(new(COLS, 1.0, 1.0).is_ok());
@@ -187,7 +188,7 @@ fn wrong_shapes_and_margins_are_refused() {
 #[cfg(feature = "fit")]
 #[test]
 fn fitted_axes_screen_with_fewer_bytes() {
-    use sparse_core::AxesFit;
+    use sparse_core::{AxesFit, lost_rows};
     let compute = Compute::new(1);
     let head = head(BlockFormat::Q8_0, 3000, 8);
     // Tokens that vary along a few rows only.
@@ -195,15 +196,27 @@ fn fitted_axes_screen_with_fewer_bytes() {
         (0..200).map(|t| token(&compute, &head, t % 40, 40.0 + t as f32 % 7.0, t as u64 % 3)).collect();
     let mut fit = AxesFit::new(COLS);
     tokens.iter().for_each(|x| fit.add(x.x()).unwrap());
-    let axes = fit.axes().unwrap();
+    let (axes, left) = fit.axes().unwrap();
     assert_eq!((axes.nibbles(), axes.dims()), (32, 96));
-    let fitted = Screen::new(&compute, &head, axes, Margins::default()).unwrap();
-    assert!(fitted.bytes() * 10 < random(&compute, &head, 5.0).bytes() * 9);
-    let mut scratch = ScreenScratch::new(&fitted);
-    for x in &tokens[..60] {
-        let best = order(&full(&compute, &head, x))[0];
-        let list = fitted.shortlist(&compute, &head, x, Reach::Best, &plain, &mut scratch).unwrap();
-        assert!(list.ids.len() < 300 && list.ids.binary_search(&best).is_ok(), "{}", list.ids.len());
+    let lost = lost_rows(&compute, &head, &left);
+    let mut listed = Vec::new();
+    for lost in [None, Some(&*lost)] {
+        let fitted = Screen::new(&compute, &head, axes.clone(), lost, Margins::default()).unwrap();
+        assert!(fitted.bytes() * 10 < random(&compute, &head, 5.0).bytes() * 9);
+        let mut scratch = ScreenScratch::new(&fitted);
+        listed.push(0);
+        for x in &tokens[..60] {
+            let best = order(&full(&compute, &head, x))[0];
+            let list = fitted.shortlist(&compute, &head, x, Reach::Best, &plain, &mut scratch).unwrap();
+            assert!(list.ids.len() < 300 && list.ids.binary_search(&best).is_ok(), "{}", list.ids.len());
+            *listed.last_mut().unwrap() += list.ids.len();
+        }
+    }
+    // What rows really have outside the axes says more than how long they are there.
+    assert!(listed[1] < listed[0], "{listed:?}");
+    for (lost, problem) in [(vec![0.0; 9], "expected 3000, found 9"), (vec![f32::NAN; 3000], "is NaN")] {
+        let refused = Screen::new(&compute, &head, axes.clone(), Some(&lost), Margins::default());
+        assert!(refused.unwrap_err().to_string().contains(problem));
     }
     assert!(AxesFit::new(COLS).axes().is_err());
     assert!(AxesFit::new(8).add(&[f32::NAN; 8]).is_err());

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use sparse_core::{Axes, Compute, Margins, Matrix, Screen, SparseFfn};
+use sparse_core::{Axes, Compute, Matrix, Screen, SparseFfn};
 use sparse_gguf::Gguf;
 
 use crate::chat::ChatTemplate;
+use crate::sidecar::HeadScreen;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 use crate::{Error, LlamaConfig};
@@ -140,16 +141,18 @@ impl Model {
         Ok(())
     }
 
-    /// A screen for this model's head with these axes.
+    /// A screen for this model's head.
     ///
     /// # Errors
-    /// If the axes are for heads of another width.
-    pub fn make_screen(&self, axes: Axes, margins: Margins) -> Result<Screen, Error> {
-        Ok(Screen::new(&self.compute, self.head(), axes, margins)?)
+    /// If it is for heads of another shape.
+    pub fn make_screen(&self, screen: &HeadScreen) -> Result<Screen, Error> {
+        let axes = screen.axes.clone().unwrap_or_else(|| self.random_axes());
+        Screen::new(&self.compute, self.head(), axes, screen.lost.as_deref(), screen.margins)
+            .map_err(|e| Error::Tensor { name: "screen".into(), problem: e.to_string() })
     }
 
     /// Axes that need no data: random ones. What the head is given has the size of the norm's weights.
-    pub fn random_axes(&self) -> Axes {
+    fn random_axes(&self) -> Axes {
         let weight = &self.weights.output_norm;
         let square = weight.iter().map(|w| w * w).sum::<f32>() / weight.len() as f32;
         Axes::rotated(weight.len(), square.sqrt().max(f32::MIN_POSITIVE))

@@ -8,10 +8,10 @@
 //! blk.N.ffn_predictor_q.weight   [neurons x r]  blk.N.ffn_hidden.threshold   [neurons]
 //! blk.N.ffn_predictor.bias       [neurons]
 //! screen.directions.weight       [dims x d]     screen.mean                  [d]
-//! screen.spread                  [dims]
+//! screen.spread                  [dims]         screen.lost                  [vocabulary]
 //! ```
 //!
-//! The last three are the axes of a [screen](HeadScreen), whose numbers are in `sparse.screen.*`.
+//! The last four are the axes of a [screen](HeadScreen), whose numbers are in `sparse.screen.*`.
 
 mod screen;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sparse_core::Margins;
 use sparse_gguf::{BlockFormat, Gguf};
+use sparse_model::sidecar::HeadScreen;
 use sparse_model::{Error, GenerateOptions, Model, SamplerConfig, Session, generate};
 use sparse_testdata::TinyLlama;
 
@@ -12,8 +13,8 @@ fn model(tiny: &TinyLlama, margin: Option<f32>) -> Arc<Model> {
     let gguf = Gguf::from_bytes(tiny.build().to_bytes()).expect("a GGUF file");
     let mut model = Model::from_gguf(&gguf, 1).expect("a model");
     if let Some(margin) = margin {
-        let screen = model.make_screen(model.random_axes(), Margins { best: margin, mass: margin }).unwrap();
-        model.set_screen(Some(screen)).unwrap();
+        let margins = Margins { best: margin, mass: margin };
+        HeadScreen { margins, ..HeadScreen::default() }.apply(&mut model).unwrap();
     }
     Arc::new(model)
 }
@@ -93,8 +94,7 @@ fn damaged_heads_are_noticed() {
     let mut file = TinyLlama { tied: false, ..TinyLlama::default() }.build();
     file.tensor_mut("output.weight").poison();
     let mut model = Model::from_gguf(&Gguf::from_bytes(file.to_bytes()).unwrap(), 1).unwrap();
-    let screen = model.make_screen(model.random_axes(), Margins::default()).unwrap();
-    model.set_screen(Some(screen)).unwrap();
+    HeadScreen::default().apply(&mut model).unwrap();
     let mut session = Session::new(&Arc::new(model), 8).unwrap();
     let sampler = sparse_model::Sampler::new(SamplerConfig::greedy());
     let result = session.candidates(&[4], &sampler, &[]);
@@ -106,11 +106,10 @@ fn a_screen_of_another_head_is_refused() {
     let wide = TinyLlama { embedding: 128, ..TinyLlama::default() };
     let gguf = |tiny: &TinyLlama| Gguf::from_bytes(tiny.build().to_bytes()).unwrap();
     let other = Model::from_gguf(&gguf(&wide), 1).unwrap();
-    let screen = other.make_screen(other.random_axes(), Margins::default()).unwrap();
+    let screen = other.make_screen(&HeadScreen::default()).unwrap();
     let mut model = Model::from_gguf(&gguf(&TinyLlama::default()), 1).unwrap();
     assert!(
         model.set_screen(Some(screen)).unwrap_err().to_string().starts_with("tensor screen: a screen of")
     );
     assert!(model.screen().is_none());
-    assert!(model.make_screen(other.random_axes(), Margins::default()).is_err());
 }

@@ -169,13 +169,16 @@ fn screens_are_stored_and_applied() {
     let gguf = gguf(&relu());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.sparse.gguf");
-    for axes in [Some(axes()), None] {
-        let screen = HeadScreen { axes: axes.clone(), margins: Margins { best: 6.5, mass: 1.25 } };
+    let rows = Model::from_gguf(&gguf, 1).unwrap().vocab_len();
+    for (axes, lost) in [(Some(axes()), Some(vec![0.5; rows])), (Some(axes()), None), (None, None)] {
+        let margins = Margins { best: 6.5, mass: 1.25 };
+        let screen = HeadScreen { axes: axes.clone(), lost: lost.clone(), margins };
         let dense = vec![Selector::Dense, Selector::Dense];
         Sidecar { screen: Some(screen), ..sidecar(&gguf, dense) }.save(&path).unwrap();
         let opened = Sidecar::open(&path).unwrap();
         let found = opened.screen.as_ref().unwrap();
         assert_eq!(format!("{:?}", found.axes).replace("shared", "owned"), format!("{axes:?}"));
+        assert_eq!(found.lost, lost);
         let mut model = Model::from_gguf(&gguf, 1).unwrap();
         opened.apply(&gguf, &mut model).unwrap();
         let screen = model.screen().unwrap();
@@ -204,6 +207,7 @@ fn hostile_screens_are_refused() {
             ("screen.directions.weight", vec![40, 64], vec![0.1; 40 * 64]),
             ("screen.mean", vec![40], vec![0.0; 40]),
             ("screen.spread", vec![64], vec![1.0; 64]),
+            ("screen.lost", vec![100], vec![0.5; 100]),
         ];
         change(&mut meta, &mut tensors);
         let mut writer = GgufWriter::new(meta);
@@ -252,6 +256,7 @@ fn hostile_screens_are_refused() {
         (tensor(2, vec![63], 1.0), "spread of the screen"),
         (tensor(2, vec![64], f32::NAN), "screen.spread"),
         (tensor(2, vec![64], 0.0), "spread of the screen"),
+        (tensor(3, vec![64], f32::NAN), "screen.lost"),
     ] {
         assert!(refused.contains(name), "{refused} should name {name}");
     }
@@ -260,5 +265,8 @@ fn hostile_screens_are_refused() {
     // One that fits itself, but not the model.
     let mut model = Model::from_gguf(&gguf(&relu()), 1).unwrap();
     let refused = screen(&|_, _| {}).unwrap().screen.unwrap().apply(&mut model).unwrap_err().to_string();
-    assert_eq!(refused, "tensor screen.directions.weight: expected rows of 64 values, found 40");
+    assert_eq!(refused, "tensor screen: inputs of the screen: expected 64, found 40");
+    let fits = HeadScreen { axes: Some(axes()), lost: Some(vec![0.5; 3]), margins: Margins::default() };
+    let refused = fits.apply(&mut model).unwrap_err().to_string();
+    assert!(refused.starts_with("tensor screen: rows of the screen: expected "), "{refused}");
 }

@@ -44,6 +44,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
     let mut bar = Bar::default();
     let options = Options {
         max_loss: args.max_loss,
+        recall: args.recall,
         window: args.ctx,
         tune_tokens: args.tune_tokens,
         test_tokens: args.test_tokens,

@@ -46,11 +46,13 @@ impl AxesFit {
         Ok(())
     }
 
-    /// The axes along which tokens vary most: a 16th of the inputs in four bits and a third in two, in blocks of 32.
+    /// The axes along which tokens vary most: a 16th of the inputs in four bits and a third in two, in blocks of 32. And the
+    /// directions that are left, each times how much tokens vary along it, `[rest x d]`: what
+    /// [`lost_rows`](super::lost_rows) asks for.
     ///
     /// # Errors
     /// If there are no tokens, or inputs are fewer than 32.
-    pub fn axes(&self) -> Result<Axes, Error> {
+    pub fn axes(&self) -> Result<(Axes, Matrix), Error> {
         let d = self.sum.len();
         let bad = |value| Error::Value { what: "number of tokens", value, expected: "enough to vary" };
         let n = self.tokens as f64;
@@ -67,14 +69,19 @@ impl AxesFit {
         let variance = |k: usize| eigen.S().column_vector()[d - 1 - k].max(0.0);
         let least = (0..d).map(variance).sum::<f64>() / d as f64 * 1e-6 + f64::from(f32::MIN_POSITIVE);
         let directions = eigen.U();
-        let bytes = (0..dims).flat_map(|k| (0..d).map(move |i| (i, d - 1 - k)));
-        let bytes = bytes.flat_map(|at| f16::from_f64(directions[at]).to_le_bytes()).collect();
-        Axes::new(
+        let direction = |k: usize| (0..d).map(move |i| directions[(i, d - 1 - k)]);
+        let bytes = (0..dims).flat_map(direction).flat_map(|v| f16::from_f64(v).to_le_bytes()).collect();
+        let rest = (dims..d).flat_map(|k| {
+            let deviation = variance(k).sqrt();
+            direction(k).map(move |v| (v * deviation) as f32)
+        });
+        let axes = Axes::new(
             Matrix::new(BlockFormat::F16, d, Storage::Owned(bytes))?,
             mean.iter().map(|m| *m as f32).collect(),
             (0..dims).map(|k| variance(k).max(least).sqrt() as f32).collect(),
             (dims..d).map(variance).sum::<f64>().sqrt() as f32,
             nibbles,
-        )
+        )?;
+        Ok((axes, Matrix::from_f32(d, rest)?))
     }
 }

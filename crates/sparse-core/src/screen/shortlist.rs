@@ -17,6 +17,12 @@ const MOST: usize = 3;
 /// Logits below the best one that have a part in the estimate of all probability, and the steps that they are counted in.
 const SPAN: f32 = 24.0;
 const BINS: usize = 256;
+/// The probability beyond the nucleus is taken to be so much of what it is: estimates of it are off by a third, one way or the
+/// other, and what ends the nucleus too early is missed whatever the margin.
+const CAUTION: f32 = 0.35;
+/// Rows that a token leans towards have more than is expected of them. Of those whose logits are known, by how much is known,
+/// too; this power of it fits the others.
+const LEAN: f32 = 0.25;
 /// Logits by which a list that is too short is extended.
 const STEP: f32 = 1.0;
 
@@ -116,8 +122,8 @@ impl Screen {
         let adjusted = scratch.ids.iter().zip(&scratch.logits).map(|(id, logit)| adjust(*id, *logit));
         scratch.order.clear();
         scratch.order.extend(adjusted);
-        let best = scratch.order.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut others = 0.0;
+        let mut best = scratch.order.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let (mut others, mut lean) = (0.0, 1.0);
         let least = match reach {
             Reach::Best => best,
             Reach::Within(distance) => best - distance,
@@ -125,9 +131,16 @@ impl Screen {
             Reach::Top(k) if k > scratch.order.len() => return None,
             Reach::Top(k) => *scratch.order.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1,
             Reach::Mass(share) => {
-                let least;
-                (least, others) = self.estimate(share, size, shift, best, scratch);
-                least
+                // The best row may be most of what is wanted: it is looked for with the margin of best rows.
+                let lift = size * self.margins.best;
+                self.bound(lift, scratch);
+                self.collect(lift, best - shift, scratch)?;
+                exact(compute, head, x, scratch);
+                let adjusted = scratch.ids.iter().zip(&scratch.logits).map(|(id, logit)| adjust(*id, *logit));
+                best = adjusted.fold(best, f32::max);
+                let estimate = self.estimate(share, size, shift, best, scratch);
+                (others, lean) = (estimate.others, estimate.lean);
+                estimate.least
             }
         };
         // These stay on the list, whatever their score is.
@@ -145,8 +158,8 @@ impl Screen {
                 let (mut estimated, mut inside) = (0.0, 0.0);
                 for (id, logit) in seen {
                     if scratch.scores[*id as usize] < f32::INFINITY {
-                        estimated +=
-                            mass(bin(best - shift - self.expected(*id as usize, size, &scratch.scores)));
+                        let distance = best - shift - self.expected(*id as usize, size, &scratch.scores);
+                        estimated += lean * mass(bin(distance));
                     }
                     inside += (adjust(*id, *logit) - best).exp();
                 }
@@ -235,8 +248,7 @@ impl Screen {
         (!scratch.ids.is_empty()).then_some(())
     }
 
-    /// A logit such that rows below it are likely not to be among the most probable that have `share` of all probability, and
-    /// the sum of `exp(logit - best)` over the rows that are not listed yet.
+    /// Where the most probable rows that have `share` of all probability end, and what the others have.
     fn estimate(
         &self,
         share: f32,
@@ -244,26 +256,40 @@ impl Screen {
         shift: f32,
         best: f32,
         scratch: &mut ScreenScratch,
-    ) -> (f32, f32) {
+    ) -> Estimate {
         scratch.bins.fill(0);
         let top = best - shift;
         for r in 0..self.rows() {
             scratch.bins[bin(top - self.expected(r, size, &scratch.scores))] += 1;
         }
         // Of the rows listed so far the logits are known.
-        let mut known = 0.0;
+        let (mut known, mut expected) = (0.0, 0.0);
         for (id, logit) in scratch.ids.iter().zip(&scratch.logits) {
+            let bin = bin(top - self.expected(*id as usize, size, &scratch.scores));
             known += (logit - best).exp();
-            scratch.bins[bin(top - self.expected(*id as usize, size, &scratch.scores))] -= 1;
+            expected += mass(bin);
+            scratch.bins[bin] -= 1;
         }
-        let others: f32 = scratch.bins.iter().enumerate().map(|(i, n)| *n as f32 * mass(i)).sum();
-        let mut left = (1.0 - share) * (known + others);
+        let lean = (known / expected).clamp(1.0, 1e4).powf(LEAN);
+        let others: f32 = scratch.bins.iter().enumerate().map(|(i, n)| *n as f32 * lean * mass(i)).sum();
+        let mut left = CAUTION * (1.0 - share) * (known + others);
         let below = scratch.bins.iter().enumerate().rev().find(|(i, n)| {
-            left -= **n as f32 * mass(*i);
+            left -= **n as f32 * lean * mass(*i);
             left < 0.0
         });
-        (best - below.map_or(0, |(i, _)| i + 1) as f32 * (SPAN / BINS as f32), others)
+        let least = best - below.map_or(0, |(i, _)| i + 1) as f32 * (SPAN / BINS as f32);
+        Estimate { least, others, lean }
     }
+}
+
+/// What scores say about all probability.
+struct Estimate {
+    /// Rows with a logit below this are likely not to be wanted.
+    least: f32,
+    /// The sum of `exp(logit - best)` over the rows that are not listed yet.
+    others: f32,
+    /// By which factor a row's part of it exceeds what its score makes one expect.
+    lean: f32,
 }
 
 /// Where a row is counted whose logit is `distance` below the best one.

@@ -2,6 +2,7 @@
 //!
 //! The head's rows are not in it: projecting and rounding them anew takes less time than they would take on disk.
 
+use half::f16;
 use sparse_core::{Axes, Margins};
 use sparse_gguf::{BlockFormat, Gguf, Metadata};
 
@@ -11,12 +12,15 @@ use crate::{Error, Model};
 const DIRECTIONS: &str = "screen.directions.weight";
 const MEAN: &str = "screen.mean";
 const SPREAD: &str = "screen.spread";
+const LOST: &str = "screen.lost";
 
 /// How a model's head is screened; by default with random axes, which need no data, and wide margins.
 #[derive(Clone, Debug, Default)]
 pub struct HeadScreen {
     /// Axes fitted to what the head is given; random ones if there are none.
     pub axes: Option<Axes>,
+    /// What each row's logit has outside the axes ([`lost_rows`](sparse_core::lost_rows)), if that is known.
+    pub lost: Option<Vec<f32>>,
     /// How far rows may be above their scores.
     pub margins: Margins,
 }
@@ -35,19 +39,20 @@ impl HeadScreen {
             best: positive("sparse.screen.margin_best")?,
             mass: positive("sparse.screen.margin_mass")?,
         };
-        let axes = match kind {
-            "random" => None,
+        let (axes, lost) = match kind {
+            "random" => (None, None),
             "fitted" => {
                 let directions = file.matrix(DIRECTIONS)?;
                 let (mean, spread) = (file.vector(MEAN)?, file.vector(SPREAD)?);
                 let lost = meta.f32("sparse.screen.lost")?;
                 let nibbles = meta.usize("sparse.screen.nibbles")?;
                 let axes = Axes::new(directions, mean, spread, lost, nibbles);
-                Some(axes.map_err(|e| problem(e.to_string()))?)
+                let rows = gguf.info(LOST).map(|_| file.vector(LOST)).transpose()?;
+                (Some(axes.map_err(|e| problem(e.to_string()))?), rows)
             }
             other => return Err(Error::metadata(KIND, format!("names unknown axes \"{other}\""))),
         };
-        Ok(Some(Self { axes, margins }))
+        Ok(Some(Self { axes, lost, margins }))
     }
 
     /// Adds it to a file in the making.
@@ -69,19 +74,18 @@ impl HeadScreen {
             let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             tensors.push((name.into(), vec![values.len()], BlockFormat::F32, bytes));
         }
+        if let Some(lost) = &self.lost {
+            let bytes = lost.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+            tensors.push((LOST.into(), vec![lost.len()], BlockFormat::F16, bytes));
+        }
     }
 
     /// Gives `model` the screen.
     ///
     /// # Errors
-    /// If it is for heads of another width.
-    pub fn apply(self, model: &mut Model) -> Result<(), Error> {
-        let axes = self.axes.unwrap_or_else(|| model.random_axes());
-        let (expected, found) = (model.config().embedding, axes.inputs());
-        if expected != found {
-            return Err(problem(format!("expected rows of {expected} values, found {found}")));
-        }
-        let screen = model.make_screen(axes, self.margins)?;
+    /// If it is for heads of another shape.
+    pub fn apply(&self, model: &mut Model) -> Result<(), Error> {
+        let screen = model.make_screen(self)?;
         model.set_screen(Some(screen))
     }
 }
