@@ -46,10 +46,22 @@ def sparse(*arguments, **more):
     return json.loads(run.stdout)
 
 
+def embed():
+    """The program that embeds lines, built."""
+    target = ["-p", "sparse-model", "--example", "embed"]
+    subprocess.run(["cargo", "build", "--release", "--quiet", *target], cwd=ROOT, check=True)
+    return _target() / "release" / "examples" / "embed"
+
+
+def json_lines(*command, **more):
+    """Runs a command and parses a JSON value per line of its output."""
+    run = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, check=True, **more)
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
 def sparse_lines(*arguments):
     """Runs the program and parses a JSON value per line."""
-    run = subprocess.run([SPARSE, *map(str, arguments)], stdout=subprocess.PIPE, check=True)
-    return [json.loads(line) for line in run.stdout.decode().splitlines()]
+    return json_lines(SPARSE, *arguments)
 
 
 def greedy(model, prompt, steps, threads=1):

@@ -6,6 +6,7 @@ pub use sparse_calibrate as calibrate;
 #[doc(inline)]
 pub use sparse_core::*;
 pub use sparse_gguf as gguf;
+pub use sparse_integration as integration;
 pub use sparse_model as model;
 #[doc(inline)]
 pub use sparse_precision::{

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use sparse_simd::{Kernels, Q8, Q8Mut};
+use sparse_simd::{Int8, Int8Mut, Kernels, Q8, Q8Mut};
 
 /// A batch of `tokens` vectors of `cols` values, and the same vectors in int8.
 ///
@@ -14,6 +14,8 @@ pub struct Activations {
     q: Vec<i8>,
     d: Vec<f32>,
     sums: Vec<i16>,
+    codes: Vec<u8>,
+    scales: Vec<f32>,
 }
 
 impl Activations {
@@ -26,6 +28,7 @@ impl Activations {
             q: Vec::with_capacity(n),
             d: Vec::with_capacity(n / 32),
             sums: Vec::with_capacity(n / 16),
+            ..Self::default()
         }
     }
 
@@ -77,5 +80,24 @@ impl Activations {
     /// The int8 form, as of the last [`quantise`](Self::quantise).
     pub fn q8(&self) -> Q8<'_> {
         Q8 { cols: self.cols, q: &self.q, d: &self.d, sums: &self.sums }
+    }
+
+    /// Brings the int8 form with one scale per vector up to date with the f32 one: what [`PackedMatrix`] multiplies
+    /// in int8. The first call with more vectors than ever before allocates memory for it.
+    ///
+    /// [`PackedMatrix`]: crate::PackedMatrix
+    pub fn quantise_rows(&mut self, kernels: &Kernels) {
+        let tokens = self.tokens();
+        self.codes.resize(tokens * Int8::stride(self.cols), 0);
+        self.scales.resize(tokens, 0.0);
+        if tokens > 0 {
+            let mut out = Int8Mut { cols: self.cols, q: &mut self.codes, d: &mut self.scales };
+            kernels.quantise_rows(&self.x, &mut out);
+        }
+    }
+
+    /// The int8 form with one scale per vector, as of the last [`quantise_rows`](Self::quantise_rows).
+    pub fn int8(&self) -> Int8<'_> {
+        Int8 { cols: self.cols, q: &self.codes, d: &self.scales }
     }
 }

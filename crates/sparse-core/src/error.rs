@@ -55,7 +55,6 @@ pub(crate) fn share(what: &'static str, value: f32) -> Result<(), Error> {
 }
 
 /// Fails unless all values are finite.
-#[cfg(feature = "std")]
 pub(crate) fn finite(what: &'static str, values: &[f32]) -> Result<(), Error> {
     match values.iter().find(|v| !v.is_finite()) {
         None => Ok(()),

@@ -4,6 +4,7 @@
 //! - [`SparseFfn`]: a feed-forward layer that computes the neurons that its [`Selector`] chooses.
 //! - [`Screen`]: a compact copy of an output head that says which of its rows matter (feature `std`).
 //! - [`Matrix`]: one weight tensor, still in its block format, in memory that it owns or shares with a file map.
+//! - [`PackedMatrix`]: the same, unpacked into f32 or int8 and laid out for products with several vectors.
 //! - [`Activations`]: a batch of input vectors, in f32 and in int8, shared by all matrices that read it.
 //! - [`Pool`]: long-lived worker threads for the short parallel sections of decode.
 //! - [`ReadBandwidth`]: how fast this machine reads memory.
@@ -26,6 +27,7 @@ mod linear;
 mod matrix;
 #[cfg(feature = "std")]
 mod memory;
+mod packed;
 mod pool;
 #[cfg(feature = "std")]
 mod screen;
@@ -47,6 +49,7 @@ pub use ffn::{
 pub use ffn::{PredictorFactors, PredictorFit};
 pub use linear::Linear;
 pub use matrix::{Matrix, Storage};
+pub use packed::PackedMatrix;
 pub use pool::Pool;
 #[cfg(feature = "fit")]
 pub use screen::AxesFit;

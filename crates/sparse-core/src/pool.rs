@@ -131,6 +131,30 @@ impl Pool {
             }
         });
     }
+
+    /// Calls `f(scratch, item)` for each of `items`, on all threads, whichever is free next taking the next one. A call has
+    /// one element of `scratch`, which no other call uses at the same time.
+    ///
+    /// # Panics
+    /// If `scratch` has fewer elements than the pool has threads.
+    pub fn for_each<S: Send, T: Send>(
+        &self,
+        scratch: &mut [S],
+        items: &mut [T],
+        f: impl Fn(&mut S, &mut T) + Sync,
+    ) {
+        assert!(scratch.len() >= self.threads(), "scratch for {} threads", scratch.len());
+        let len = items.len();
+        let (scratch, items) = (Shared(scratch.as_mut_ptr()), Shared(items.as_mut_ptr()));
+        self.run(len, None, &|chunk, chunks, worker| {
+            for i in chunk * len / chunks..(chunk + 1) * len / chunks {
+                // SAFETY: chunks are distinct, so no two calls have the same item; `worker` is below the length of
+                // `scratch` and no two calls share it.
+                let (scratch, item) = unsafe { (&mut *scratch.get().add(worker), &mut *items.get().add(i)) };
+                f(scratch, item);
+            }
+        });
+    }
 }
 
 /// Most threads a pool has.
@@ -195,6 +219,22 @@ mod tests {
                 pool.for_tiles(&mut [(); 4], MatMut::new(&mut out, cols), tile, f);
                 let expected: Vec<f32> = (1..=tokens * cols).map(|i| i as f32).collect();
                 assert_eq!(out, expected, "{threads} threads, {tokens} x {cols}, {tile:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_item_is_visited_once() {
+        for threads in [1, 2, 4] {
+            let pool = Pool::new(threads);
+            for len in [0, 1, 3, 100] {
+                let (mut items, mut counts) = (vec![0usize; len], [0; 4]);
+                pool.for_each(&mut counts, &mut items, |count, item| {
+                    *item += 1;
+                    *count += 1;
+                });
+                assert_eq!(items, vec![1; len], "{threads} threads");
+                assert_eq!(counts.iter().sum::<usize>(), len, "{threads} threads");
             }
         }
     }

@@ -49,7 +49,7 @@ impl LlamaConfig {
     pub fn from_metadata(meta: &Metadata) -> Result<Self, Error> {
         let architecture = meta.string("general.architecture")?;
         if architecture != "llama" {
-            return Err(Error::Architecture(architecture.to_owned()));
+            return Err(Error::Architecture { found: architecture.to_owned(), supported: "llama" });
         }
         let positive = |key: &str| match meta.usize(key)? {
             0 => Err(Error::metadata(key, "must not be zero")),

@@ -18,8 +18,13 @@ pub enum Error {
         source: Box<Error>,
     },
     /// The architecture is one that this crate does not run.
-    #[error("architecture \"{0}\" is not supported (supported: llama)")]
-    Architecture(String),
+    #[error("architecture \"{found}\" is not supported (supported: {supported})")]
+    Architecture {
+        /// The architecture.
+        found: String,
+        /// The one that is.
+        supported: &'static str,
+    },
     /// A value in the metadata makes no sense.
     #[error("metadata {key}: {problem}")]
     Metadata {
@@ -33,7 +38,8 @@ pub enum Error {
     TensorShape {
         /// The tensor.
         name: String,
-        /// The shape that the metadata implies, in ggml's order (row length first).
+        /// The shape that the model's configuration implies. The row length is first for llama models, and last for
+        /// encoders.
         expected: Vec<usize>,
         /// The shape in the file.
         found: Vec<usize>,
@@ -101,11 +107,69 @@ pub enum Error {
         /// Position in the context.
         position: usize,
     },
+    /// A file that a model folder must have is not there.
+    #[error(
+        "there is no such file; a model folder has config.json, tokenizer.json and model.safetensors, and modules.json with the \
+         folders it names: get the whole of it, and save weights in other formats as safetensors"
+    )]
+    MissingFile,
+    /// A file cannot be read.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A file of a model folder is not the JSON that it should be.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// A file is not readable as safetensors.
+    #[error(transparent)]
+    Safetensors(#[from] safetensors::SafeTensorError),
+    /// A safetensors file ends too soon.
+    #[error("the file is truncated: expected at least {expected} bytes, found {found}; get it again")]
+    Truncated {
+        /// Bytes that its header asks for.
+        expected: u64,
+        /// Bytes in the file.
+        found: u64,
+    },
+    /// A setting of a model folder, or of a caller, makes no sense or is not supported.
+    #[error("{what}: {problem}")]
+    Setting {
+        /// Which one.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The tokenizer of a model folder cannot be used.
+    #[error("the tokenizer cannot be used: {0}")]
+    TokenizerFile(String),
+    /// Tokenizer and weights belong to different models.
+    #[error(
+        "the tokenizer has ids up to {highest}, but there are embeddings for {rows} tokens: it belongs to another model"
+    )]
+    Vocabulary {
+        /// The tokenizer's highest id.
+        highest: u32,
+        /// Rows of the token embedding.
+        rows: usize,
+    },
+    /// An embedding is not made of numbers: weights are damaged.
+    #[error("the embedding of text {text} of the batch is not finite: are the weights damaged?")]
+    EmbeddingNotFinite {
+        /// Which text of the batch, from 0.
+        text: usize,
+    },
+    /// The caller broke off.
+    #[error("cancelled")]
+    Cancelled,
 }
 
 impl Error {
     /// A fault in metadata `key`.
     pub(crate) fn metadata(key: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Metadata { key: key.into(), problem: problem.into() }
+    }
+
+    /// A fault in a setting.
+    pub(crate) fn setting(what: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Setting { what: what.into(), problem: problem.into() }
     }
 }

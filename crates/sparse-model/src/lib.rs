@@ -1,4 +1,5 @@
-//! Whole transformers on quantised weights: the llama family, dense.
+//! Whole transformers on quantised weights: language models of the llama family, and BERT encoders for sentence embeddings
+//! ([`Encoder`]).
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;
@@ -22,6 +23,7 @@ pub mod sidecar;
 pub mod tokenizer;
 
 mod attention;
+mod bert;
 mod config;
 mod error;
 mod generate;
@@ -33,6 +35,7 @@ mod rope;
 mod sampler;
 mod weights;
 
+pub use bert::{BertConfig, EmbedStream, Encoder, EncoderFormat, EncoderOptions, Pooling};
 pub use config::LlamaConfig;
 pub use error::Error;
 pub use generate::{GenerateOptions, Generation, Stop, generate};

@@ -110,7 +110,7 @@ impl Tokenizer {
                 let spm = Spm::new(vocab, &tokens, special.unk)?;
                 (Model::Spm { spm, add_space_prefix: vocab.add_space_prefix.unwrap_or(true) }, true)
             }
-            other => return Err(TokenizerError::Model { found: other.to_owned() }),
+            other => return Err(TokenizerError::Model { found: other.to_owned(), supported: "gpt2, llama" }),
         };
         let end_of_generation = special::end_of_generation(&mut tokens, &special);
         special::mark_phi3(&mut tokens, vocab.name);

@@ -1,6 +1,7 @@
 //! Kernels on floats, written once over the vectors of a level.
 
 pub(crate) mod gemm;
+pub(crate) mod int8;
 pub(crate) mod math;
 pub(crate) mod products;
 pub(crate) mod rows;
@@ -48,11 +49,11 @@ macro_rules! product_functions {
 macro_rules! float_functions {
     ($token:ty, $features:literal) => {
         use crate::generic::{
-            gemm::Job,
-            math, products, rows, scan as tiles,
+            gemm::{self, Job},
+            int8, math, products, rows, scan as tiles,
             sums::{self, Strip},
         };
-        use crate::{Activation, BlockFormat, Columns, MatMut, Q8, Rows, Tiles};
+        use crate::{Activation, BlockFormat, Columns, Int8, Int8Mut, MatMut, Panels, Q8, Rows, Tiles};
         use core::ops::Range;
         use half::f16;
 
@@ -72,6 +73,18 @@ macro_rules! float_functions {
             add(y: &mut [f32], x: &[f32]) = rows::add(y, x);
             rope_halves(x: &mut [f32], cos: &[f32], sin: &[f32]) = rows::rope_halves(x, cos, sin);
             scan(w: Tiles<'_>, x: Q8<'_>, out: &mut [f32]) = tiles::scan(w, x, out);
+            quantise_rows(x: &[f32], out: &mut Int8Mut<'_>) = int8::quantise_rows(x, out);
+            panels_f32(w: Panels<'_>, x: &[f32], out: &mut MatMut<'_>) = gemm::packed(w, x, out);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn hadamard(x: &mut [f32]) {
+            crate::hadamard::transform(x);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn panels_int8(w: Panels<'_>, x: Int8<'_>, out: &mut MatMut<'_>) {
+            int8::multiply::<_, { <$token as Simd>::INT8_TOKENS }>(<$token>::new(), w, x, out);
         }
 
         /// One function per level for all formats, as rows are decoded in several places.

@@ -4,7 +4,10 @@ mod sparse;
 
 pub(crate) use sparse::{Sparse, SparseQ8};
 
-use crate::{Activation, BlockFormat, Level, LevelError, MatMut, Q8, Q8Mut, Rows, Tiles, q8, scalar};
+use crate::{
+    Activation, BlockFormat, Int8, Int8Mut, Level, LevelError, MatMut, PanelKind, Panels, Q8, Q8Mut, Rows,
+    Tiles, hadamard, int8, q8, scalar,
+};
 use half::{bf16, f16};
 
 /// A product of quantised weights with int8 activations.
@@ -44,6 +47,15 @@ pub struct Kernels {
     /// # Safety
     /// The CPU has the level; `x` is as long as `out.q`, and the parts of `out` fit together.
     pub(crate) quantise: unsafe fn(x: &[f32], out: &mut Q8Mut<'_>),
+    /// # Safety
+    /// The CPU has the level; `x` has a row for each of `out`, and the parts of `out` fit together.
+    pub(crate) quantise_rows: unsafe fn(x: &[f32], out: &mut Int8Mut<'_>),
+    /// # Safety
+    /// The CPU has the level, `w` holds f32, `x` is `[out.tokens() x w.cols()]`, `out` has a column per row of `w`.
+    pub(crate) panels_f32: unsafe fn(w: Panels<'_>, x: &[f32], out: &mut MatMut<'_>),
+    /// # Safety
+    /// The CPU has the level, `w` holds int8, the parts of `x` fit together and to `w` and `out`, as above.
+    pub(crate) panels_int8: unsafe fn(w: Panels<'_>, x: Int8<'_>, out: &mut MatMut<'_>),
     pub(crate) matmul_f32: MatmulF32,
     pub(crate) matmul_f16: MatmulF32,
     pub(crate) matmul_bf16: MatmulF32,
@@ -79,6 +91,7 @@ pub struct Kernels {
     pub(crate) rms_norm: unsafe fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
     pub(crate) layer_norm: LayerNorm,
     pub(crate) softmax: unsafe fn(x: &mut [f32]),
+    pub(crate) hadamard: unsafe fn(x: &mut [f32]),
     pub(crate) activate: unsafe fn(f: Activation, x: &mut [f32]),
     pub(crate) activate_mul: unsafe fn(f: Activation, gate: &mut [f32], up: &[f32]),
     pub(crate) add: unsafe fn(y: &mut [f32], x: &[f32]),
@@ -216,6 +229,50 @@ impl Kernels {
         unsafe { kernel(w, x, out) }
     }
 
+    /// Quantises the activations `x`, `[tokens x out.cols]`, with one scale per row. Identical at every level.
+    ///
+    /// A row with NaN or infinity in it gets codes of zero and a scale of NaN, so that every product with it is NaN. A
+    /// row whose values are all below 2^-119 in magnitude becomes zero.
+    ///
+    /// # Panics
+    /// If `x` and the parts of `out` do not fit together.
+    pub fn quantise_rows(&self, x: &[f32], out: &mut Int8Mut<'_>) {
+        int8::check(out.cols, out.q.len(), out.d.len());
+        same_len("quantise_rows", "x", x.len(), "out.tokens * out.cols", out.d.len() * out.cols);
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.quantise_rows)(x, out) }
+    }
+
+    /// Products of packed f32 weights with activations `x`, `[tokens x cols]`: `out[t][r]` = bias of row `r` plus row
+    /// `r` of `w` times token `t` of `x`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, or `w` is not in f32.
+    pub fn matmul_panels_f32(&self, w: Panels<'_>, x: &[f32], out: &mut MatMut<'_>) {
+        let layout = w.layout();
+        assert!(layout.kind() == PanelKind::F32, "matmul_panels_f32: panels of {:?}", layout.kind());
+        same_len("matmul_panels_f32", "x", x.len(), "out.tokens * w.cols", out.tokens() * layout.cols());
+        same_len("matmul_panels_f32", "w.rows", layout.rows(), "out.cols", out.cols());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.panels_f32)(w, x, out) }
+    }
+
+    /// Products of packed int8 weights with int8 activations: `out[t][r]` = bias of row `r` plus row `r` of `w` times
+    /// token `t` of `x`. Identical at every level.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, or `w` is not in int8.
+    pub fn matmul_panels_int8(&self, w: Panels<'_>, x: Int8<'_>, out: &mut MatMut<'_>) {
+        let layout = w.layout();
+        assert!(layout.kind() == PanelKind::Int8, "matmul_panels_int8: panels of {:?}", layout.kind());
+        int8::check(x.cols, x.q.len(), x.d.len());
+        same_len("matmul_panels_int8", "w.cols", layout.cols(), "x.cols", x.cols);
+        same_len("matmul_panels_int8", "x.tokens", x.tokens(), "out.tokens", out.tokens());
+        same_len("matmul_panels_int8", "w.rows", layout.rows(), "out.cols", out.cols());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { (self.panels_int8)(w, x, out) }
+    }
+
     /// Sums of weighted rows: `out[t]` = sum over `r` of `x[t][r]` times row `r` of `w`, where `x` is
     /// `[out.tokens() x w.rows()]`. With attention weights as `x` and values as `w` this is the output of attention.
     ///
@@ -349,6 +406,21 @@ impl Kernels {
     pub fn softmax(&self, x: &mut [f32]) {
         // SAFETY: a table is only handed out on CPUs of its level.
         unsafe { (self.softmax)(x) }
+    }
+
+    /// The Hadamard transform of order 16: `x` becomes `H x`, where `x` is seen as 16 rows of equal length and `H` is the
+    /// symmetric matrix of signs with `H H = 16` (Sylvester's). Identical at every level.
+    ///
+    /// A value that stands out is spread over sixteen, so that vectors lose less when they are rounded to integers with
+    /// one scale. Products stay what they were if the weights are transformed, too, and divided by 16
+    /// (Ashkboos et al. 2024, arXiv 2404.00456).
+    ///
+    /// # Panics
+    /// If the length is no multiple of 16.
+    pub fn hadamard(&self, x: &mut [f32]) {
+        assert!(x.len().is_multiple_of(hadamard::ORDER), "hadamard: {} values", x.len());
+        // SAFETY: a table is only handed out on CPUs of its level.
+        unsafe { (self.hadamard)(x) }
     }
 
     /// `x[i] = f(x[i])`, within the bounds that [`Activation`] states.

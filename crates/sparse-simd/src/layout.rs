@@ -83,6 +83,22 @@ pub enum ShapeError {
         /// The length found.
         found: usize,
     },
+    /// Packed weights without rows or columns, with more columns than int8 has room for, or too large to address.
+    #[error("{rows} rows of {cols} values cannot be panels: expected some of both, and not too many")]
+    Panels {
+        /// Rows.
+        rows: usize,
+        /// Values per row.
+        cols: usize,
+    },
+    /// Packed weights whose length is not that of their layout.
+    #[error("panels are {expected} lines, found {found}")]
+    PanelLines {
+        /// Lines of the layout.
+        expected: usize,
+        /// The length found.
+        found: usize,
+    },
     /// An output whose length is not that of the decoded input.
     #[error("{bytes} bytes of {} hold {expected} values, but there is room for {found}", .format.name())]
     Values {

@@ -6,6 +6,8 @@
 //! - [`Rows`] and [`MatMut`]: the borrowed weights of a product, and the window that it is written to.
 //! - [`Columns`]: the same weights sorted by columns ([`ColumnLayout`]), for products that leave columns out.
 //! - [`Tiles`]: rows in two and four bits, for scanning all of a large matrix ([`TileLayout`]).
+//! - [`Panels`]: rows packed once, in f32 or int8, for products with several tokens ([`PanelLayout`]); [`Int8`]:
+//!   activations with one scale per token, for those in int8.
 //! - [`Kernels`]: one table of functions per CPU [`Level`]; [`Kernels::get`] picks the best level once, or the one
 //!   that the environment variable `SPARSE_SIMD` names.
 //!
@@ -16,10 +18,13 @@ mod activation;
 mod columns;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod generic;
+mod hadamard;
+mod int8;
 mod kernels;
 pub mod layout;
 mod level;
 mod matmut;
+mod panels;
 mod q8;
 mod rows;
 mod scalar;
@@ -31,10 +36,12 @@ mod x86;
 
 pub use activation::Activation;
 pub use columns::{ColumnLayout, Columns};
+pub use int8::{Int8, Int8Mut};
 pub use kernels::Kernels;
 pub use layout::{BlockFormat, ShapeError};
 pub use level::{Level, LevelError};
 pub use matmut::MatMut;
+pub use panels::{Line, PanelKind, PanelLayout, Panels};
 pub use q8::{Q8, Q8Mut};
 pub use rows::Rows;
 pub use tiles::{TileLayout, TileRow, Tiles};

@@ -2,6 +2,7 @@
 
 mod columns;
 mod float;
+mod panels;
 mod quantised;
 mod scan;
 
@@ -12,6 +13,9 @@ use crate::{Kernels, Level};
 pub(crate) const KERNELS: Kernels = Kernels {
     level: Level::Scalar,
     quantise: quantised::quantise,
+    quantise_rows: panels::quantise_rows,
+    panels_f32: panels::matmul_f32,
+    panels_int8: panels::matmul_int8,
     matmul_f32: float::matmul_f32,
     matmul_f16: float::matmul_f16,
     matmul_bf16: float::matmul_bf16,
@@ -39,6 +43,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     axpy_bf16: float::axpy_bf16,
     to_f16: float::to_f16,
     rms_norm: float::rms_norm,
+    hadamard: crate::hadamard::transform,
     layer_norm: float::layer_norm,
     softmax: float::softmax,
     activate: float::activate,

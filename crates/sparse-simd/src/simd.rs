@@ -33,6 +33,8 @@ pub(crate) trait Simd: Copy {
     const VECTORS: usize;
     /// Tokens that are multiplied with a panel at a time.
     const TOKENS: usize;
+    /// Tokens that are multiplied with packed int8 weights at a time.
+    const INT8_TOKENS: usize;
 
     /// Rows of zeros, to be filled.
     fn zeros(self) -> Self::Square;

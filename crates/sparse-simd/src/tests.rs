@@ -5,7 +5,9 @@ mod columns;
 mod data;
 #[cfg(unix)]
 mod guard;
+mod hadamard;
 mod matmul;
+mod panels;
 mod quantise;
 mod rows;
 mod scan;

@@ -1,4 +1,4 @@
-//! Tiny models for tests: llama GGUF files of random weights, whole or damaged, without any download.
+//! Tiny models for tests: llama GGUF files and BERT encoders of random weights, whole or damaged, without any download.
 //!
 //! ```
 //! use sparse_testdata::TinyLlama;
@@ -11,6 +11,7 @@
 //!
 //! Functions here panic when a test asks for something impossible.
 
+mod bert;
 mod tensor;
 mod variants;
 mod vocabulary;
@@ -18,6 +19,7 @@ mod weights;
 
 use sparse_gguf::{BlockFormat, GgufWriter, Metadata};
 
+pub use bert::{BERT_EPSILON, TinyBert, word_pieces, write_safetensors};
 pub use tensor::Tensor;
 pub use variants::variants;
 pub use vocabulary::Vocabulary;

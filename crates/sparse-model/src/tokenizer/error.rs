@@ -8,10 +8,12 @@ pub enum TokenizerError {
     #[error(transparent)]
     Gguf(#[from] sparse_gguf::Error),
     /// A kind of tokenizer that is not supported.
-    #[error("tokenizer model \"{found}\" is not supported (supported: gpt2, llama)")]
+    #[error("tokenizer model \"{found}\" is not supported (supported: {supported})")]
     Model {
         /// `tokenizer.ggml.model` of the file.
         found: String,
+        /// The names that are.
+        supported: &'static str,
     },
     /// A way to cut text into words that is not supported.
     #[error("pre-tokenizer \"{found}\" is not supported (supported: {supported})")]

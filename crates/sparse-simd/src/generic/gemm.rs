@@ -5,6 +5,7 @@
 //! then broadcast and multiplied with the vectors of its depth. Every output is one sum in the order of depth, so
 //! it depends neither on the tile that it falls into nor on how rows are split among threads.
 
+use crate::panels::{PanelLayout, Panels};
 use crate::simd::{Simd, Stored};
 use crate::{MatMut, Rows};
 use bytemuck::Zeroable;
@@ -16,14 +17,76 @@ pub(crate) const COLS: usize = 384;
 #[repr(C, align(64))]
 struct Aligned<T>(T);
 
-/// The product of a packed panel with some rows of `x`.
+/// The product of packed weights with some rows of `x`.
 pub(crate) struct Job<'a, S: Simd> {
-    /// [`VECTORS`](Simd::VECTORS) vectors for each value of depth.
-    pub(super) panel: &'a [S::Floats],
+    /// What is multiplied: [`VECTORS`](Simd::VECTORS) vectors for each value of depth.
+    pub(super) panel: Side<'a, S>,
+    pub(super) depth: usize,
+    /// Vectors from one value of depth to the next.
+    pub(super) step: usize,
+    /// What the sums begin with, if not with zeros.
+    pub(super) bias: Option<Side<'a, S>>,
     /// Rows of `stride` values, of which those from `from` on meet the panel.
     pub(super) x: &'a [f32],
     pub(super) stride: usize,
     pub(super) from: usize,
+}
+
+/// Vectors side by side: those of sixteen lanes are adjacent, the next of them are `apart` vectors away.
+pub(crate) struct Side<'a, S: Simd> {
+    pub(super) vectors: &'a [S::Floats],
+    pub(super) apart: usize,
+}
+
+impl<'a, S: Simd> Side<'a, S> {
+    /// All of them adjacent.
+    #[inline(always)]
+    pub(super) fn adjacent(vectors: &'a [S::Floats]) -> Self {
+        Self { vectors, apart: Self::ADJACENT }
+    }
+
+    /// Vectors of sixteen lanes.
+    const ADJACENT: usize = PanelLayout::ROWS / S::LANES;
+
+    /// Where vector `v` is.
+    #[inline(always)]
+    fn at(&self, v: usize) -> usize {
+        v / Self::ADJACENT * self.apart + v % Self::ADJACENT
+    }
+}
+
+impl<'a, S: Simd> Job<'a, S> {
+    /// The product of a panel whose vectors are adjacent.
+    #[inline(always)]
+    pub(super) fn new(panel: &'a [S::Floats], x: &'a [f32], stride: usize, from: usize) -> Self {
+        let depth = panel.len() / S::VECTORS;
+        Self { panel: Side::adjacent(panel), depth, step: S::VECTORS, bias: None, x, stride, from }
+    }
+}
+
+/// `out = x W^T + b` with weights that are packed already; `x` is `[out.tokens() x w.cols()]`.
+#[inline(always)]
+pub(crate) fn packed<S: Simd>(s: S, w: Panels<'_>, x: &[f32], out: &mut MatMut<'_>) {
+    let (width, adjacent) = (S::VECTORS * S::LANES, Side::<S>::ADJACENT);
+    let (rows, cols) = (w.layout().rows(), w.layout().cols());
+    for row in (0..rows).step_by(width) {
+        let (panel, skip) = (row / PanelLayout::ROWS, row % PanelLayout::ROWS / S::LANES);
+        let (lines, apart) = w.from(panel);
+        let vectors: &[S::Floats] = &bytemuck::cast_slice(lines)[skip..];
+        let mut out = out.columns(row..rows.min(row + width));
+        for from in (0..cols).step_by(COLS) {
+            let job = Job {
+                panel: Side { vectors: &vectors[(1 + from) * adjacent..], apart: apart * adjacent },
+                depth: COLS.min(cols - from),
+                step: adjacent,
+                bias: Some(Side { vectors, apart: apart * adjacent }),
+                x,
+                stride: cols,
+                from,
+            };
+            s.multiply(&job, &mut out);
+        }
+    }
 }
 
 /// `out = x W^T`: `out[t][r]` = row `r` of `w` times row `t` of `x`, `[out.tokens() x w.cols()]`.
@@ -37,7 +100,7 @@ pub(crate) fn transposed<S: Simd, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: 
         for row in (0..w.rows()).step_by(width) {
             let rows = w.slice(row..w.rows().min(row + width));
             pack_rows::<S, W>(s, rows, from, to, panel);
-            let job = Job { panel: &panel[..(to - from) * S::VECTORS], x, stride: w.cols(), from };
+            let job = Job::new(&panel[..(to - from) * S::VECTORS], x, w.cols(), from);
             s.multiply(&job, &mut out.columns(row..row + rows.rows()));
         }
     }
@@ -60,7 +123,7 @@ pub(crate) fn straight<S: Simd, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: &m
                     s.store(load::<S, W>(s, left), vector);
                 }
             }
-            let job = Job { panel: &panel[..rows.rows() * S::VECTORS], x, stride: w.rows(), from };
+            let job = Job::new(&panel[..rows.rows() * S::VECTORS], x, w.rows(), from);
             s.multiply(&job, &mut out.columns(col..col + cols));
         }
     }
@@ -128,13 +191,19 @@ fn tile<S: Simd, const V: usize, const T: usize>(
     t: usize,
     out: &mut MatMut<'_>,
 ) -> usize {
-    let depth = job.panel.len() / V;
+    let depth = job.depth;
     // Between registers and `out` the sums pass through memory of constant size: a loop over `out` that knows about
     // part vectors would keep them in memory all the time.
     let mut lines = [[S::Floats::zeroed(); V]; T];
     if job.from > 0 {
         for (i, line) in lines.iter_mut().enumerate() {
             copy(out.row(t + i), bytemuck::cast_slice_mut(line));
+        }
+    } else if let Some(bias) = &job.bias {
+        for line in &mut lines {
+            for v in 0..V {
+                line[v] = bias.vectors[bias.at(v)];
+            }
         }
     }
     let mut sums = [[s.splat(0.0); V]; T];
@@ -144,10 +213,15 @@ fn tile<S: Simd, const V: usize, const T: usize>(
         }
     }
     let x = &job.x[t * job.stride + job.from..][..(T - 1) * job.stride + depth];
-    for (i, vectors) in job.panel.chunks_exact(V).enumerate() {
+    let mut columns = [&[][..]; V];
+    for v in 0..V {
+        columns[v] = &job.panel.vectors[job.panel.at(v)..][..(depth - 1) * job.step + 1];
+    }
+    for i in 0..depth {
         let mut w = [s.splat(0.0); V];
         for v in 0..V {
-            w[v] = s.load(&vectors[v]);
+            // SAFETY: `i < depth`.
+            w[v] = s.load(unsafe { columns[v].get_unchecked(i * job.step) });
         }
         for (k, sums) in sums.iter_mut().enumerate() {
             // SAFETY: `k < T` and `i < depth`.

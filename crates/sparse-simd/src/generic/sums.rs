@@ -173,7 +173,7 @@ pub(crate) fn weighted_sum<S: Simd>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatM
             }
             for (p, from_col) in cols.clone().step_by(width).enumerate() {
                 let panel = &panels[p * DEPTH * S::VECTORS..][..rows.rows() * S::VECTORS];
-                let job = Job { panel, x, stride: w.rows(), from };
+                let job = Job::new(panel, x, w.rows(), from);
                 s.multiply(&job, &mut out.columns(from_col..cols.end.min(from_col + width)));
             }
         }

@@ -1,21 +1,16 @@
 //! int8 activations and their products with quantised weights.
 
 use crate::layout::{Block, Scales};
-use crate::{MatMut, Q8, Q8Mut, Rows, q8};
-
-/// Adding and subtracting this rounds to the nearest integer, ties to even, below 2^22.
-const ROUND: f32 = 12_582_912.0;
+use crate::{MatMut, Q8, Q8Mut, Rows, int8, q8};
 
 pub(super) fn quantise(x: &[f32], out: &mut Q8Mut<'_>) {
     let parts =
         out.q.as_chunks_mut::<32>().0.iter_mut().zip(out.d.iter_mut()).zip(out.sums.as_chunks_mut::<2>().0);
     for (x, ((q, d), sums)) in x.as_chunks::<32>().0.iter().zip(parts) {
-        // Compared as integers, NaN is above infinity and infinity above the rest.
-        let max = f32::from_bits(x.iter().map(|x| x.to_bits() & 0x7FFF_FFFF).max().unwrap_or(0));
         let inverse;
-        (*d, inverse) = q8::scale(max);
+        (*d, inverse) = q8::scale(int8::magnitude(x));
         for (q, x) in q.iter_mut().zip(x) {
-            *q = if inverse == 0.0 { 0 } else { (x * inverse + ROUND - ROUND) as i8 };
+            *q = int8::code(*x, inverse);
         }
         for (sum, q) in sums.iter_mut().zip(q.as_chunks::<16>().0) {
             *sum = q.iter().map(|&q| i16::from(q)).sum();

@@ -2,8 +2,12 @@
 
 use super::data::{Activations, Rng, weights};
 use super::levels;
+use super::panels;
 use super::scan::Matrix;
-use crate::{Activation, BlockFormat, ColumnLayout, Columns, Kernels, Level, MatMut, Q8, Q8Mut, Rows, Tiles};
+use crate::{
+    Activation, BlockFormat, ColumnLayout, Columns, Int8, Int8Mut, Kernels, Level, MatMut, PanelKind, Panels,
+    Q8, Q8Mut, Rows, Tiles,
+};
 use bytemuck::Pod;
 use half::{bf16, f16};
 use std::ops::{Deref, DerefMut};
@@ -243,6 +247,35 @@ fn scans_stay_inside_their_slices() {
             let x = Q8 { cols: nibbles + pairs, q: &q, d: &d, sums: &sums };
             kernels.scan(Tiles::new(matrix.layout, &data).unwrap(), x, &mut out);
             assert!(out.iter().all(|y| y.is_finite()), "{}", kernels.level());
+        }
+    });
+}
+
+#[test]
+fn packed_products_stay_inside_their_slices() {
+    each(|kernels, edge| {
+        for (rows, cols, tokens) in
+            [(1, 1, 1), (16, 4, 2), (17, 33, 13), (40, 64, 5), (33, 1030, 7), (5, 2050, 3)]
+        {
+            let mut rng = Rng(rows as u64);
+            let x = Guarded::new(&rng.floats(tokens * cols), edge);
+            let mut q = Guarded::new(&vec![0; tokens * Int8::stride(cols)], edge);
+            let mut d = Guarded::new(&vec![0.0; tokens], edge);
+            kernels.quantise_rows(&x, &mut Int8Mut { cols, q: &mut q, d: &mut d });
+            for kind in [PanelKind::F32, PanelKind::Int8] {
+                let packed = panels::Packed::new(kind, cols, &rng.floats(rows * cols), &rng.floats(rows));
+                let lines = Guarded::new(&packed.lines, edge);
+                let w = Panels::new(packed.layout, &lines).unwrap();
+                let mut found = Guarded::new(&vec![f32::NAN; rows * tokens], edge);
+                let mut out = MatMut::new(&mut found, rows);
+                match kind {
+                    PanelKind::F32 => kernels.matmul_panels_f32(w, &x, &mut out),
+                    PanelKind::Int8 => {
+                        kernels.matmul_panels_int8(w, Int8 { cols, q: &q, d: &d }, &mut out);
+                    }
+                }
+                assert!(found.iter().all(|y| y.is_finite()), "{} {kind:?}", kernels.level());
+            }
         }
     });
 }

@@ -6,6 +6,7 @@
 //! - `quantise`: activations to int8.
 
 mod columns;
+mod int8;
 mod load;
 mod quantise;
 mod quantised;
@@ -23,6 +24,9 @@ use columns::ColumnStep;
 pub(crate) const KERNELS: Kernels = Kernels {
     level: Level::Avx2,
     quantise: quantise::quantise,
+    quantise_rows: simd::quantise_rows,
+    panels_f32: simd::panels_f32,
+    panels_int8: simd::panels_int8,
     matmul_f32: simd::matmul_f32,
     matmul_f16: simd::matmul_f16,
     matmul_bf16: simd::matmul_bf16,
@@ -50,6 +54,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     axpy_bf16: simd::axpy_bf16,
     to_f16: simd::to_f16,
     rms_norm: simd::rms_norm,
+    hadamard: simd::hadamard,
     layer_norm: simd::layer_norm,
     softmax: simd::softmax,
     activate: simd::activate,

@@ -12,6 +12,7 @@ mod columns;
 mod format;
 mod gemm;
 mod gemv;
+mod int8;
 mod lanes;
 mod scan;
 mod simd;
@@ -43,10 +44,14 @@ pub(crate) const KERNELS: Kernels = Kernels {
     matmul_bit3: matmul::<Bit3>,
     matmul_bit7: matmul::<Bit7>,
     sparse: SPARSE,
+    quantise_rows: simd::quantise_rows,
+    panels_f32: simd::panels_f32,
+    panels_int8: simd::panels_int8,
     scan: simd::scan,
     weighted_sum: simd::weighted_sum,
     to_f16: simd::to_f16,
     rms_norm: simd::rms_norm,
+    hadamard: simd::hadamard,
     layer_norm: simd::layer_norm,
     softmax: simd::softmax,
     activate: simd::activate,

@@ -5,6 +5,7 @@
 //! - `simd`: everything on floats, from the generic kernels.
 //! - `quantise`: activations to int8.
 
+mod int8;
 mod load;
 mod quantise;
 mod quantised;
@@ -21,6 +22,9 @@ use quantised::Step;
 pub(crate) const KERNELS: Kernels = Kernels {
     level: Level::Sse41,
     quantise: quantise::quantise,
+    quantise_rows: simd::quantise_rows,
+    panels_f32: simd::panels_f32,
+    panels_int8: simd::panels_int8,
     matmul_f32: simd::matmul_f32,
     matmul_f16: simd::matmul_f16,
     matmul_bf16: simd::matmul_bf16,
@@ -48,6 +52,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     axpy_bf16: simd::axpy_bf16,
     to_f16: simd::to_f16,
     rms_norm: simd::rms_norm,
+    hadamard: simd::hadamard,
     layer_norm: simd::layer_norm,
     softmax: simd::softmax,
     activate: simd::activate,

@@ -41,6 +41,7 @@ impl Simd for Avx2 {
     // 12 accumulators, two vectors of weights and a value of x.
     const VECTORS: usize = 2;
     const TOKENS: usize = 6;
+    const INT8_TOKENS: usize = 6;
 
     #[inline(always)]
     fn zeros(self) -> Self::Square {

@@ -40,6 +40,7 @@ impl Simd for Avx512 {
     // 24 accumulators, two vectors of weights; values of x are operands in memory.
     const VECTORS: usize = 2;
     const TOKENS: usize = 12;
+    const INT8_TOKENS: usize = 12;
 
     #[inline(always)]
     fn zeros(self) -> Self::Square {

@@ -41,6 +41,7 @@ impl Simd for Sse41 {
     // 8 accumulators, two vectors of weights, a value of x and a product: without FMA that needs a register.
     const VECTORS: usize = 2;
     const TOKENS: usize = 4;
+    const INT8_TOKENS: usize = 2;
 
     #[inline(always)]
     fn zeros(self) -> Self::Square {

@@ -1,0 +1,23 @@
+//! Local models behind the interfaces that other programs expect.
+//!
+//! - [`EmbeddingProvider`]: text in, one vector per text out, whoever computes it.
+//! - [`SparseEmbeddingProvider`]: one that runs a sentence-transformers model on this machine's CPU.
+//!
+//! ```no_run
+//! use sparse_integration::{EmbeddingConfig, EmbeddingProvider, SparseEmbeddingProvider};
+//!
+//! # fn main() -> Result<(), sparse_integration::Error> {
+//! let config = EmbeddingConfig::new("models/all-MiniLM-L6-v2");
+//! let provider = SparseEmbeddingProvider::new(config)?;
+//! let embedding = provider.embed("Hello world")?;
+//! assert_eq!(embedding.len(), provider.dimension());
+//! # Ok(())
+//! # }
+//! ```
+#![deny(unsafe_code)]
+
+mod embedding;
+mod error;
+
+pub use embedding::{EmbeddingConfig, EmbeddingProvider, SparseEmbeddingProvider};
+pub use error::Error;

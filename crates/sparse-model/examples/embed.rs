@@ -1,0 +1,47 @@
+//! Prints the embedding of each line of standard input as a line of JSON.
+//!
+//! ```text
+//! cargo run --release -p sparse-model --example embed -- MODEL [--format int8] [--threads 1] [--max-tokens 256] [--ids] < LINES
+//! ```
+//!
+//! `MODEL` is a sentence-transformers folder or a GGUF file. With `--ids` the tokens' ids are printed instead.
+
+use std::error::Error;
+use std::io::{BufWriter, Write};
+
+use sparse_model::{Encoder, EncoderOptions};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let (mut options, mut models, mut ids) = (EncoderOptions::default(), Vec::new(), false);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--format" => options.format = value()?.parse()?,
+            "--threads" => options.threads = value()?.parse()?,
+            "--max-tokens" => options.max_tokens = Some(value()?.parse()?),
+            "--ids" => ids = true,
+            _ => models.push(arg),
+        }
+    }
+    let [model] = models.as_slice() else {
+        return Err(
+            "usage: embed MODEL [--format int8|f32|NAME] [--threads N] [--max-tokens N] [--ids] < LINES"
+                .into(),
+        );
+    };
+    let encoder = Encoder::open(model, &options)?;
+    let lines: Vec<String> = std::io::stdin().lines().collect::<Result<_, _>>()?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    if ids {
+        for line in &lines {
+            writeln!(out, "{}", serde_json::to_string(&encoder.tokens(line)?)?)?;
+        }
+    } else {
+        for embedding in encoder.embed_stream(&lines) {
+            writeln!(out, "{}", serde_json::to_string(&embedding?)?)?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,336 @@
+//! Text in, one vector per text out.
+
+use std::cmp::Reverse;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use sparse_core::{Compute, Pool};
+use sparse_gguf::Gguf;
+
+use super::folder::{Folder, in_file};
+use super::stream::EmbedStream;
+use super::tensors::{Source, Tensors};
+use super::text::{self, TextTokens};
+use super::weights::Weights;
+use super::{BertConfig, EncoderOptions, Pass, Pooling, Scratch};
+use crate::Error;
+
+/// Tokens that a thread computes at a time, about: enough to read each weight seldom, few enough that what the layers hand
+/// on stays in a cache.
+const GROUP: usize = 256;
+/// Texts per thread that are sorted by length and computed before the next ones are looked at.
+const WINDOW: usize = 128;
+
+/// A sentence-embedding model: a BERT encoder, its tokenizer, and how the vectors of a text's tokens become one.
+///
+/// Threads may share it by reference. The embedding of a text depends neither on the texts it is computed with, nor on the
+/// number of threads: not in a single bit. (With weights in blocks of F16 or BF16, whose products with few and with many
+/// tokens add in another order, values differ by about 1e-6.)
+///
+/// ```no_run
+/// use sparse_model::{Encoder, EncoderOptions};
+///
+/// # fn main() -> Result<(), sparse_model::Error> {
+/// let encoder = Encoder::open("all-MiniLM-L6-v2", &EncoderOptions::default())?;
+/// let [a, b] = &encoder.embed_batch(&["A cat sleeps.", "A kitten is resting."])?[..] else { unreachable!() };
+/// let cosine: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Encoder {
+    config: BertConfig,
+    weights: Weights,
+    text: TextTokens,
+    pooling: Pooling,
+    normalise: bool,
+    compute: Compute,
+    /// The same kernels on the calling thread alone.
+    alone: Compute,
+    /// Buffers that no one uses at the moment.
+    scratch: Mutex<Vec<Scratch>>,
+}
+
+/// Sentences that are computed together.
+struct Group<'a> {
+    /// Which texts they are.
+    texts: Vec<usize>,
+    ids: Vec<&'a [u32]>,
+    embeddings: Vec<Vec<f32>>,
+}
+
+impl Encoder {
+    /// Opens a model: a folder as the sentence-transformers library writes it (`config.json`, `tokenizer.json`,
+    /// `model.safetensors`, and those beside them that it has), or a GGUF file of architecture `bert`.
+    ///
+    /// A GGUF file says neither how long the texts were that the model was trained on, nor whether embeddings are to be
+    /// scaled: texts are cut down to as many tokens as there are positions, and embeddings are scaled to length 1.
+    ///
+    /// # Errors
+    /// If a file is missing, cannot be read or is damaged (the error names it), or if the model is none that this crate runs.
+    pub fn open(path: impl AsRef<Path>, options: &EncoderOptions) -> Result<Self, Error> {
+        let path = path.as_ref();
+        if !path.is_dir() {
+            let gguf = Gguf::open(path).map_err(|e| in_file(path, e.into()))?;
+            return Self::from_gguf(&gguf, options).map_err(|e| in_file(path, e));
+        }
+        let folder = Folder::open(path)?;
+        let (pooling, normalise) = (folder.pooling, folder.normalise);
+        let max_tokens = folder.max_tokens;
+        let text = |limit, rows| TextTokens::new(folder.tokenizer, rows, limit, folder.lowercase);
+        let text = text(options.max_tokens.unwrap_or(max_tokens), folder.config.vocabulary)
+            .map_err(|e| in_file(path, e))?;
+        Self::new(&folder.tensors, folder.config, text, (pooling, normalise), options)
+            .map_err(|e| in_file(&folder.tensors_path, e))
+    }
+
+    /// Like [`open`](Self::open), from a parsed GGUF file.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_gguf(gguf: &Gguf, options: &EncoderOptions) -> Result<Self, Error> {
+        let meta = gguf.metadata();
+        let config = BertConfig::from_metadata(meta)?;
+        let pooling = match meta.opt_u32("bert.pooling_type")? {
+            None | Some(1) => Pooling::Mean,
+            Some(2) => Pooling::Cls,
+            Some(other) => {
+                let problem = format!("{other} is not supported (supported: 1, mean, and 2, cls)");
+                return Err(Error::metadata("bert.pooling_type", problem));
+            }
+        };
+        let limit = options.max_tokens.unwrap_or(config.positions);
+        let text = TextTokens::new(text::from_metadata(meta)?, config.vocabulary, limit, false)?;
+        Self::new(gguf, config, text, (pooling, true), options)
+    }
+
+    fn new(
+        source: &dyn Source,
+        config: BertConfig,
+        text: TextTokens,
+        (pooling, normalise): (Pooling, bool),
+        options: &EncoderOptions,
+    ) -> Result<Self, Error> {
+        if text.limit() > config.positions {
+            let problem = format!("is {}, but the model has {} positions", text.limit(), config.positions);
+            return Err(Error::setting("the number of tokens that texts are cut down to", problem));
+        }
+        let weights = Weights::load(&Tensors::new(source), &config, options.format)?;
+        let compute = Compute::new(options.threads);
+        Ok(Self {
+            config,
+            weights,
+            text,
+            pooling: options.pooling.unwrap_or(pooling),
+            normalise: options.normalise.unwrap_or(normalise),
+            alone: Compute { kernels: compute.kernels, pool: Pool::new(1) },
+            compute,
+            scratch: Mutex::default(),
+        })
+    }
+
+    /// Shape and constants.
+    pub fn config(&self) -> &BertConfig {
+        &self.config
+    }
+
+    /// Values of an embedding.
+    pub fn dimension(&self) -> usize {
+        self.config.embedding
+    }
+
+    /// Tokens that texts are cut down to, those that the tokenizer adds included.
+    pub fn max_tokens(&self) -> usize {
+        self.text.limit()
+    }
+
+    /// How the vectors of a text's tokens become one.
+    pub fn pooling(&self) -> Pooling {
+        self.pooling
+    }
+
+    /// Whether embeddings are scaled to length 1.
+    pub fn normalises(&self) -> bool {
+        self.normalise
+    }
+
+    /// Kernels and threads.
+    pub fn compute(&self) -> &Compute {
+        &self.compute
+    }
+
+    /// Bytes of weights in memory.
+    pub fn bytes(&self) -> usize {
+        self.weights.bytes()
+    }
+
+    /// The ids that `text` is computed from, cut down to [`max_tokens`](Self::max_tokens).
+    ///
+    /// # Errors
+    /// If the tokenizer fails, which those of BERT models do not.
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>, Error> {
+        self.text.encode(text)
+    }
+
+    /// The embedding of a text.
+    ///
+    /// Only its first [`max_tokens`](Self::max_tokens) tokens count. An empty text, or one of control characters only, has an
+    /// embedding too: what the model makes of the tokens that stand around any text. (If there are none, it is all zeros.)
+    ///
+    /// # Errors
+    /// If the result is not finite, which damaged weights lead to, or the tokenizer fails.
+    pub fn embed(&self, text: &str) -> Result<Vec<f32>, Error> {
+        let mut embeddings = self.window(&[text])?;
+        Ok(embeddings.pop().expect("an embedding per text"))
+    }
+
+    /// The embeddings of many texts, in their order: much faster than one by one.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed), if any text's fails.
+    pub fn embed_batch<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Vec<f32>>, Error> {
+        self.embed_batch_with(texts, |_| ControlFlow::Continue(()))
+    }
+
+    /// Like [`embed_batch`](Self::embed_batch), calling `progress` with the number of texts done, now and then.
+    ///
+    /// # Errors
+    /// As [`embed_batch`](Self::embed_batch), or [`Error::Cancelled`] when `progress` breaks off.
+    pub fn embed_batch_with<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        mut progress: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let mut embeddings = Vec::with_capacity(texts.len());
+        for window in texts.chunks(self.window_len()) {
+            let window: Vec<&str> = window.iter().map(AsRef::as_ref).collect();
+            embeddings.extend(self.window(&window)?);
+            if progress(embeddings.len()).is_break() {
+                return Err(Error::Cancelled);
+            }
+        }
+        Ok(embeddings)
+    }
+
+    /// The embeddings of any number of texts, in their order, computed in batches as they are asked for: memory does not grow
+    /// with their number, and who stops asking has stopped the computation.
+    pub fn embed_stream<I>(&self, texts: I) -> EmbedStream<'_, I::IntoIter>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        EmbedStream::new(self, texts.into_iter())
+    }
+
+    /// Texts that are computed before the next ones are looked at.
+    pub(super) fn window_len(&self) -> usize {
+        WINDOW * self.compute.pool.threads()
+    }
+
+    /// The embeddings of texts, all of which are in memory together.
+    pub(super) fn window(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
+        let pool = &self.compute.pool;
+        let mut encoded: Vec<(&str, Result<Vec<u32>, Error>)> =
+            texts.iter().map(|text| (*text, Ok(Vec::new()))).collect();
+        pool.for_each(&mut vec![(); pool.threads()], &mut encoded, |(), (text, ids)| {
+            *ids = self.text.encode(text);
+        });
+        let ids = encoded.into_iter().map(|(_, ids)| ids).collect::<Result<Vec<_>, _>>()?;
+
+        // Whole groups for each thread as long as there are some for all, and then all threads for each group.
+        let mut groups = groups(&ids);
+        let together = groups.len() / pool.threads() * pool.threads();
+        let (together, rest) = groups.split_at_mut(together);
+        let mut scratch = self.take_scratch(if together.is_empty() { 1 } else { pool.threads() });
+        if !together.is_empty() {
+            pool.for_each(&mut scratch, together, |scratch, group| {
+                self.embed_group(&self.alone, scratch, group)
+            });
+        }
+        rest.iter_mut().for_each(|group| self.embed_group(&self.compute, &mut scratch[0], group));
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).extend(scratch);
+
+        let mut embeddings = vec![vec![0.0; self.dimension()]; texts.len()];
+        for group in groups {
+            for (text, embedding) in group.texts.into_iter().zip(group.embeddings) {
+                embeddings[text] = embedding;
+            }
+        }
+        match embeddings.iter().position(|e| e.iter().any(|v| !v.is_finite())) {
+            None => Ok(embeddings),
+            Some(text) => Err(Error::EmbeddingNotFinite { text }),
+        }
+    }
+
+    /// Computes a group's embeddings.
+    fn embed_group(&self, compute: &Compute, scratch: &mut Scratch, group: &mut Group<'_>) {
+        Pass { config: &self.config, weights: &self.weights, compute }.run(&group.ids, scratch);
+        let mut vectors = scratch.x.x().chunks(self.dimension());
+        for ids in &group.ids {
+            let mut embedding = vec![0.0; self.dimension()];
+            for (t, vector) in vectors.by_ref().take(ids.len()).enumerate() {
+                if t == 0 || self.pooling == Pooling::Mean {
+                    compute.kernels.add(&mut embedding, vector);
+                }
+            }
+            let divisor = match self.normalise {
+                true => compute.kernels.dot_f32(&embedding, &embedding).sqrt(),
+                false if self.pooling == Pooling::Mean => ids.len() as f32,
+                false => 1.0,
+            };
+            embedding.iter_mut().for_each(|v| *v /= divisor.max(f32::MIN_POSITIVE));
+            group.embeddings.push(embedding);
+        }
+    }
+
+    /// Buffers for `n` threads.
+    fn take_scratch(&self, n: usize) -> Vec<Scratch> {
+        let mut free = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = free.len().saturating_sub(n);
+        let mut taken = free.split_off(used);
+        taken.resize_with(n, Scratch::default);
+        taken
+    }
+}
+
+/// Sorts sentences that have tokens into groups of about [`GROUP`] tokens, the longest first.
+fn groups(ids: &[Vec<u32>]) -> Vec<Group<'_>> {
+    let mut order: Vec<usize> = (0..ids.len()).filter(|&i| !ids[i].is_empty()).collect();
+    order.sort_by_key(|&i| Reverse(ids[i].len()));
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut tokens = GROUP;
+    for i in order {
+        if tokens + ids[i].len() > GROUP {
+            groups.push(Group { texts: Vec::new(), ids: Vec::new(), embeddings: Vec::new() });
+            tokens = 0;
+        }
+        tokens += ids[i].len();
+        let group = groups.last_mut().expect("one was pushed for the first sentence");
+        group.texts.push(i);
+        group.ids.push(&ids[i]);
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_hold_every_sentence_with_tokens_once_and_have_a_bounded_size() {
+        let lens = [3, 0, 300, 256, 1, 100, 100, 100, 255, 512, 0, 2];
+        let ids: Vec<Vec<u32>> = lens.iter().map(|&n| vec![7; n]).collect();
+        let groups = groups(&ids);
+        let mut texts: Vec<usize> = groups.iter().flat_map(|g| g.texts.iter().copied()).collect();
+        texts.sort_unstable();
+        assert_eq!(texts, [0, 2, 3, 4, 5, 6, 7, 8, 9, 11]);
+        for group in &groups {
+            let tokens: usize = group.ids.iter().map(|ids| ids.len()).sum();
+            assert!(tokens <= GROUP || group.ids.len() == 1, "{tokens} tokens");
+            assert!(
+                group.texts.iter().zip(&group.ids).all(|(&text, sentence)| ids[text].len() == sentence.len())
+            );
+        }
+    }
+}

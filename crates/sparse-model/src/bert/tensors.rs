@@ -1,0 +1,252 @@
+//! Where a model's tensors come from: a safetensors file, or a GGUF file.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, Metadata};
+use sparse_gguf::Gguf;
+
+use crate::Error;
+
+/// A file with tensors.
+pub(super) trait Source {
+    /// What the file calls the tensor that llama.cpp calls `name`.
+    fn resolve(&self, name: &str) -> String;
+    /// Dimensions of a tensor, that of contiguous values last.
+    fn dims(&self, name: &str) -> Option<Vec<usize>>;
+    /// The values from `start` on, as many as `out` takes; they are known to be there.
+    fn read(&self, name: &str, start: usize, out: &mut [f32]) -> Result<(), Error>;
+    /// A tensor that nothing reads, of those that matter; `used` are those that something read.
+    fn unused(&self, used: &HashSet<String>) -> Option<String>;
+}
+
+/// The tensors of a file, by the names that llama.cpp gives them in GGUF files of architecture `bert`.
+pub(super) struct Tensors<'a> {
+    source: &'a dyn Source,
+    used: RefCell<HashSet<String>>,
+}
+
+impl<'a> Tensors<'a> {
+    pub(super) fn new(source: &'a dyn Source) -> Self {
+        Self { source, used: RefCell::default() }
+    }
+
+    /// The file's name of a tensor of this shape, the dimension of contiguous values last.
+    pub(super) fn expect(&self, name: &str, expected: &[usize]) -> Result<String, Error> {
+        let name = self.source.resolve(name);
+        let found = self.source.dims(&name).ok_or_else(|| Error::Tensor {
+            name: name.clone(),
+            problem: "is not in the file, but the model's configuration asks for it".into(),
+        })?;
+        if found != expected {
+            return Err(Error::TensorShape { name, expected: expected.to_vec(), found });
+        }
+        self.used.borrow_mut().insert(name.clone());
+        Ok(name)
+    }
+
+    /// Values of a tensor, by the file's name of it, from `start` on; all of them must be finite.
+    pub(super) fn read(&self, name: &str, start: usize, out: &mut [f32]) -> Result<(), Error> {
+        self.source.read(name, start, out)?;
+        match out.iter().position(|v| !v.is_finite()) {
+            None => Ok(()),
+            Some(i) => Err(Error::Tensor {
+                name: name.to_owned(),
+                problem: format!("value {} is {}, not a finite number", start + i, out[i]),
+            }),
+        }
+    }
+
+    /// All values of a matrix.
+    pub(super) fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Vec<f32>, Error> {
+        self.values(name, &[rows, cols])
+    }
+
+    /// All values of a vector.
+    pub(super) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
+        self.values(name, &[len])
+    }
+
+    fn values(&self, name: &str, dims: &[usize]) -> Result<Vec<f32>, Error> {
+        let name = self.expect(name, dims)?;
+        let mut values = vec![0.0; dims.iter().product()];
+        self.read(&name, 0, &mut values)?;
+        Ok(values)
+    }
+
+    /// A tensor that nothing reads means that the model is not quite what it says: better no answer than a wrong one.
+    pub(super) fn all_used(&self) -> Result<(), Error> {
+        match self.source.unused(&self.used.borrow()) {
+            None => Ok(()),
+            Some(name) => Err(Error::Tensor {
+                name,
+                problem: "is not part of the bert architecture as its configuration describes it".into(),
+            }),
+        }
+    }
+}
+
+impl Source for Gguf {
+    fn resolve(&self, name: &str) -> String {
+        name.to_owned()
+    }
+
+    fn dims(&self, name: &str) -> Option<Vec<usize>> {
+        self.info(name).map(|info| info.dims.iter().rev().copied().collect())
+    }
+
+    fn read(&self, name: &str, start: usize, out: &mut [f32]) -> Result<(), Error> {
+        let tensor = self.tensor(name)?;
+        let format = tensor.info.format()?;
+        let fault = || Error::Tensor {
+            name: name.to_owned(),
+            problem: format!("values {start} to {} are no whole blocks", start + out.len()),
+        };
+        let first = format.row_bytes(start).ok_or_else(fault)?;
+        let len = format.row_bytes(out.len()).ok_or_else(fault)?;
+        // Only fails if `out` and the bytes do not fit, which `row_bytes` has seen to.
+        format
+            .decode(&tensor.data[first..first + len], out)
+            .map_err(|e| Error::Tensor { name: name.to_owned(), problem: e.to_string() })
+    }
+
+    fn unused(&self, used: &HashSet<String>) -> Option<String> {
+        self.tensors().find(|t| !used.contains(&t.name)).map(|t| t.name.clone())
+    }
+}
+
+/// What llama.cpp and the transformers library call the same part.
+const NAMES: [(&str, &str); 4] = [
+    ("token_embd", "embeddings.word_embeddings"),
+    ("token_types", "embeddings.token_type_embeddings"),
+    ("position_embd", "embeddings.position_embeddings"),
+    ("token_embd_norm", "embeddings.LayerNorm"),
+];
+
+/// The same for the parts of a layer.
+const LAYER_NAMES: [(&str, &str); 8] = [
+    ("attn_q", "attention.self.query"),
+    ("attn_k", "attention.self.key"),
+    ("attn_v", "attention.self.value"),
+    ("attn_output", "attention.output.dense"),
+    ("attn_output_norm", "attention.output.LayerNorm"),
+    ("ffn_up", "intermediate.dense"),
+    ("ffn_down", "output.dense"),
+    ("layer_output_norm", "output.LayerNorm"),
+];
+
+/// What transformers calls the tensor that llama.cpp calls `name`.
+fn transformers_name(name: &str) -> Option<String> {
+    let (part, kind) = name.rsplit_once('.')?;
+    let find = |names: &[(&str, &'static str)], part: &str| names.iter().find(|n| n.0 == part).map(|n| n.1);
+    let part = match part.strip_prefix("blk.").and_then(|part| part.split_once('.')) {
+        Some((layer, part)) => format!("encoder.layer.{layer}.{}", find(&LAYER_NAMES, part)?),
+        None => find(&NAMES, part)?.to_owned(),
+    };
+    Some(format!("{part}.{kind}"))
+}
+
+/// Tensors that sentence embeddings do not need: a table of numbers, and heads for other tasks.
+fn is_idle(name: &str) -> bool {
+    name.ends_with("embeddings.position_ids")
+        || ["pooler.", "cls.", "classifier."]
+            .iter()
+            .any(|part| name.trim_start_matches("bert.").starts_with(part))
+}
+
+/// A safetensors file. Tensors are read from it piece by piece, so that a model that is converted when it is loaded is never
+/// in memory twice.
+pub(super) struct Safetensors {
+    file: RefCell<File>,
+    metadata: Metadata,
+    /// Offset of the tensors in the file.
+    start: u64,
+}
+
+/// The longest header that the safetensors library reads, in bytes.
+const MAX_HEADER: u64 = 100_000_000;
+
+impl Safetensors {
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let mut file = File::open(path)?;
+        let found = file.metadata()?.len();
+        let truncated = |expected: u64| Error::Truncated { expected, found };
+        let mut len = [0; 8];
+        if found < 8 {
+            return Err(truncated(8));
+        }
+        file.read_exact(&mut len)?;
+        let len = u64::from_le_bytes(len);
+        if len > MAX_HEADER {
+            return Err(safetensors::SafeTensorError::HeaderTooLarge.into());
+        }
+        let start = 8 + len;
+        if found < start {
+            return Err(truncated(start));
+        }
+        let mut header = vec![0; len as usize];
+        file.read_exact(&mut header)?;
+        // Checks that tensors follow each other and are as long as their shapes say.
+        let metadata: Metadata = serde_json::from_slice(&header)?;
+        let expected = start.saturating_add(metadata.data_len() as u64);
+        if found < expected {
+            return Err(truncated(expected));
+        }
+        Ok(Self { file: RefCell::new(file), metadata, start })
+    }
+}
+
+impl Source for Safetensors {
+    fn resolve(&self, name: &str) -> String {
+        let Some(name) = transformers_name(name) else { return name.to_owned() };
+        // Models saved with a head have a prefix; very old ones have other names for a norm's parts.
+        let old =
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
+        let names = [&name, &old].map(|n| [n.clone(), format!("bert.{n}")]);
+        names.into_iter().flatten().find(|n| self.metadata.info(n).is_some()).unwrap_or(name)
+    }
+
+    fn dims(&self, name: &str) -> Option<Vec<usize>> {
+        self.metadata.info(name).map(|info| info.shape.clone())
+    }
+
+    fn read(&self, name: &str, start: usize, out: &mut [f32]) -> Result<(), Error> {
+        let info = self.metadata.info(name).expect("a tensor that `dims` knows");
+        match info.dtype {
+            Dtype::F32 => self.bytes(info.data_offsets.0, start, out, f32::from_le_bytes),
+            Dtype::F16 => self.bytes(info.data_offsets.0, start, out, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => self.bytes(info.data_offsets.0, start, out, |b| bf16::from_le_bytes(b).to_f32()),
+            other => Err(Error::Tensor {
+                name: name.to_owned(),
+                problem: format!("type {other} is not supported (supported: F32, F16, BF16)"),
+            }),
+        }
+    }
+
+    fn unused(&self, used: &HashSet<String>) -> Option<String> {
+        self.metadata.offset_keys().into_iter().find(|name| !used.contains(name) && !is_idle(name))
+    }
+}
+
+impl Safetensors {
+    fn bytes<const N: usize>(
+        &self,
+        tensor: usize,
+        start: usize,
+        out: &mut [f32],
+        value: impl Fn([u8; N]) -> f32,
+    ) -> Result<(), Error> {
+        let mut bytes = vec![0; out.len() * N];
+        let mut file = self.file.borrow_mut();
+        file.seek(SeekFrom::Start(self.start + (tensor + start * N) as u64))?;
+        file.read_exact(&mut bytes)?;
+        for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
+            *out = value(*bytes);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! A BERT model's tensors, converted to what the forward pass reads.
+
+use sparse_core::{Matrix, Storage};
+use sparse_gguf::{BlockFormat, quantise_into};
+
+use super::dense::Dense;
+use super::tensors::Tensors;
+use super::{BertConfig, EncoderFormat};
+use crate::Error;
+
+/// Values of the token embedding that are read and converted at a time.
+const CHUNK: usize = 1 << 18;
+
+/// Weight and bias of a layer norm.
+#[derive(Debug)]
+pub(super) struct Norm {
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+}
+
+/// Tensors of one layer.
+#[derive(Debug)]
+pub(super) struct Layer {
+    /// Query, key and value, one below the other.
+    pub(super) query_key_value: Dense,
+    pub(super) attention_output: Dense,
+    pub(super) attention_norm: Norm,
+    pub(super) up: Dense,
+    pub(super) down: Dense,
+    pub(super) output_norm: Norm,
+}
+
+/// All tensors of a model.
+#[derive(Debug)]
+pub(super) struct Weights {
+    /// `[vocabulary x embedding]`.
+    pub(super) tokens: Matrix,
+    /// Embedding of each position plus that of the first token type, `[positions x embedding]`.
+    pub(super) positions: Vec<f32>,
+    pub(super) embedding_norm: Norm,
+    pub(super) layers: Vec<Layer>,
+}
+
+impl Weights {
+    /// Reads the tensors that `config` implies; every tensor of the file must be one of them.
+    pub(super) fn load(
+        tensors: &Tensors<'_>,
+        config: &BertConfig,
+        format: EncoderFormat,
+    ) -> Result<Self, Error> {
+        let width = config.embedding;
+        let norm = |name: &str| {
+            Ok::<_, Error>(Norm {
+                weight: tensors.vector(&format!("{name}.weight"), width)?,
+                bias: tensors.vector(&format!("{name}.bias"), width)?,
+            })
+        };
+        let dense = |names: &[String], rows: usize, cols: usize| {
+            let (mut weights, mut bias) = (Vec::new(), Vec::new());
+            for name in names {
+                weights.extend(tensors.matrix(&format!("{name}.weight"), rows, cols)?);
+                bias.extend(tensors.vector(&format!("{name}.bias"), rows)?);
+            }
+            Dense::new(format, &format!("{}.weight", names[0]), cols, weights, bias)
+        };
+        let types = tensors.matrix("token_types.weight", config.token_types, width)?;
+        let mut positions = tensors.matrix("position_embd.weight", config.positions, width)?;
+        for position in positions.chunks_mut(width) {
+            position.iter_mut().zip(&types).for_each(|(p, t)| *p += t);
+        }
+        // Files may state any number of layers; stop at the first that is not there.
+        let mut layers = Vec::new();
+        for i in 0..config.layers {
+            let name = |part: &str| format!("blk.{i}.{part}");
+            let one = |part: &str, rows, cols| dense(&[name(part)], rows, cols);
+            layers.push(Layer {
+                query_key_value: dense(&["attn_q", "attn_k", "attn_v"].map(name), width, width)?,
+                attention_output: one("attn_output", width, width)?,
+                attention_norm: norm(&name("attn_output_norm"))?,
+                up: one("ffn_up", config.feed_forward, width)?,
+                down: one("ffn_down", width, config.feed_forward)?,
+                output_norm: norm(&name("layer_output_norm"))?,
+            });
+        }
+        let weights = Self {
+            tokens: token_embedding(tensors, config, format)?,
+            positions,
+            embedding_norm: norm("token_embd_norm")?,
+            layers,
+        };
+        tensors.all_used()?;
+        Ok(weights)
+    }
+
+    /// Bytes of all matrices.
+    pub(super) fn bytes(&self) -> usize {
+        let layers =
+            self.layers.iter().flat_map(|l| [&l.query_key_value, &l.attention_output, &l.up, &l.down]);
+        self.tokens.bytes() + size_of_val(&*self.positions) + layers.map(Dense::bytes).sum::<usize>()
+    }
+}
+
+/// The embedding of the tokens: most of a small model's bytes, so that it is never in memory as a whole but in its format.
+fn token_embedding(
+    tensors: &Tensors<'_>,
+    config: &BertConfig,
+    format: EncoderFormat,
+) -> Result<Matrix, Error> {
+    const NAME: &str = "token_embd.weight";
+    let (rows, cols) = (config.vocabulary, config.embedding);
+    let format = match format {
+        EncoderFormat::F32 => BlockFormat::F32,
+        EncoderFormat::Int8 if !cols.is_multiple_of(32) => BlockFormat::F16,
+        EncoderFormat::Int8 => BlockFormat::Q8_0,
+        EncoderFormat::Blocks(format) => format,
+    };
+    let name = tensors.expect(NAME, &[rows, cols])?;
+    let fault = |problem: String| Error::Tensor { name: name.clone(), problem };
+    let row_bytes = format
+        .row_bytes(cols)
+        .ok_or_else(|| fault(format!("rows of {cols} values cannot be stored in {}", format.name())))?;
+    let some = (CHUNK / cols).clamp(1, rows);
+    let mut values = vec![0.0; some * cols];
+    let mut converted = Ok(());
+    let storage = Storage::filled(rows * row_bytes, |bytes| {
+        let parts = bytes.chunks_mut(some * row_bytes).enumerate();
+        converted = parts.into_iter().try_for_each(|(i, bytes)| {
+            let values = &mut values[..bytes.len() / row_bytes * cols];
+            tensors.read(&name, i * some * cols, values)?;
+            quantise_into(format, values, bytes).map_err(|e| fault(e.to_string()))
+        });
+    });
+    converted?;
+    Matrix::new(format, cols, storage).map_err(|e| fault(e.to_string()))
+}

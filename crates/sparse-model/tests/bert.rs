@@ -1,0 +1,583 @@
+//! The BERT encoder against a plain implementation in f64, on tiny random models.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use sparse_gguf::{BlockFormat, Gguf};
+use sparse_model::{Encoder, EncoderFormat, EncoderOptions, Error, Pooling};
+use sparse_testdata::{BERT_EPSILON, Tensor, TinyBert, word_pieces, write_safetensors};
+use tempfile::TempDir;
+
+const TEXTS: [&str; 8] = [
+    "",
+    "the cat sat on the mat.",
+    "Cats!",
+    "\u{0}\u{1}\u{7f}",
+    "sitting, the CAT sat 42 times on mats; who knows",
+    "a",
+    "\u{6f22}\u{6f22} on \u{6f22}",
+    "the the the the the the the the the the the the the the the the the the the the the the the the the the the the the the \
+     the the the the the the the the",
+];
+
+/// The encoder written for reading: no batches, no tricks, f64.
+struct Plain<'a> {
+    model: &'a TinyBert,
+    tensors: Vec<Tensor>,
+}
+
+type Vectors = Vec<Vec<f64>>;
+
+impl Plain<'_> {
+    fn values(&self, name: &str) -> Vec<f64> {
+        let tensor = self.tensors.iter().find(|t| t.name == name).unwrap_or_else(|| panic!("no {name}"));
+        tensor.values().into_iter().map(f64::from).collect()
+    }
+
+    fn linear(&self, name: &str, x: &Vectors) -> Vectors {
+        let (weight, bias) = (self.values(&format!("{name}.weight")), self.values(&format!("{name}.bias")));
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        x.iter().map(|x| weight.chunks(x.len()).zip(&bias).map(|(w, b)| dot(w, x) + b).collect()).collect()
+    }
+
+    fn norm(&self, name: &str, x: &Vectors, y: &Vectors) -> Vectors {
+        let (weight, bias) = (self.values(&format!("{name}.weight")), self.values(&format!("{name}.bias")));
+        x.iter()
+            .zip(y)
+            .map(|(x, y)| {
+                let sum: Vec<f64> = x.iter().zip(y).map(|(x, y)| x + y).collect();
+                let mean = sum.iter().sum::<f64>() / sum.len() as f64;
+                let variance = sum.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / sum.len() as f64;
+                let deviation = (variance + f64::from(BERT_EPSILON)).sqrt();
+                let scaled = sum.iter().zip(&weight).zip(&bias);
+                scaled.map(|((v, w), b)| (v - mean) / deviation * w + b).collect()
+            })
+            .collect()
+    }
+
+    fn attention(&self, layer: &str, x: &Vectors) -> Vectors {
+        let [q, k, v] = ["attn_q", "attn_k", "attn_v"].map(|n| self.linear(&format!("{layer}.{n}"), x));
+        let head = self.model.embedding / self.model.heads;
+        let mut out = vec![vec![0.0; self.model.embedding]; x.len()];
+        for start in (0..self.model.embedding).step_by(head) {
+            for (q, out) in q.iter().zip(&mut out) {
+                let range = start..start + head;
+                let score =
+                    |k: &Vec<f64>| range.clone().map(|i| q[i] * k[i]).sum::<f64>() / (head as f64).sqrt();
+                let weights: Vec<f64> = k.iter().map(|k| score(k).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for i in range.clone() {
+                    out[i] = weights.iter().zip(&v).map(|(w, v)| w / total * v[i]).sum();
+                }
+            }
+        }
+        self.linear(&format!("{layer}.attn_output"), &out)
+    }
+
+    /// `x Phi(x)`, with the series of the error function that has positive terms only.
+    fn gelu(x: f64) -> f64 {
+        let z = (x / f64::sqrt(2.0)).clamp(-6.0, 6.0);
+        let (mut term, mut sum) = (z, z);
+        for n in 1..200 {
+            term *= 2.0 * z * z / f64::from(2 * n + 1);
+            sum += term;
+        }
+        x * (1.0 + 2.0 / std::f64::consts::PI.sqrt() * (-z * z).exp() * sum) / 2.0
+    }
+
+    fn vectors(&self, ids: &[u32]) -> Vectors {
+        let width = self.model.embedding;
+        let row = |name: &str, i: usize| self.values(name)[i * width..][..width].to_vec();
+        let tokens = ids.iter().map(|&id| row("token_embd.weight", id as usize)).collect();
+        let places = (0..ids.len()).map(|p| {
+            let (position, kind) = (row("position_embd.weight", p), row("token_types.weight", 0));
+            position.iter().zip(kind).map(|(p, t)| p + t).collect()
+        });
+        let mut x = self.norm("token_embd_norm", &tokens, &places.collect());
+        for i in 0..self.model.layers {
+            let layer = format!("blk.{i}");
+            x = self.norm(&format!("{layer}.attn_output_norm"), &self.attention(&layer, &x), &x);
+            let mut hidden = self.linear(&format!("{layer}.ffn_up"), &x);
+            hidden.iter_mut().flatten().for_each(|v| *v = Self::gelu(*v));
+            x = self.norm(
+                &format!("{layer}.layer_output_norm"),
+                &self.linear(&format!("{layer}.ffn_down"), &hidden),
+                &x,
+            );
+        }
+        x
+    }
+
+    fn embedding(&self, ids: &[u32], pooling: Pooling) -> Vec<f64> {
+        let vectors = self.vectors(ids);
+        let count = if pooling == Pooling::Cls { 1 } else { vectors.len() };
+        let mean = |i: usize| vectors[..count].iter().map(|v| v[i]).sum::<f64>() / count as f64;
+        (0..self.model.embedding).map(mean).collect()
+    }
+}
+
+fn cosine(a: &[f32], b: &[f64]) -> f64 {
+    let dot: f64 = a.iter().zip(b).map(|(a, b)| f64::from(*a) * b).sum();
+    let length = |sum: f64| sum.sqrt();
+    dot / length(a.iter().map(|a| f64::from(*a).powi(2)).sum()) / length(b.iter().map(|b| b * b).sum())
+}
+
+fn options(format: EncoderFormat, threads: usize) -> EncoderOptions {
+    let mut options = EncoderOptions::default();
+    (options.format, options.threads) = (format, threads);
+    options
+}
+
+fn f32() -> EncoderOptions {
+    options(EncoderFormat::F32, 1)
+}
+
+fn folder_of(model: &TinyBert) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    model.write_folder(folder.path());
+    folder
+}
+
+/// The ids that the tiny vocabulary gives, worked out by hand.
+#[test]
+fn token_ids_are_those_of_the_vocabulary() {
+    let id = |piece: &str| word_pieces().iter().position(|p| p == piece).unwrap() as u32;
+    let ids = |pieces: &[&str]| pieces.iter().map(|p| id(p)).collect::<Vec<u32>>();
+    let model = TinyBert::default();
+    let folder = folder_of(&model);
+    let gguf = Gguf::from_bytes(model.gguf().to_bytes()).unwrap();
+    for encoder in [Encoder::open(folder.path(), &f32()).unwrap(), Encoder::from_gguf(&gguf, &f32()).unwrap()]
+    {
+        for (text, pieces) in [
+            ("", &["[CLS]", "[SEP]"][..]),
+            ("\u{0}\u{1b}\u{7f}", &["[CLS]", "[SEP]"]),
+            ("the  CATS!", &["[CLS]", "the", "cat", "##s", "!", "[SEP]"]),
+            ("c\u{e1}t,m\u{6f22}", &["[CLS]", "cat", ",", "m", "\u{6f22}", "[SEP]"]),
+            ("\u{3b1} [SEP]a9", &["[CLS]", "[UNK]", "[SEP]", "a", "##9", "[SEP]"]),
+            (
+                "[unused0]",
+                &["[CLS]", "[UNK]", "u", "##n", "##u", "##s", "##e", "##d", "##0", "[UNK]", "[SEP]"],
+            ),
+        ] {
+            assert_eq!(encoder.tokens(text).unwrap(), ids(pieces), "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn embeddings_agree_with_the_plain_implementation() {
+    // Heads of 16, 12 and 64 values; in the second, no width is a multiple of a vector's length.
+    for model in [
+        TinyBert::default(),
+        TinyBert { embedding: 36, heads: 3, feed_forward: 50, ..TinyBert::default() },
+        TinyBert { heads: 1, layers: 1, feed_forward: 256, ..TinyBert::default() },
+    ] {
+        let folder = folder_of(&model);
+        let plain = Plain { model: &model, tensors: model.tensors() };
+        for pooling in [Pooling::Mean, Pooling::Cls] {
+            let mut options = f32();
+            (options.pooling, options.normalise) = (Some(pooling), Some(false));
+            let encoder = Encoder::open(folder.path(), &options).unwrap();
+            for (text, found) in TEXTS.iter().zip(encoder.embed_batch(&TEXTS).unwrap()) {
+                let expected = plain.embedding(&encoder.tokens(text).unwrap(), pooling);
+                for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+                    let off = (f64::from(*a) - b).abs();
+                    assert!(off < 2e-5, "{model:?} {pooling:?} {text:?}: value {i} is {a}, expected {b}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn quantised_embeddings_are_near_and_every_format_loads() {
+    let model = TinyBert::default();
+    let folder = folder_of(&model);
+    let plain = Plain { model: &model, tensors: model.tensors() };
+    for (format, least) in [
+        ("f32", 0.999_999),
+        ("int8", 0.999),
+        ("f16", 0.999_99),
+        ("bf16", 0.999),
+        ("Q8_0", 0.999),
+        ("Q5_1", 0.98),
+        ("q4_0", 0.9),
+    ] {
+        let format: EncoderFormat = format.parse().unwrap();
+        let encoder = Encoder::open(folder.path(), &options(format, 1)).unwrap();
+        for (text, found) in TEXTS.iter().zip(encoder.embed_batch(&TEXTS).unwrap()) {
+            let cosine = cosine(&found, &plain.embedding(&encoder.tokens(text).unwrap(), Pooling::Mean));
+            assert!(cosine > least, "{format} {text:?}: cosine {cosine}");
+            let length: f32 = found.iter().map(|v| v * v).sum();
+            assert!((length - 1.0).abs() < 1e-5, "{format} {text:?}: length {length}");
+        }
+    }
+}
+
+#[test]
+fn folder_and_gguf_hold_the_same_model() {
+    let model = TinyBert::default();
+    let folder = folder_of(&model);
+    let path = folder.path().join("model.gguf");
+    fs::write(&path, model.gguf().to_bytes()).unwrap();
+    for format in [EncoderFormat::F32, EncoderFormat::Int8] {
+        let mut options = options(format, 1);
+        options.max_tokens = Some(32);
+        let [a, b] = [folder.path(), &path].map(|p| Encoder::open(p, &options).unwrap());
+        assert_eq!(a.embed_batch(&TEXTS).unwrap(), b.embed_batch(&TEXTS).unwrap(), "{format}");
+    }
+    let gguf = Encoder::open(&path, &f32()).unwrap();
+    assert_eq!((gguf.max_tokens(), gguf.pooling(), gguf.normalises()), (48, Pooling::Mean, true));
+}
+
+/// Many texts of many lengths: groups of all kinds, on some threads and alone.
+#[test]
+fn an_embedding_depends_neither_on_its_batch_nor_on_threads() {
+    let model = TinyBert { positions: 300, embedding: 96, feed_forward: 128, ..TinyBert::default() };
+    let folder = folder_of(&model);
+    let texts: Vec<String> =
+        (0..150).map(|i| "the cat sat on a mat. ".repeat(1 + i * i % 47).split_off(i % 3)).collect();
+    for format in [EncoderFormat::F32, EncoderFormat::Int8, EncoderFormat::Blocks(BlockFormat::Q4_0)] {
+        let encoder = |threads| {
+            let mut options = options(format, threads);
+            options.max_tokens = Some(300);
+            Encoder::open(folder.path(), &options).unwrap()
+        };
+        let alone = encoder(1);
+        let one_by_one: Vec<Vec<f32>> = texts.iter().map(|text| alone.embed(text).unwrap()).collect();
+        for threads in [1, 2, 3] {
+            let encoder = encoder(threads);
+            assert!(
+                encoder.embed_batch(&texts).unwrap() == one_by_one,
+                "{format}, a batch, {threads} threads"
+            );
+            let few: Vec<_> = texts[..30].iter().map(|text| encoder.embed(text).unwrap()).collect();
+            assert!(few == one_by_one[..30], "{format}, one by one, {threads} threads");
+            let stream: Result<Vec<_>, _> = encoder.embed_stream(&texts).collect();
+            assert!(stream.unwrap() == one_by_one, "{format}, a stream, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn one_encoder_serves_several_threads() {
+    let folder = folder_of(&TinyBert::default());
+    let encoder = Encoder::open(folder.path(), &options(EncoderFormat::Int8, 2)).unwrap();
+    let expected = encoder.embed_batch(&TEXTS).unwrap();
+    std::thread::scope(|s| {
+        for _ in 0..4 {
+            s.spawn(|| {
+                for _ in 0..20 {
+                    assert_eq!(encoder.embed_batch(&TEXTS).unwrap(), expected);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn batches_report_progress_and_can_be_cancelled_and_streams_are_lazy() {
+    let folder = folder_of(&TinyBert::default());
+    let encoder = Encoder::open(folder.path(), &f32()).unwrap();
+    let texts = vec!["cat"; 300];
+    let mut done = Vec::new();
+    let all = encoder.embed_batch_with(&texts, |n| {
+        done.push(n);
+        ControlFlow::Continue(())
+    });
+    assert_eq!(all.unwrap().len(), 300);
+    assert!(done.len() > 1 && done.is_sorted() && done.last() == Some(&300), "{done:?}");
+    let cancelled = encoder.embed_batch_with(&texts, |_| ControlFlow::Break(()));
+    assert!(matches!(cancelled, Err(Error::Cancelled)));
+
+    assert!(encoder.embed_batch(&[] as &[&str]).unwrap().is_empty());
+    let mut asked = 0;
+    let mut endless = encoder.embed_stream(std::iter::repeat_with(|| {
+        asked += 1;
+        "the mat"
+    }));
+    assert_eq!(endless.next().unwrap().unwrap(), encoder.embed("the mat").unwrap());
+    drop(endless);
+    assert!(asked < 1000, "{asked} texts were taken for one embedding");
+}
+
+#[test]
+fn long_texts_are_cut_and_not_read_to_their_end() {
+    let folder = folder_of(&TinyBert::default());
+    let encoder = Encoder::open(folder.path(), &f32()).unwrap();
+    assert_eq!(encoder.max_tokens(), 32);
+    let cut = |text: &str| encoder.tokens(text).unwrap();
+    let words = "the cat ".repeat(20);
+    assert_eq!(cut(&words).len(), 32);
+    assert_eq!(cut(&words).last(), cut("").last());
+    // What follows does not matter, wherever the part that is looked at ends.
+    for text in ["the cat ".repeat(150_000), "the ca\u{301}t\u{0b} ".repeat(100_000)] {
+        assert_eq!(cut(&text), cut(&words));
+    }
+    // Nothing to see for a million characters, and then words.
+    let late = "\u{200b} ".repeat(500_000) + "cat";
+    assert_eq!(cut(&late), cut("cat"));
+    // One word of a million letters is unknown.
+    assert_eq!(cut(&"a".repeat(1_000_000)), cut("\u{3b1}"));
+    assert_eq!(cut(&"\u{6f22}".repeat(1000))[1..31], [cut("\u{6f22}")[1]; 30]);
+}
+
+/// What a changed folder gives.
+fn open_changed(change: impl FnOnce(&Path)) -> Result<Encoder, Error> {
+    let folder = folder_of(&TinyBert::default());
+    change(folder.path());
+    Encoder::open(folder.path(), &EncoderOptions::default())
+}
+
+fn edit(file: &str, from: &str, to: &str) -> impl FnOnce(&Path) {
+    move |folder| {
+        let path = folder.join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(path, text.replace(from, to)).unwrap();
+    }
+}
+
+/// Writes the tensors anew after a change.
+fn tensors(change: impl FnOnce(&mut Vec<Tensor>)) -> impl FnOnce(&Path) {
+    move |folder| {
+        let mut tensors = TinyBert::default().tensors();
+        change(&mut tensors);
+        write_safetensors(&folder.join("model.safetensors"), "", &tensors);
+    }
+}
+
+fn named<'a>(tensors: &'a mut [Tensor], name: &str) -> &'a mut Tensor {
+    tensors.iter_mut().find(|t| t.name == name).unwrap()
+}
+
+#[test]
+fn folders_in_other_styles_load() {
+    let expected = open_changed(|_| {}).unwrap().embed("the cat").unwrap();
+    let prefixed = |folder: &Path| {
+        let mut tensors = TinyBert::default().tensors();
+        tensors.push(Tensor::new("cls.predictions.bias", &[4], BlockFormat::F32, &[0.0; 4]));
+        write_safetensors(&folder.join("model.safetensors"), "bert.", &tensors);
+    };
+    assert_eq!(open_changed(prefixed).unwrap().embed("the cat").unwrap(), expected);
+    let renamed =
+        edit("1_Pooling/config.json", "\"pooling_mode_mean_tokens\":true", "\"pooling_mode\":\"mean\"");
+    assert_eq!(open_changed(renamed).unwrap().embed("the cat").unwrap(), expected);
+    let moved = |folder: &Path| {
+        fs::create_dir(folder.join("0_Transformer")).unwrap();
+        for file in ["config.json", "tokenizer.json", "sentence_bert_config.json", "model.safetensors"] {
+            fs::rename(folder.join(file), folder.join("0_Transformer").join(file)).unwrap();
+        }
+        edit("modules.json", "\"path\":\"\"", "\"path\":\"0_Transformer\"")(folder);
+    };
+    assert_eq!(open_changed(moved).unwrap().embed("the cat").unwrap(), expected);
+    for format in [BlockFormat::F16, BlockFormat::Bf16] {
+        let halves = tensors(|tensors| {
+            for t in tensors {
+                *t = Tensor::new(t.name.clone(), &t.dims, format, &t.values());
+            }
+        });
+        let found = open_changed(halves).unwrap().embed("the cat").unwrap();
+        let expected: Vec<f64> = expected.iter().map(|v| f64::from(*v)).collect();
+        assert!(cosine(&found, &expected) > 0.999, "{}", format.name());
+    }
+    let plain = open_changed(|folder| fs::remove_file(folder.join("modules.json")).unwrap()).unwrap();
+    assert_eq!((plain.normalises(), plain.pooling()), (false, Pooling::Mean));
+    let cls = open_changed(edit(
+        "1_Pooling/config.json",
+        "cls_token\":false,\"pooling_mode_mean_tokens\":true",
+        "cls_token\":true",
+    ));
+    assert_eq!(cls.unwrap().pooling(), Pooling::Cls);
+    let lower =
+        open_changed(edit("sentence_bert_config.json", "\"do_lower_case\":false", "\"do_lower_case\":true"));
+    assert_eq!(lower.unwrap().embed("THE Cat").unwrap(), expected);
+}
+
+#[test]
+fn faults_are_errors_that_name_what_is_wrong() {
+    const NAME: &str = "encoder.layer.1.intermediate.dense.weight";
+    let cut = |len: u64| {
+        move |folder: &Path| {
+            fs::File::options()
+                .write(true)
+                .open(folder.join("model.safetensors"))
+                .unwrap()
+                .set_len(len)
+                .unwrap();
+        }
+    };
+    let remove = |file: &'static str| move |folder: &Path| fs::remove_file(folder.join(file)).unwrap();
+    type Change = Box<dyn FnOnce(&Path)>;
+    let cases: Vec<(Change, &[&str])> = vec![
+        (Box::new(remove("config.json")), &["config.json", "there is no such file"]),
+        (Box::new(remove("tokenizer.json")), &["tokenizer.json", "there is no such file"]),
+        (Box::new(remove("model.safetensors")), &["model.safetensors", "there is no such file"]),
+        (Box::new(remove("1_Pooling/config.json")), &["1_Pooling", "config.json", "there is no such file"]),
+        (Box::new(edit("config.json", "{", "[")), &["config.json", "line 1"]),
+        (Box::new(edit("config.json", "hidden_size", "hidden")), &["config.json", "hidden_size"]),
+        (
+            Box::new(edit("config.json", "\"bert\"", "\"roberta\"")),
+            &["config.json", "\"roberta\"", "supported: bert"],
+        ),
+        (Box::new(edit("config.json", "\"gelu\"", "\"softplus\"")), &["hidden_act", "softplus"]),
+        (
+            Box::new(edit("config.json", "\"absolute\"", "\"relative_key\"")),
+            &["position_embedding_type", "relative_key"],
+        ),
+        (
+            Box::new(edit("config.json", "\"num_attention_heads\":4", "\"num_attention_heads\":0")),
+            &["heads", "zero"],
+        ),
+        (
+            Box::new(edit("config.json", "\"num_attention_heads\":4", "\"num_attention_heads\":5")),
+            &["64", "5 heads"],
+        ),
+        (
+            Box::new(edit("config.json", "\"num_hidden_layers\":2", "\"num_hidden_layers\":4000000000")),
+            &["encoder.layer.2.attention.self.query.weight", "not in the file"],
+        ),
+        (
+            Box::new(edit("config.json", "\"num_hidden_layers\":2", "\"num_hidden_layers\":1")),
+            &["encoder.layer.1.", "not part of"],
+        ),
+        (
+            Box::new(edit("config.json", "\"intermediate_size\":96", "\"intermediate_size\":95")),
+            &["encoder.layer.0.intermediate.dense.weight", "[95, 64]", "[96, 64]"],
+        ),
+        (
+            Box::new(edit(
+                "config.json",
+                "\"max_position_embeddings\":48",
+                "\"max_position_embeddings\":18446744073709551615",
+            )),
+            &["position_embeddings", "[48, 64]"],
+        ),
+        (
+            Box::new(edit("modules.json", "models.Normalize", "models.Dense")),
+            &["modules.json", "Transformer, Pooling, Dense"],
+        ),
+        (Box::new(edit("modules.json", "1_Pooling", "../elsewhere")), &["modules.json", "../elsewhere"]),
+        (
+            Box::new(edit("1_Pooling/config.json", "mean_tokens", "max_tokens")),
+            &["pooling_mode", "max_tokens"],
+        ),
+        (Box::new(edit("sentence_bert_config.json", "32", "2")), &["2 leaves no room"]),
+        (
+            Box::new(edit("tokenizer.json", "WordPiece", "WordSalad")),
+            &["tokenizer.json", "tokenizer cannot be used"],
+        ),
+        (Box::new(edit("tokenizer.json", "\"mat\":", "\"mat\":4711,\"mut\":")), &["4711", "another model"]),
+        (Box::new(cut(0)), &["model.safetensors", "truncated", "found 0"]),
+        (Box::new(cut(100)), &["model.safetensors", "truncated", "found 100"]),
+        (Box::new(cut(100_000)), &["model.safetensors", "truncated", "found 100000"]),
+        (
+            Box::new(|folder: &Path| fs::write(folder.join("model.safetensors"), "version https").unwrap()),
+            &["model.safetensors", "header"],
+        ),
+        (
+            Box::new(|folder: &Path| {
+                fs::write(folder.join("model.safetensors"), b"\x02\0\0\0\0\0\0\0no").unwrap()
+            }),
+            &["model.safetensors", "line 1"],
+        ),
+        (
+            Box::new(tensors(|t| named(t, "blk.1.ffn_up.weight").poison())),
+            &["model.safetensors", NAME, "value 0 is NaN"],
+        ),
+        (
+            Box::new(tensors(|t| {
+                named(t, "token_embd.weight")
+                    .data
+                    .splice(400..404, f32::INFINITY.to_le_bytes())
+                    .for_each(drop)
+            })),
+            &["word_embeddings", "value 100 is inf"],
+        ),
+        (Box::new(tensors(|t| t.push(Tensor::new("pooler.extra", &[4], BlockFormat::F32, &[0.0; 4])))), &[]),
+        (
+            Box::new(tensors(|t| t.push(Tensor::new("adapter.extra", &[4], BlockFormat::F32, &[0.0; 4])))),
+            &["adapter.extra", "not part of"],
+        ),
+        (
+            Box::new(tensors(|t| t.retain(|t| t.name != "blk.0.attn_k.bias"))),
+            &["encoder.layer.0.attention.self.key.bias", "not in the file"],
+        ),
+    ];
+    for (i, (change, parts)) in cases.into_iter().enumerate() {
+        match open_changed(change) {
+            Ok(_) => assert!(parts.is_empty(), "case {i} loads, expected {parts:?}"),
+            Err(error) => {
+                let message = error.to_string();
+                assert!(!parts.is_empty(), "case {i}: {message}");
+                parts
+                    .iter()
+                    .for_each(|part| assert!(message.contains(part), "case {i}: {part:?} not in: {message}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn options_that_do_not_fit_are_errors() {
+    let model = TinyBert { embedding: 36, heads: 3, feed_forward: 50, ..TinyBert::default() };
+    let folder = folder_of(&model);
+    let error = |change: &dyn Fn(&mut EncoderOptions)| {
+        let mut options = f32();
+        change(&mut options);
+        Encoder::open(folder.path(), &options).unwrap_err().to_string()
+    };
+    let message = error(&|o| o.format = EncoderFormat::Blocks(BlockFormat::Q8_0));
+    assert!(message.contains("36 values") && message.contains("Q8_0"), "{message}");
+    let message = error(&|o| o.format = EncoderFormat::Blocks(BlockFormat::Q4K));
+    assert!(message.contains("Q4_K"), "{message}");
+    let message = error(&|o| o.max_tokens = Some(49));
+    assert!(message.contains("49") && message.contains("48 positions"), "{message}");
+    let message = "q4".parse::<EncoderFormat>().unwrap_err().to_string();
+    assert!(message.contains("\"q4\""), "{message}");
+    assert!(
+        Encoder::open(PathBuf::from("/no/such/model"), &f32())
+            .unwrap_err()
+            .to_string()
+            .contains("/no/such/model")
+    );
+}
+
+#[test]
+fn faulty_gguf_files_are_errors() {
+    let error = |change: &dyn Fn(&mut sparse_testdata::File)| {
+        let mut file = TinyBert::default().gguf();
+        change(&mut file);
+        Encoder::from_gguf(&Gguf::from_bytes(file.to_bytes()).unwrap(), &f32()).unwrap_err().to_string()
+    };
+    let set = |key: &'static str, value: u32| {
+        move |f: &mut sparse_testdata::File| drop(f.metadata.insert(key, value))
+    };
+    type Change<'a> = &'a dyn Fn(&mut sparse_testdata::File);
+    let cases: [(Change<'_>, &[&str]); 9] = [
+        (&|f| drop(f.metadata.insert("general.architecture", "llama")), &["\"llama\"", "supported: bert"]),
+        (&|f| drop(f.metadata.insert("bert.attention.causal", true)), &["causal"]),
+        (&set("bert.pooling_type", 4), &["bert.pooling_type", "4"]),
+        (&set("tokenizer.ggml.cls_token_id", 9999), &["cls_token_id", "9999"]),
+        (&|f| drop(f.metadata.insert("tokenizer.ggml.model", "t5")), &["\"t5\""]),
+        (
+            &|f| drop(f.metadata.insert("tokenizer.ggml.token_type", vec![1i32; 3])),
+            &["token_type", "3 entries"],
+        ),
+        (
+            &|f| {
+                let mut tokens = f.metadata.strings("tokenizer.ggml.tokens").unwrap().to_vec();
+                tokens[9] = tokens[7].clone();
+                f.metadata.insert("tokenizer.ggml.tokens", tokens);
+            },
+            &["7 and 9"],
+        ),
+        (&|f| f.tensor_mut("blk.0.ffn_down.bias").poison(), &["blk.0.ffn_down.bias", "not a finite"]),
+        (&|f| drop(f.remove("position_embd.weight")), &["position_embd.weight", "not in the file"]),
+    ];
+    for (i, (change, parts)) in cases.into_iter().enumerate() {
+        let message = error(change);
+        parts.iter().for_each(|part| assert!(message.contains(part), "case {i}: {part:?} not in: {message}"));
+    }
+}
