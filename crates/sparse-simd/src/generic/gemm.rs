@@ -201,8 +201,8 @@ fn tile<S: Simd, const V: usize, const T: usize>(
         }
     } else if let Some(bias) = &job.bias {
         for line in &mut lines {
-            for v in 0..V {
-                line[v] = bias.vectors[bias.at(v)];
+            for (v, vector) in line.iter_mut().enumerate() {
+                *vector = bias.vectors[bias.at(v)];
             }
         }
     }
@@ -214,8 +214,8 @@ fn tile<S: Simd, const V: usize, const T: usize>(
     }
     let x = &job.x[t * job.stride + job.from..][..(T - 1) * job.stride + depth];
     let mut columns = [&[][..]; V];
-    for v in 0..V {
-        columns[v] = &job.panel.vectors[job.panel.at(v)..][..(depth - 1) * job.step + 1];
+    for (v, column) in columns.iter_mut().enumerate() {
+        *column = &job.panel.vectors[job.panel.at(v)..][..(depth - 1) * job.step + 1];
     }
     for i in 0..depth {
         let mut w = [s.splat(0.0); V];

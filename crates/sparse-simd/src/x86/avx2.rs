@@ -3,7 +3,7 @@
 //! - `quantised`: products of quantised weights, one driver for all formats; `small` and `super_blocks` tell it
 //!   where a format's codes and scales are.
 //! - `simd`: everything on floats, from the generic kernels; `rope` is what these cannot say.
-//! - `quantise`: activations to int8.
+//! - `quantise`: activations to int8; `int8`: products of packed int8 weights.
 
 mod columns;
 mod int8;

@@ -3,6 +3,7 @@
 //! - `format` is what the drivers `gemv` (one token) and `gemm` (several) need of a quantised format; `small`,
 //!   `lanes` and `supers` provide it for the formats with blocks of 32 and of 256 values.
 //! - `columns` multiplies what is stored by columns.
+//! - `int8` multiplies packed int8 weights.
 //! - `simd`: functions and norms on rows of floats, and sums of weighted rows.
 //!
 //! Everything else is the AVX2 level's: on Zen 4, which executes 512-bit operations in two halves, float

@@ -3,7 +3,7 @@
 //! - `quantised`: products of quantised weights, one driver for all formats; `small` and `super_blocks` tell it
 //!   where a format's codes and scales are.
 //! - `simd`: everything on floats, from the generic kernels.
-//! - `quantise`: activations to int8.
+//! - `quantise`: activations to int8; `int8`: products of packed int8 weights.
 
 mod int8;
 mod load;

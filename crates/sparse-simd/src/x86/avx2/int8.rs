@@ -61,8 +61,9 @@ fn add_products<const T: usize>(panel: &[Line], x: [&[[[u16; 2]; 2]]; T], p: usi
             *total = unsafe { _mm256_loadu_si256(sums.as_ptr().cast()) };
         }
     }
-    for (i, line) in panel.iter().enumerate() {
-        for odd in 0..2 {
+    // One after the other: together they would need more registers than there are.
+    for odd in 0..2 {
+        for (i, line) in panel.iter().enumerate() {
             let mut w = [_mm256_setzero_si256(); 2];
             for (w, codes) in w.iter_mut().zip(line.codes().as_chunks::<8>().0) {
                 // SAFETY: eight times four codes.

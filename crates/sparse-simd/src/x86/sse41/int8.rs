@@ -56,8 +56,9 @@ fn add_products<const T: usize>(panel: &[Line], x: [&[[[u16; 2]; 2]]; T], p: usi
             *total = unsafe { _mm_loadu_si128(sums.as_ptr().cast()) };
         }
     }
-    for (i, line) in panel.iter().enumerate() {
-        for odd in 0..2 {
+    // One after the other: together they would need more registers than there are.
+    for odd in 0..2 {
+        for (i, line) in panel.iter().enumerate() {
             let mut two = [_mm_setzero_si128(); T];
             for (two, x) in two.iter_mut().zip(&x) {
                 // SAFETY: `i` is below the length of both.
