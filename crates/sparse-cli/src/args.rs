@@ -1,5 +1,7 @@
 //! The command line.
 
+mod embed;
+
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -7,6 +9,8 @@ use std::path::PathBuf;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use sparse_model::SamplerConfig;
+
+pub(crate) use embed::{EmbedArgs, EncoderArgs, SearchArgs, SimilarityArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -16,12 +20,13 @@ Exit codes:
   130  ended by Ctrl-C (the first ends after the current step and prints what there is, the second at once)
 
 Environment:
-  SPARSE_MODEL  the model when none is named
-  SPARSE_SIMD   instruction set of the kernels, such as scalar or avx2 (default: the best; see `inspect --cpu`)
-  RUST_LOG      log filter, instead of -v
-  NO_COLOR      no colours";
+  SPARSE_MODEL    the model when none is named
+  SPARSE_ENCODER  the embedding model when none is named
+  SPARSE_SIMD     instruction set of the kernels, such as scalar or avx2 (default: the best; see `inspect --cpu`)
+  RUST_LOG        log filter, instead of -v
+  NO_COLOR        no colours";
 
-/// Runs language models from GGUF files on the CPU
+/// Runs language models from GGUF files, and sentence-embedding models, on the CPU
 #[derive(Debug, Parser)]
 #[command(name = "sparse", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -55,6 +60,15 @@ pub(crate) enum Command {
     /// Show how local a model's activations are: which share of the neurons does which share of the work
     #[command(after_help = PROFILE_EXAMPLES)]
     Profile(ProfileArgs),
+    /// Turn texts into vectors whose cosine says how alike the texts are
+    #[command(after_help = embed::EMBED_EXAMPLES)]
+    Embed(EmbedArgs),
+    /// Say how alike two texts are
+    #[command(after_help = embed::SIMILARITY_EXAMPLES)]
+    Similarity(SimilarityArgs),
+    /// Find the lines of a file that are most like a text
+    #[command(after_help = embed::SEARCH_EXAMPLES)]
+    Search(SearchArgs),
 }
 
 /// Which model.

@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod encoder;
 mod exit;
 mod input;
 mod interrupt;
@@ -36,6 +37,9 @@ fn run(cli: &Cli) -> anyhow::Result<exit::End> {
         Command::Bench(args) => commands::bench::run(args),
         Command::Calibrate(args) => commands::calibrate::run(args),
         Command::Profile(args) => commands::profile::run(args),
+        Command::Embed(args) => commands::embed::run(args),
+        Command::Similarity(args) => commands::similarity::run(args),
+        Command::Search(args) => commands::search::run(args),
     }
 }
 

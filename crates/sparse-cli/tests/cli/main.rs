@@ -1,6 +1,7 @@
 //! Runs the `sparse` program on tiny models that the tests write themselves, and on the one inside it.
 
 mod bench;
+mod embed;
 mod errors;
 mod generate;
 mod inspect;
@@ -78,7 +79,8 @@ impl Run {
 /// The program with these arguments, away from the settings of whoever runs the tests.
 fn sparse<S: AsRef<OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sparse"));
-    command.args(args).env_remove("SPARSE_MODEL").env_remove("RUST_LOG");
+    command.args(args);
+    ["SPARSE_MODEL", "SPARSE_ENCODER", "RUST_LOG"].iter().for_each(|name| _ = command.env_remove(name));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -113,7 +115,7 @@ fn help_explains_every_command() {
     for part in ["generate", "inspect", "tokenize", "perplexity", "Exit codes:", "130", "SPARSE_SIMD"] {
         assert!(help.contains(part), "no {part} in {help}");
     }
-    for command in ["generate", "inspect", "tokenize", "perplexity"] {
+    for command in ["generate", "inspect", "tokenize", "perplexity", "embed", "similarity", "search"] {
         let help = run(&[command, "--help"]).ok();
         assert!(help.contains(&format!("Examples:\n  sparse {command} ")), "{help}");
     }

@@ -1,0 +1,80 @@
+//! `sparse embed`.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use npyz::WriterBuilder;
+use serde::Serialize;
+use sparse_model::Encoder;
+use tempfile::NamedTempFile;
+
+use crate::args::EmbedArgs;
+use crate::exit::{self, End};
+use crate::{encoder, input, interrupt};
+
+#[derive(Serialize)]
+struct Line<'a> {
+    text: &'a str,
+    embedding: &'a [f32],
+}
+
+pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<End> {
+    if args.npy && args.out.is_none() && io::stdout().is_terminal() {
+        return Err(exit::usage(
+            "--npy is no text for a terminal: name a file with --out FILE, or redirect stdout",
+        ));
+    }
+    let encoder = encoder::open(&args.encoder)?;
+    let lines;
+    let texts: Vec<&str> = match &args.file {
+        None if !args.texts.is_empty() => args.texts.iter().map(String::as_str).collect(),
+        file => {
+            lines = input::file(file.as_deref().unwrap_or(Path::new("-")))?;
+            lines.lines().collect()
+        }
+    };
+    interrupt::handle()?;
+    let Some(path) = &args.out else {
+        return write(args, &encoder, &texts, BufWriter::new(io::stdout().lock()));
+    };
+    // Whole or not at all.
+    let written = || format!("cannot write `{}`", path.display());
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let part = NamedTempFile::new_in(folder).with_context(written)?;
+    let file: &File = part.as_file();
+    let end = write(args, &encoder, &texts, BufWriter::new(file)).with_context(written)?;
+    if end == End::Finished {
+        part.persist(path).with_context(written)?;
+    }
+    Ok(end)
+}
+
+/// Embeds `texts` and writes the embeddings to `out`.
+fn write(args: &EmbedArgs, encoder: &Encoder, texts: &[&str], mut out: impl Write) -> anyhow::Result<End> {
+    if args.npy {
+        let shape = [texts.len() as u64, encoder.dimension() as u64];
+        let mut array =
+            npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut out).begin_nd()?;
+        let end = encoder::embed(encoder, texts, |_, embedding| Ok(array.extend(embedding)?))?;
+        if end == End::Finished {
+            array.finish()?;
+            out.flush()?;
+        }
+        return Ok(end);
+    }
+    let end = encoder::embed(encoder, texts, |i, embedding| {
+        if args.json {
+            let line = Line { text: texts[i], embedding: &embedding };
+            serde_json::to_writer(&mut out, &line).map_err(io::Error::from)?;
+        } else {
+            for (i, value) in embedding.iter().enumerate() {
+                write!(out, "{}{value}", if i == 0 { "" } else { " " })?;
+            }
+        }
+        Ok(writeln!(out)?)
+    })?;
+    out.flush()?;
+    Ok(end)
+}
