@@ -81,7 +81,7 @@ def main():
         return 100 * spearmanr(likeness, scores).statistic
 
     def mine(*options):
-        command = [ours.embed(), args.ours or args.model, "--threads", args.threads]
+        command = [ours.example("embed"), args.ours or args.model, "--threads", args.threads]
         # A GGUF file does not say what texts are cut down to.
         command += ["--max-tokens", model.max_seq_length, *options]
         return ours.json_lines(*command, input=lines_of(texts))

@@ -46,11 +46,11 @@ def sparse(*arguments, **more):
     return json.loads(run.stdout)
 
 
-def embed():
-    """The program that embeds lines, built."""
-    target = ["-p", "sparse-model", "--example", "embed"]
+def example(name):
+    """An example of sparse-model, built."""
+    target = ["-p", "sparse-model", "--example", name]
     subprocess.run(["cargo", "build", "--release", "--quiet", *target], cwd=ROOT, check=True)
-    return _target() / "release" / "examples" / "embed"
+    return _target() / "release" / "examples" / name
 
 
 def json_lines(*command, **more):

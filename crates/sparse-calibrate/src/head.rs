@@ -13,9 +13,10 @@ use crate::progress::{Progress, step};
 use crate::report::Speed;
 use crate::speed::decode;
 
-/// Share of the tokens whose best row may be missed, and of the probability that may be, when margins are chosen: somewhat
+/// Share of the tokens whose best row may be missed when margins are chosen, and of the probability that may be: somewhat
 /// less than what is allowed in the end.
 const MISSES: f64 = 7e-4;
+const MASS_MISSES: f64 = 9e-4;
 /// Largest shares that a screen may miss on text that nothing was fitted to.
 const ALLOWED: f64 = 1e-3;
 /// Margins that are tried for the mass.
@@ -259,7 +260,7 @@ fn tune(
             "tried for the mass"
         );
     }
-    let enough = |sums: &Sums| sums.missed / sums.mass.tokens.max(1) as f64 <= MISSES;
+    let enough = |sums: &Sums| sums.missed / sums.mass.tokens.max(1) as f64 <= MASS_MISSES;
     let least = by_mass.iter().zip(MASS_MARGINS).filter(|(sums, _)| enough(sums));
     // If none is enough, everything is in question, and the whole head is computed where all of the mass counts.
     let mass = least.min_by_key(|(sums, _)| sums.mass.bytes).map_or(f32::MAX, |(_, margin)| margin);

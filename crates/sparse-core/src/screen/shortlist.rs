@@ -132,9 +132,13 @@ impl Screen {
             Reach::Top(k) => *scratch.order.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1,
             Reach::Mass(share) => {
                 // The best row may be most of what is wanted: it is looked for with the margin of best rows.
+                let found = scratch.ids[scratch.order.iter().position(|logit| *logit == best)?];
                 let lift = size * self.margins.best;
                 self.bound(lift, scratch);
                 self.collect(lift, best - shift, scratch)?;
+                if let Err(at) = scratch.ids.binary_search(&found) {
+                    scratch.ids.insert(at, found);
+                }
                 exact(compute, head, x, scratch);
                 let adjusted = scratch.ids.iter().zip(&scratch.logits).map(|(id, logit)| adjust(*id, *logit));
                 best = adjusted.fold(best, f32::max);
