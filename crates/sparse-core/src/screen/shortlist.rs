@@ -60,6 +60,8 @@ pub struct ScreenScratch {
     bounds: Vec<f32>,
     order: Vec<f32>,
     ids: Vec<u32>,
+    /// The rows that were listed first.
+    first: Vec<u32>,
     logits: Vec<f32>,
     bins: Vec<u32>,
 }
@@ -68,13 +70,16 @@ impl ScreenScratch {
     /// Room for what `screen` does.
     pub fn new(screen: &Screen) -> Self {
         let (rows, chunks) = (screen.rows(), screen.rows().div_ceil(CHUNK));
+        // Two lists, one of which may be a chunk too long.
+        let most = 2 * (rows / MOST) + CHUNK;
         Self {
             projected: Activations::with_capacity(1, screen.axes().dims()),
             scores: vec![0.0; rows],
             bounds: vec![0.0; chunks],
             order: Vec::with_capacity(chunks.max(rows / MOST + CHUNK)),
-            ids: Vec::with_capacity(rows / MOST + CHUNK),
-            logits: vec![0.0; rows / MOST + CHUNK],
+            ids: Vec::with_capacity(most),
+            first: Vec::with_capacity(most),
+            logits: vec![0.0; most],
             bins: vec![0; BINS],
         }
     }
@@ -132,13 +137,13 @@ impl Screen {
             Reach::Top(k) => *scratch.order.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1,
             Reach::Mass(share) => {
                 // The best row may be most of what is wanted: it is looked for with the margin of best rows.
-                let found = scratch.ids[scratch.order.iter().position(|logit| *logit == best)?];
+                core::mem::swap(&mut scratch.ids, &mut scratch.first);
                 let lift = size * self.margins.best;
                 self.bound(lift, scratch);
                 self.collect(lift, best - shift, scratch)?;
-                if let Err(at) = scratch.ids.binary_search(&found) {
-                    scratch.ids.insert(at, found);
-                }
+                scratch.ids.extend_from_slice(&scratch.first);
+                scratch.ids.sort_unstable();
+                scratch.ids.dedup();
                 exact(compute, head, x, scratch);
                 let adjusted = scratch.ids.iter().zip(&scratch.logits).map(|(id, logit)| adjust(*id, *logit));
                 best = adjusted.fold(best, f32::max);
