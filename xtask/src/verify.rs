@@ -1,5 +1,6 @@
 //! `verify`: the real model against reference figures that llama.cpp made.
 
+mod embeddings;
 mod logits;
 mod reference;
 mod story;
@@ -25,7 +26,7 @@ use reference::{Greedy, Reference, Run};
 pub(crate) struct Args {
     /// What to check instead.
     what: Option<What>,
-    /// The model [default: models/SmolLM2-135M-Instruct.Q4_1.gguf].
+    /// The model [default: where `cargo xtask fetch` puts it].
     #[arg(long)]
     model: Option<PathBuf>,
     /// Threads to compute on.
@@ -37,6 +38,8 @@ pub(crate) struct Args {
 enum What {
     /// The story model inside the program: leaving out exact zeros changes none of a hundred greedy texts.
     Story,
+    /// all-MiniLM-L6-v2 (`cargo xtask fetch minilm`): sentence embeddings against the sentence-transformers library's.
+    Minilm,
 }
 
 /// Widened to F32 nothing rounds but floats: llama.cpp is 6e-7 away from itself there.
@@ -49,8 +52,10 @@ const NOISE_RATIO: f64 = 1.3;
 const QUANTISED_TIE: f64 = 0.75;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if let Some(What::Story) = args.what {
-        return story::run(args.threads);
+    match args.what {
+        Some(What::Story) => return story::run(args.threads),
+        Some(What::Minilm) => return embeddings::run(args.model.as_deref(), args.threads),
+        None => {}
     }
     let reference = Reference::read(&crate::root().join("tools/reference/smollm2-q4_1.json"))?;
     let model = args.model.clone().unwrap_or_else(|| crate::models().join(&reference.model));
