@@ -43,14 +43,14 @@ def llama_here(path, threads):
     return resident("VmHWM") - before
 
 
-def llama(path, threads):
-    run = subprocess.run(
-        [sys.executable, __file__, "--here", str(path), str(threads)], stdout=subprocess.PIPE, check=True
-    )
-    return int(run.stdout)
+def alone(side, path, threads):
+    """The peak of one side, from a process of its own: a child's peak counts that of the process that it was forked from."""
+    command = [sys.executable, __file__, "--here", side, str(path), str(threads)]
+    return int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
-def mine(path, threads):
+def ours_here(path, threads):
+    ours.build()
     text = (HERE / "prose.txt").read_text(encoding="utf-8") * 4
     tokens = ours.sparse("tokenize", "--model", path, "--no-special", "--json", "--file", "-", input=text.encode())
     # A few tokens short, because a text that is cut may become more tokens.
@@ -67,13 +67,16 @@ def mine(path, threads):
 
 
 def compare(path, threads):
-    result = {"model": pathlib.Path(path).name, "ours": mine(path, threads), "llama": llama(path, threads)}
+    result = {"model": pathlib.Path(path).name} | {side: alone(side, path, threads) for side in SIDES}
     return result | {"ratio": result["ours"] / result["llama"]}
+
+
+SIDES = {"ours": ours_here, "llama": llama_here}
 
 
 def main():
     if sys.argv[1:2] == ["--here"]:
-        print(llama_here(sys.argv[2], int(sys.argv[3])))
+        print(SIDES[sys.argv[2]](sys.argv[3], int(sys.argv[4])))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path)
