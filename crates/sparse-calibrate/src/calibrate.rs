@@ -204,11 +204,10 @@ fn calibrate_ffn(
     let lossless = dense.ffns().all(|f| f.activation().has_zeros());
     let shares;
     let mut families: Vec<Box<dyn Family + '_>> = Vec::new();
-    if options.recall.is_some() {
-        // Predictors alone.
-    } else if lossless {
+    // By recall, predictors alone are chosen.
+    if options.recall.is_none() && lossless {
         families.push(Box::new(ExactZero(layers)));
-    } else {
+    } else if options.recall.is_none() {
         let divergence = Divergence::new(&dense, &windows.tune[..PROBES])?;
         shares = Shares::new(&dense, &mut sparse, &samples, &divergence, progress)?;
         families.extend(

@@ -15,8 +15,8 @@ const TURNED: usize = 16;
 pub(super) enum Dense {
     /// In f32.
     Floats(PackedMatrix),
-    /// In int8. If `turned`, weights and inputs are multiplied in the coordinates of [`Kernels::hadamard`]: a few values of BERT's vectors are ten times as large as the rest, and one scale per vector would
-    /// leave the rest few codes.
+    /// In int8. If `turned`, weights and inputs are multiplied in the coordinates of [`Kernels::hadamard`]: a few values of
+    /// BERT's vectors are ten times as large as the rest, and one scale per vector would leave the rest few codes.
     Integers { weight: PackedMatrix, turned: bool },
     /// In blocks of their own scale.
     Blocks(Linear),
