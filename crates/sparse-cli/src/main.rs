@@ -7,6 +7,7 @@ mod exit;
 mod input;
 mod interrupt;
 mod load;
+mod npy;
 mod output;
 mod progress;
 #[cfg(feature = "story")]

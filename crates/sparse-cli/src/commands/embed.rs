@@ -5,14 +5,13 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::Context;
-use npyz::WriterBuilder;
 use serde::Serialize;
 use sparse_model::Encoder;
 use tempfile::NamedTempFile;
 
 use crate::args::EmbedArgs;
 use crate::exit::{self, End};
-use crate::{encoder, input, interrupt};
+use crate::{encoder, input, interrupt, npy};
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -54,14 +53,11 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<End> {
 /// Embeds `texts` and writes the embeddings to `out`.
 fn write(args: &EmbedArgs, encoder: &Encoder, texts: &[&str], mut out: impl Write) -> anyhow::Result<End> {
     if args.npy {
-        let shape = [texts.len() as u64, encoder.dimension() as u64];
-        let mut array =
-            npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut out).begin_nd()?;
-        let end = encoder::embed(encoder, texts, |_, embedding| Ok(array.extend(embedding)?))?;
-        if end == End::Finished {
-            array.finish()?;
-            out.flush()?;
-        }
+        npy::write_header(&mut out, texts.len(), encoder.dimension())?;
+        let end = encoder::embed(encoder, texts, |_, embedding| {
+            Ok(embedding.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))?)
+        })?;
+        out.flush()?;
         return Ok(end);
     }
     let end = encoder::embed(encoder, texts, |i, embedding| {

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{Mat, MatRef, Side, get_global_parallelism};
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 
 use crate::error::same_len;
 use crate::{Error, LowRankPredictor, Matrix};
@@ -119,12 +120,12 @@ impl PredictorFit {
             // The gradient of the logistic loss by the scores.
             let mut error = &projected * &q.value;
             let scale = 1.0 / batch as f32;
-            for j in 0..neurons {
+            error.par_col_iter_mut().enumerate().for_each(|(j, errors)| {
                 let (b, active) = (bias.value[(0, j)], self.active.col(j).subrows(first, batch));
-                for (t, e) in error.col_mut(j).iter_mut().enumerate() {
-                    *e = (1.0 / (1.0 + (-(*e + b)).exp()) - active[t]) * scale;
+                for (e, active) in errors.iter_mut().zip(active.iter()) {
+                    *e = (1.0 / (1.0 + (-(*e + b)).exp()) - active) * scale;
                 }
-            }
+            });
             let rate = STEP * 0.5 * (1.0 + (core::f32::consts::PI * step as f32 / steps as f32).cos());
             let by_p = x.transpose() * (&error * q.value.transpose());
             let by_q = projected.transpose() * &error;
@@ -194,15 +195,15 @@ impl Adam {
         let n = step as i32 + 1;
         let (c1, c2) = (1.0 - b1.powi(n), 1.0 - b2.powi(n));
         let rate = rate * self.size;
-        for j in 0..self.value.ncols() {
-            for i in 0..self.value.nrows() {
-                let g = gradient[(i, j)];
-                let mean = &mut self.mean[(i, j)];
-                let square = &mut self.square[(i, j)];
+        let columns = self.value.par_col_iter_mut().zip(self.mean.par_col_iter_mut());
+        let columns = columns.zip(self.square.par_col_iter_mut()).zip(gradient.par_col_iter());
+        columns.for_each(|(((value, mean), square), gradient)| {
+            let rows = value.iter_mut().zip(mean.iter_mut()).zip(square.iter_mut()).zip(gradient.iter());
+            for (((value, mean), square), g) in rows {
                 *mean = b1 * *mean + (1.0 - b1) * g;
                 *square = b2 * *square + (1.0 - b2) * g * g;
-                self.value[(i, j)] -= rate * (*mean / c1) / ((*square / c2).sqrt() + 1e-12);
+                *value -= rate * (*mean / c1) / ((*square / c2).sqrt() + 1e-12);
             }
-        }
+        });
     }
 }
