@@ -19,8 +19,10 @@ const STEPS: usize = 200;
 const LOGITS: (f32, f32) = (-7.0, 2.0);
 /// Where activations are never zero, the neurons with this share of the largest values count as active.
 const ACTIVE: f32 = 0.5;
-/// Tokens fitted to, at most.
+/// Tokens fitted to, at most: more of them the wider the input. On a made-up layer of 2,048 inputs and rank 16, predictors that
+/// find 98 % of the active tenth of the neurons name 62 % of all after 2,048 tokens, 17 % after 4,096 and 14 % after 8,192.
 const TOKENS: usize = 4096;
+const TOKENS_PER_INPUT: usize = 4;
 
 /// Predictors of one rank for every layer.
 pub(crate) struct LowRankFamily {
@@ -39,7 +41,7 @@ pub(crate) fn fit(
         ranks.iter().map(|rank| LowRankFamily { rank: *rank, predictors: Vec::new() }).collect();
     progress.begin("fitting predictors", samples.len());
     for (ffn, samples) in dense.ffns().zip(samples) {
-        let tokens = samples.fitted().len().min(TOKENS);
+        let tokens = samples.fitted().len().min(TOKENS.max(TOKENS_PER_INPUT * samples.inputs));
         let hidden = samples.neurons(dense.compute(), ffn, 0..tokens).hidden;
         let x = &samples.x[..tokens * samples.inputs];
         let fit = PredictorFit::new(x, samples.inputs, &active(ffn, &hidden), ffn.neurons())?;
