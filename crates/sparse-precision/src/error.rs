@@ -1,5 +1,7 @@
 //! What can go wrong.
 
+use alloc::string::String;
+
 use sparse_simd::ShapeError;
 use thiserror::Error;
 
@@ -29,5 +31,11 @@ pub enum Error {
         index: usize,
         /// The value found.
         value: f32,
+    },
+    /// A name that no lane has.
+    #[error("there is no lane \"{name}\", only Bit3, Bit5, Bit7 and Float")]
+    Lane {
+        /// The name.
+        name: String,
     },
 }

@@ -1,9 +1,12 @@
 //! The lanes.
 
+use alloc::string::String;
 use core::fmt;
+use core::str::FromStr;
 
 use sparse_simd::BlockFormat;
 
+use crate::Error;
 use crate::pi::{PI_SCALE_3BIT, PI_SCALE_5BIT, PI_SCALE_7BIT};
 
 /// How many bits a number gets.
@@ -104,6 +107,18 @@ impl fmt::Display for PrecisionLane {
     }
 }
 
+impl FromStr for PrecisionLane {
+    type Err = Error;
+
+    /// A lane by its name, in any case.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let lanes =
+            [("Bit3", Self::Bit3), ("Bit5", Self::Bit5), ("Bit7", Self::Bit7), ("Float", Self::Float)];
+        let found = lanes.into_iter().find(|(own, _)| name.eq_ignore_ascii_case(own));
+        found.map(|(_, lane)| lane).ok_or_else(|| Error::Lane { name: String::from(name) })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +137,16 @@ mod tests {
             assert_eq!(lane.stored_bits(), lane.bits() as f32 + 0.5);
         }
         assert_eq!(PrecisionLane::Float.stored_bits(), 32.0);
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for lane in PrecisionLane::ALL {
+            let name = lane.to_string();
+            assert_eq!((name.parse(), name.to_lowercase().parse()), (Ok(lane), Ok(lane)));
+        }
+        let error = "bit4".parse::<PrecisionLane>().unwrap_err().to_string();
+        assert!(error.contains("bit4") && error.contains("Bit5"), "{error}");
     }
 
     #[test]

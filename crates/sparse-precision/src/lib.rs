@@ -7,6 +7,7 @@ extern crate alloc;
 mod blocks;
 mod delta;
 mod error;
+mod index;
 mod lane;
 mod matrix;
 mod packed;
@@ -18,6 +19,7 @@ mod weights;
 
 pub use delta::{DeltaScratch, LaneDelta};
 pub use error::Error;
+pub use index::{LaneIndex, Nearest};
 pub use lane::PrecisionLane;
 pub use matrix::{LaneInput, LaneMatrix};
 pub use phase::Phases;

@@ -42,6 +42,16 @@ impl LaneMatrix {
         Ok(Self { lane, blocks: Blocks::quantise(lane.format(), cols, values, Some(importance))? })
     }
 
+    /// Appends rows, rounded as [`new`](Self::new) does it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); the matrix is then as it was.
+    pub fn push(&mut self, values: &[f32]) -> Result<(), Error> {
+        let rows = Blocks::quantise(self.lane.format(), self.cols(), values, None)?;
+        self.blocks.data.extend_from_slice(&rows.data);
+        Ok(())
+    }
+
     /// The same values in another lane. To a narrower one they are rounded again.
     ///
     /// # Errors
