@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use sparse_model::EncoderFormat;
+use sparse_precision::PrecisionLane;
 
 use super::ComputeArgs;
 
@@ -14,7 +15,7 @@ pub(crate) struct EncoderArgs {
     /// Folder of a sentence-transformers model, or GGUF file of architecture `bert`
     #[arg(short, long, value_name = "PATH", env = "SPARSE_ENCODER", hide_env_values = true)]
     pub(crate) model: Option<PathBuf>,
-    /// Weights in memory: f32, the reference; int8; or a block format such as Q8_0 or Q4_0
+    /// Weights in memory: f32, the reference; int8; a block format such as Q8_0 or Q4_0; or a lane such as Bit5
     #[arg(long, value_name = "FORMAT", default_value_t)]
     pub(crate) format: EncoderFormat,
     /// Tokens that a text is cut down to [default: what the model was made for]
@@ -80,8 +81,10 @@ pub(super) const SEARCH_EXAMPLES: &str = "\
 Examples:
   sparse search -m all-MiniLM-L6-v2 --docs notes.txt \"where did I leave the keys\"
   sparse search -m all-MiniLM-L6-v2 --docs notes.txt --top 3 --json \"keys\" | jq .[0].text
+  sparse search -m all-MiniLM-L6-v2 --docs notes.txt --lane bit5 \"keys\"
 
-Embeds every line of the file and compares all of them with the query: exact, and fast enough for some ten thousand lines.";
+Embeds every line of the file and compares all of them with the query: exact, and fast enough for some ten thousand lines.
+A lane of few bits keeps the lines' embeddings in less memory, with cosines that are off by a little.";
 
 #[derive(Debug, Args)]
 pub(crate) struct SearchArgs {
@@ -91,6 +94,9 @@ pub(crate) struct SearchArgs {
     /// File of texts, one per line; `-` is stdin. Empty lines are left out
     #[arg(long, value_name = "FILE")]
     pub(crate) docs: PathBuf,
+    /// How the lines' embeddings are kept: bit3, bit5, bit7 or float
+    #[arg(long, value_name = "LANE", default_value = "float")]
+    pub(crate) lane: PrecisionLane,
     /// Lines to show
     #[arg(short = 'k', long, value_name = "N", default_value = "5")]
     pub(crate) top: NonZeroUsize,

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
+use sparse_precision::{LaneIndex, Nearest};
 
 use crate::args::SearchArgs;
 use crate::exit::End;
@@ -23,17 +24,14 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<End> {
         (1..).zip(docs.lines()).filter(|(_, text)| !text.trim().is_empty()).unzip();
     interrupt::handle()?;
     let query = encoder.embed(&args.query)?;
-    let mut hits = Vec::with_capacity(texts.len());
-    let end = encoder::embed(&encoder, &texts, |i, embedding| {
-        let cosine = encoder::cosine(&encoder, &query, &embedding);
-        hits.push(Hit { cosine, line: lines[i], text: texts[i] });
-        Ok(())
-    })?;
+    let mut index = LaneIndex::new(args.lane, encoder.dimension())?;
+    let end = encoder::embed(&encoder, &texts, |_, embedding| Ok(index.push(&embedding)?))?;
     if end == End::Interrupted {
         return Ok(end);
     }
-    hits.sort_by(|a, b| b.cosine.total_cmp(&a.cosine));
-    hits.truncate(args.top.get());
+    let nearest = index.nearest(encoder.compute().kernels, &query, args.top.get())?;
+    let hit = |n: Nearest| Hit { cosine: n.cosine, line: lines[n.index], text: texts[n.index] };
+    let hits: Vec<Hit<'_>> = nearest.into_iter().map(hit).collect();
     if args.json {
         output::json(&hits)?;
     } else {

@@ -63,6 +63,17 @@ fn the_nearest_line_is_found() {
     let table = run(args!["search", "-m", &model, "--docs", &docs, "the cat sat"]).ok();
     assert!(table.lines().nth(1).unwrap().contains("the cat sat") && table.lines().count() == 4, "{table}");
 
+    for (lane, off) in [("bit3", 0.1), ("Bit5", 0.02), ("bit7", 0.008), ("float", 1e-5)] {
+        let found = json(
+            &run(args!["search", "-m", &model, "--docs", &docs, "the cat sat", "--lane", lane, "--json"])
+                .ok(),
+        );
+        assert_eq!((found.as_array().unwrap().len(), &found[0]["line"]), (3, &3.into()), "{lane}");
+        let error = found[0]["cosine"].as_f64().unwrap() - 1.0;
+        assert!(error.abs() < off, "{lane}: {error}");
+    }
+    run(args!["search", "-m", &model, "--docs", &docs, "cat", "--lane", "bit4"]).fails(2, &["bit4", "Bit5"]);
+
     let same = run(args!["similarity", "-m", &model, "the cat", "the cat"]).ok();
     assert_eq!(same, "1.0000\n");
     let other = json(&run(args!["similarity", "-m", &model, "--json", "the cat", "zzz"]).ok());
