@@ -4,7 +4,7 @@
 
 The CSV has lines of two sentences and their likeness, 0 to 5, without a header. Compared are the token ids and the
 embeddings of the first 1,000 sentences, of some odd texts, and Spearman's rank correlation of cosines and likeness over
-all pairs. Needs requirements-embeddings.txt. The exit code says whether the bars hold.
+all pairs. A format such as f32/bit5 has the feed-forward layers' weights in another one than the rest. Needs requirements-embeddings.txt. The exit code says whether the bars hold.
 """
 
 import argparse
@@ -95,7 +95,8 @@ def main():
     print(f"{len(some)} texts, ids of {len(differ)} differ; reference Spearman {figures['reference spearman']:.3f}")
     failed = bool(differ)
     for name in args.formats:
-        e = np.array(mine("--format", name), dtype=np.float64)
+        whole, _, ffn = name.partition("/")
+        e = np.array(mine("--format", whole, *["--ffn", ffn] * bool(ffn)), dtype=np.float64)
         cosine = cosines(e[some], embeddings[some])
         spearman = correlation(e)
         off = spearman - figures["reference spearman"]

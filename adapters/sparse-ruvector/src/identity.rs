@@ -9,19 +9,19 @@ use ruvector_core::embeddings::{default_space_identity, registry_identity, regis
 use ruvector_core::{EmbeddingSpaceIdentity, PoolingStrategy, PoolingStrategyName, Result, RuvectorError};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use sparse_integration::{EmbeddingProvider, EncoderFormat, Pooling, SparseEmbeddingProvider};
+use sparse_integration::{EmbeddingConfig, EmbeddingProvider, Pooling, SparseEmbeddingProvider};
 
 /// The provider's name in identities.
 const PROVIDER: &str = "sparse-ruvector";
 /// Counts changes of this project that give other vectors for the same model and options.
 const REVISION: u32 = 1;
 
-/// The identity of the space that `provider`, loaded from `path` with weights in `format`, embeds into.
+/// The identity of the space that `provider`, made from `config`, embeds into.
 pub(crate) fn of(
     provider: &SparseEmbeddingProvider,
-    path: &Path,
-    format: EncoderFormat,
+    config: &EmbeddingConfig,
 ) -> Result<EmbeddingSpaceIdentity> {
+    let (path, options) = (&config.model, &config.options);
     let (name, dimensions, encoder) = (provider.name(), provider.dimension(), provider.encoder());
     let mut identity = match registry_prompt_templates(name) {
         Ok(_) => registry_identity(PROVIDER, name, dimensions)?,
@@ -38,7 +38,8 @@ pub(crate) fn of(
     };
     identity.normalize = encoder.normalises();
     identity.truncation_tokens = u32::try_from(encoder.max_tokens()).map_err(|e| load(path, e))?;
-    identity.runtime_revision = format!("sparse-inference/{format}/space-rev-{REVISION}");
+    let (format, feed_forward) = (options.format, options.feed_forward.unwrap_or(options.format));
+    identity.runtime_revision = format!("sparse-inference/{format}-{feed_forward}/space-rev-{REVISION}");
     identity.validate()?;
     Ok(identity)
 }

@@ -44,10 +44,9 @@ impl SparseEmbedding {
     /// If a file cannot be read or the model is none that can be run, or if it has the name of a registered model, but not
     /// its number of dimensions.
     pub fn open(config: EmbeddingConfig) -> Result<Self> {
-        let (path, format) = (config.model.clone(), config.options.format);
-        let provider =
-            SparseEmbeddingProvider::new(config).map_err(|e| RuvectorError::ModelLoadError(e.to_string()))?;
-        let identity = identity::of(&provider, &path, format)?;
+        let provider = SparseEmbeddingProvider::new(config.clone())
+            .map_err(|e| RuvectorError::ModelLoadError(e.to_string()))?;
+        let identity = identity::of(&provider, &config)?;
         Ok(Self { provider, identity })
     }
 

@@ -110,6 +110,9 @@ fn spaces_are_the_same_if_the_vectors_are() {
     config.options.format = "f32".parse().unwrap();
     assert!(!compatible(space(config)));
     let mut config = EmbeddingConfig::new(&path);
+    config.options.feed_forward = Some("Bit7".parse().unwrap());
+    assert!(!compatible(space(config)));
+    let mut config = EmbeddingConfig::new(&path);
     config.options.max_tokens = Some(16);
     assert!(!compatible(space(config)));
     TinyBert { seed: 2, ..TinyBert::default() }.write_folder(&path);

@@ -1,10 +1,11 @@
 //! Prints the embedding of each line of standard input as a line of JSON.
 //!
 //! ```text
-//! cargo run --release -p sparse-model --example embed -- MODEL [--format int8] [--threads 1] [--max-tokens 256] [--ids] < LINES
+//! cargo run --release -p sparse-model --example embed -- MODEL [--format int8] [--ffn bit5] [--threads 1] [--max-tokens 256] [--ids] < LINES
 //! ```
 //!
-//! `MODEL` is a sentence-transformers folder or a GGUF file. With `--ids` the tokens' ids are printed instead.
+//! `MODEL` is a sentence-transformers folder or a GGUF file. `--ffn` is another format for the feed-forward layers. With `--ids`
+//! the tokens' ids are printed instead.
 
 use std::error::Error;
 use std::io::{BufWriter, Write};
@@ -18,6 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
         match arg.as_str() {
             "--format" => options.format = value()?.parse()?,
+            "--ffn" => options.feed_forward = Some(value()?.parse()?),
             "--threads" => options.threads = value()?.parse()?,
             "--max-tokens" => options.max_tokens = Some(value()?.parse()?),
             "--ids" => ids = true,
@@ -26,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let [model] = models.as_slice() else {
         return Err(
-            "usage: embed MODEL [--format int8|f32|NAME] [--threads N] [--max-tokens N] [--ids] < LINES"
+            "usage: embed MODEL [--format int8|f32|NAME] [--ffn NAME] [--threads N] [--max-tokens N] [--ids] < LINES"
                 .into(),
         );
     };

@@ -203,6 +203,9 @@ fn quantised_embeddings_are_near_and_every_format_loads() {
         ("Q8_0", 0.999),
         ("Q5_1", 0.98),
         ("q4_0", 0.9),
+        ("Bit7", 0.999),
+        ("Bit5", 0.98),
+        ("bit3", 0.7),
     ] {
         let format: EncoderFormat = format.parse().unwrap();
         let encoder = Encoder::open(folder.path(), &options(format, 1)).unwrap();
@@ -213,6 +216,28 @@ fn quantised_embeddings_are_near_and_every_format_loads() {
             assert!((length - 1.0).abs() < 1e-5, "{format} {text:?}: length {length}");
         }
     }
+}
+
+#[test]
+fn feed_forward_layers_may_have_a_format_of_their_own() {
+    let folder = folder_of(&TinyBert::default());
+    let open = |format, feed_forward: Option<&str>| {
+        let mut options = options(format, 1);
+        options.feed_forward = feed_forward.map(|name| name.parse().unwrap());
+        Encoder::open(folder.path(), &options).unwrap()
+    };
+    let embed = |encoder: &Encoder| encoder.embed("the cat sat on the mat").unwrap();
+    let whole = open(EncoderFormat::F32, None);
+    for name in ["Bit3", "Bit5", "Bit7", "Q4_0", "int8"] {
+        let mixed = open(EncoderFormat::F32, Some(name));
+        assert!(mixed.bytes() < whole.bytes(), "{name}");
+        let only = open(name.parse().unwrap(), None);
+        let [all, some] = [&only, &mixed].map(|e| cosine(&embed(e), &embed(&whole)));
+        assert!(some < 0.999_999_9 && some > all.min(0.99), "{name}: {some}, everywhere {all}");
+    }
+    assert_eq!(embed(&open(EncoderFormat::F32, Some("f32"))), embed(&whole));
+    let int8 = open(EncoderFormat::Int8, Some("f32"));
+    assert!(cosine(&embed(&int8), &embed(&whole)) > 0.999);
 }
 
 #[test]
@@ -532,6 +557,8 @@ fn options_that_do_not_fit_are_errors() {
     assert!(message.contains("36 values") && message.contains("Q8_0"), "{message}");
     let message = error(&|o| o.format = EncoderFormat::Blocks(BlockFormat::Q4K));
     assert!(message.contains("Q4_K"), "{message}");
+    let message = error(&|o| o.feed_forward = Some("Bit7".parse().unwrap()));
+    assert!(message.contains("36 values") && message.contains("BIT7"), "{message}");
     let message = error(&|o| o.max_tokens = Some(49));
     assert!(message.contains("49") && message.contains("48 positions"), "{message}");
     let message = "q4".parse::<EncoderFormat>().unwrap_err().to_string();

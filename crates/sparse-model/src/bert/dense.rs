@@ -2,6 +2,7 @@
 
 use sparse_core::{ActivationType, Activations, Compute, Linear, Matrix, PackedMatrix, Storage};
 use sparse_gguf::{BlockFormat, quantise};
+use sparse_precision::{LaneMatrix, PrecisionLane};
 use sparse_simd::{Kernels, MatMut, PanelKind};
 
 use super::{EncoderFormat, TOKENS};
@@ -47,11 +48,21 @@ impl Dense {
                 }
                 Ok(Self::Integers { weight: packed(PanelKind::Int8, &weights)?, turned })
             }
-            EncoderFormat::Blocks(format) => {
-                let matrix = matrix(format, name, inputs, &weights)?;
-                Ok(Self::Blocks(Linear::new(matrix, Some(bias))?))
+            EncoderFormat::Blocks(blocks) => {
+                Self::blocks(Blocks::Format(blocks), name, inputs, &weights, bias)
             }
+            EncoderFormat::Lane(lane) => Self::blocks(Blocks::Lane(lane), name, inputs, &weights, bias),
         }
+    }
+
+    fn blocks(
+        blocks: Blocks,
+        name: &str,
+        inputs: usize,
+        weights: &[f32],
+        bias: Vec<f32>,
+    ) -> Result<Self, Error> {
+        Ok(Self::Blocks(Linear::new(matrix(blocks, name, inputs, weights)?, Some(bias))?))
     }
 
     /// `out[t] = W x[t] + b` for every token; `out` is `[tokens x outputs]`. What `x` holds afterwards is of no meaning.
@@ -101,9 +112,38 @@ impl Dense {
     }
 }
 
+/// Blocks that matrices are rounded to.
+#[derive(Clone, Copy)]
+pub(super) enum Blocks {
+    /// As ggml does it.
+    Format(BlockFormat),
+    /// By a search for the scales.
+    Lane(PrecisionLane),
+}
+
+impl Blocks {
+    pub(super) fn format(self) -> BlockFormat {
+        match self {
+            Self::Format(format) => format,
+            Self::Lane(lane) => lane.format(),
+        }
+    }
+
+    /// Rounds whole rows of `cols` values. The error is a problem in words.
+    pub(super) fn quantise(self, cols: usize, values: &[f32]) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Format(format) => quantise(format, values).map_err(|e| e.to_string()),
+            Self::Lane(lane) => {
+                LaneMatrix::new(lane, cols, values).map(LaneMatrix::into_bytes).map_err(|e| e.to_string())
+            }
+        }
+    }
+}
+
 /// A matrix of rows of `cols` values.
-fn matrix(format: BlockFormat, name: &str, cols: usize, values: &[f32]) -> Result<Matrix, Error> {
+fn matrix(blocks: Blocks, name: &str, cols: usize, values: &[f32]) -> Result<Matrix, Error> {
     let fault = |problem| Error::Tensor { name: name.to_owned(), problem };
+    let format = blocks.format();
     if !cols.is_multiple_of(format.block_len()) {
         return Err(fault(format!(
             "rows of {cols} values cannot be stored in {}, which takes multiples of {}; choose another format",
@@ -111,6 +151,6 @@ fn matrix(format: BlockFormat, name: &str, cols: usize, values: &[f32]) -> Resul
             format.block_len()
         )));
     }
-    let bytes = quantise(format, values).map_err(|e| fault(e.to_string()))?;
+    let bytes = blocks.quantise(cols, values).map_err(fault)?;
     Matrix::new(format, cols, Storage::Owned(bytes)).map_err(|e| fault(e.to_string()))
 }

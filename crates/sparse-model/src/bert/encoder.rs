@@ -116,7 +116,7 @@ impl Encoder {
             let problem = format!("is {}, but the model has {} positions", text.limit(), config.positions);
             return Err(Error::setting("the number of tokens that texts are cut down to", problem));
         }
-        let weights = Weights::load(&Tensors::new(source), &config, options.format)?;
+        let weights = Weights::load(&Tensors::new(source), &config, options)?;
         let compute = Compute::new(options.threads);
         Ok(Self {
             config,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use sparse_gguf::BlockFormat;
+use sparse_precision::PrecisionLane;
 
 use crate::Error;
 
@@ -18,6 +19,8 @@ pub enum EncoderFormat {
     Int8,
     /// Blocks of a GGUF format that [`sparse_gguf::quantise`] writes, such as Q8_0 or Q4_0.
     Blocks(BlockFormat),
+    /// Blocks of a precision lane, with scales searched for the least error.
+    Lane(PrecisionLane),
 }
 
 impl fmt::Display for EncoderFormat {
@@ -26,6 +29,7 @@ impl fmt::Display for EncoderFormat {
             Self::F32 => f.write_str("f32"),
             Self::Int8 => f.write_str("int8"),
             Self::Blocks(format) => f.write_str(format.name()),
+            Self::Lane(lane) => fmt::Display::fmt(lane, f),
         }
     }
 }
@@ -33,17 +37,20 @@ impl fmt::Display for EncoderFormat {
 impl FromStr for EncoderFormat {
     type Err = Error;
 
-    /// `f32`, `int8`, or the name of a block format, in any case.
+    /// `f32`, `int8`, or the name of a lane or of a block format, in any case.
     fn from_str(name: &str) -> Result<Self, Error> {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
-        match BlockFormat::ALL.into_iter().find(|format| is(format.name())) {
+        let blocks = BlockFormat::GGML.into_iter().find(|format| is(format.name())).map(Self::Blocks);
+        let lane =
+            name.parse().ok().filter(|lane: &PrecisionLane| *lane != PrecisionLane::Float).map(Self::Lane);
+        match blocks.or(lane) {
             _ if is("f32") => Ok(Self::F32),
             _ if is("int8") => Ok(Self::Int8),
-            Some(format) => Ok(Self::Blocks(format)),
+            Some(format) => Ok(format),
             None => Err(Error::setting(
                 "the weights' format",
                 format!(
-                    "\"{name}\" is unknown; there are f32, int8, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1 and Q4_0"
+                    "\"{name}\" is unknown; there are f32, int8, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0, Bit3, Bit5 and Bit7"
                 ),
             )),
         }
@@ -67,6 +74,8 @@ pub enum Pooling {
 pub struct EncoderOptions {
     /// Storage of the weights.
     pub format: EncoderFormat,
+    /// Storage of the feed-forward layers' weights, if it is to be another.
+    pub feed_forward: Option<EncoderFormat>,
     /// Threads to compute on, 1 if zero.
     pub threads: usize,
     /// Tokens that a text is cut down to, those that the tokenizer adds included.
@@ -82,6 +91,7 @@ impl Default for EncoderOptions {
     fn default() -> Self {
         Self {
             format: EncoderFormat::default(),
+            feed_forward: None,
             threads: 1,
             max_tokens: None,
             pooling: None,

@@ -1,11 +1,11 @@
 //! A BERT model's tensors, converted to what the forward pass reads.
 
 use sparse_core::{Matrix, Storage};
-use sparse_gguf::{BlockFormat, quantise_into};
+use sparse_gguf::BlockFormat;
 
-use super::dense::Dense;
+use super::dense::{Blocks, Dense};
 use super::tensors::Tensors;
-use super::{BertConfig, EncoderFormat};
+use super::{BertConfig, EncoderFormat, EncoderOptions};
 use crate::Error;
 
 /// Values of the token embedding that are read and converted at a time.
@@ -46,8 +46,9 @@ impl Weights {
     pub(super) fn load(
         tensors: &Tensors<'_>,
         config: &BertConfig,
-        format: EncoderFormat,
+        options: &EncoderOptions,
     ) -> Result<Self, Error> {
+        let format = options.format;
         let width = config.embedding;
         let norm = |name: &str| {
             Ok::<_, Error>(Norm {
@@ -55,7 +56,7 @@ impl Weights {
                 bias: tensors.vector(&format!("{name}.bias"), width)?,
             })
         };
-        let dense = |names: &[String], rows: usize, cols: usize| {
+        let dense = |format, names: &[String], rows: usize, cols: usize| {
             let (mut weights, mut bias) = (Vec::new(), Vec::new());
             for name in names {
                 weights.extend(tensors.matrix(&format!("{name}.weight"), rows, cols)?);
@@ -72,13 +73,15 @@ impl Weights {
         let mut layers = Vec::new();
         for i in 0..config.layers {
             let name = |part: &str| format!("blk.{i}.{part}");
-            let one = |part: &str, rows, cols| dense(&[name(part)], rows, cols);
+            let feed_forward = |part: &str, rows, cols| {
+                dense(options.feed_forward.unwrap_or(format), &[name(part)], rows, cols)
+            };
             layers.push(Layer {
-                query_key_value: dense(&["attn_q", "attn_k", "attn_v"].map(name), width, width)?,
-                attention_output: one("attn_output", width, width)?,
+                query_key_value: dense(format, &["attn_q", "attn_k", "attn_v"].map(name), width, width)?,
+                attention_output: dense(format, &[name("attn_output")], width, width)?,
                 attention_norm: norm(&name("attn_output_norm"))?,
-                up: one("ffn_up", config.feed_forward, width)?,
-                down: one("ffn_down", width, config.feed_forward)?,
+                up: feed_forward("ffn_up", config.feed_forward, width)?,
+                down: feed_forward("ffn_down", width, config.feed_forward)?,
                 output_norm: norm(&name("layer_output_norm"))?,
             });
         }
@@ -108,12 +111,14 @@ fn token_embedding(
 ) -> Result<Matrix, Error> {
     const NAME: &str = "token_embd.weight";
     let (rows, cols) = (config.vocabulary, config.embedding);
-    let format = match format {
-        EncoderFormat::F32 => BlockFormat::F32,
-        EncoderFormat::Int8 if !cols.is_multiple_of(32) => BlockFormat::F16,
-        EncoderFormat::Int8 => BlockFormat::Q8_0,
-        EncoderFormat::Blocks(format) => format,
+    let blocks = match format {
+        EncoderFormat::F32 => Blocks::Format(BlockFormat::F32),
+        EncoderFormat::Int8 if !cols.is_multiple_of(32) => Blocks::Format(BlockFormat::F16),
+        EncoderFormat::Int8 => Blocks::Format(BlockFormat::Q8_0),
+        EncoderFormat::Blocks(format) => Blocks::Format(format),
+        EncoderFormat::Lane(lane) => Blocks::Lane(lane),
     };
+    let format = blocks.format();
     let name = tensors.expect(NAME, &[rows, cols])?;
     let fault = |problem: String| Error::Tensor { name: name.clone(), problem };
     let row_bytes = format
@@ -127,7 +132,8 @@ fn token_embedding(
         converted = parts.into_iter().try_for_each(|(i, bytes)| {
             let values = &mut values[..bytes.len() / row_bytes * cols];
             tensors.read(&name, i * some * cols, values)?;
-            quantise_into(format, values, bytes).map_err(|e| fault(e.to_string()))
+            bytes.copy_from_slice(&blocks.quantise(cols, values).map_err(fault)?);
+            Ok(())
         });
     });
     converted?;
