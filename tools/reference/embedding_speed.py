@@ -1,14 +1,16 @@
 """Time per sentence of our embeddings against ONNX Runtime's, in turn, on the same model folder.
 
-    python embedding_speed.py MODEL_FOLDER [--threads 1 2] [--rounds 3] [--seconds 0.4] [--onnx FILE] [--json FILE]
+    python embedding_speed.py MODEL_FOLDER [--threads 1 2] [--rounds 3] [--seconds 0.4] [--onnx FILE] [--candle] [--json FILE]
 
 ONNX Runtime runs the transformer alone, on ids that are there already, all of the same length: f32 as exported here by
-torch, int8 by its own dynamic quantisation. Ours is from text to embedding. Medians of the rounds; ratios are of the
-same round. Needs requirements-embeddings.txt.
+torch, int8 by its own dynamic quantisation. Ours is from text to embedding. With --candle, candle's BERT in f32 takes its
+turn, too, built from benches/peers for this CPU; it begins with ids. Medians of the rounds; ratios are of the same round.
+Needs requirements-embeddings.txt.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 import tempfile
@@ -22,8 +24,6 @@ from transformers import AutoModel
 
 import ours
 
-TOKENS = [16, 64, 256]
-BATCHES = [1, 32]
 # Each is one token of the vocabulary of BERT.
 WORDS = (
     "time people year way day man thing woman life child world school state family student group country problem hand "
@@ -78,6 +78,21 @@ def mine(program, model, form, threads, batch, tokens, seconds):
     return result["ms_per_sentence"]
 
 
+def candle_program():
+    """The peers' program, built for this very CPU, which some of candle's loops need to be fast."""
+    command = ["cargo", "build", "--release", "--quiet", "--manifest-path", "benches/peers/Cargo.toml"]
+    target = ours.target_folder() / "peers-native"
+    environment = os.environ | {"RUSTFLAGS": "-C target-cpu=native", "CARGO_TARGET_DIR": str(target)}
+    subprocess.run(command, cwd=ours.ROOT, env=environment, check=True)
+    return target / "release" / "sparse-peers"
+
+
+def candle(program, model, threads, batch, tokens, seconds):
+    command = [program, "embed", model, str(batch), str(tokens), str(seconds)]
+    environment = os.environ | {"RAYON_NUM_THREADS": str(threads)}
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=True).stdout)["ms_per_sentence"]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path)
@@ -85,8 +100,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.4)
     parser.add_argument("--onnx", type=pathlib.Path, help="keep the exported model here, or take it from here")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[16, 64, 256])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--candle", action="store_true", help="measure candle, too")
     parser.add_argument("--json", type=pathlib.Path, help="write the figures here, too")
     args = parser.parse_args()
+    peer = candle_program() if args.candle else None
     program = ours.example("embed_speed")
     with tempfile.TemporaryDirectory() as folder:
         onnx = args.onnx or pathlib.Path(folder) / "model.onnx"
@@ -94,24 +113,28 @@ def main():
             export(args.model, onnx)
         figures = []
         print(f"onnxruntime {onnxruntime.__version__}, ms per sentence; ratios are onnxruntime f32 over ours")
-        print("threads batch tokens  ours int8  ours f32   ort f32  ort int8   int8 ratio (least..most)   f32 ratio")
+        print("threads batch tokens  ours int8  ours f32   ort f32  ort int8   int8 ratio (least..most)   f32 ratio" + "   candle, over ours int8" * args.candle)
         for threads in args.threads:
             runtime = {"f32": session(onnx, threads), "int8": session(onnx.with_suffix(".int8.onnx"), threads)}
-            for batch in BATCHES:
-                for tokens in TOKENS:
+            for batch in args.batches:
+                for tokens in args.tokens:
                     rounds = []
                     for _ in range(args.rounds):
                         found = {f"ort {k}": theirs(s, batch, tokens, args.seconds) for k, s in runtime.items()}
                         for form in ("int8", "f32"):
                             found[f"ours {form}"] = mine(program, args.model, form, threads, batch, tokens, args.seconds)
+                        if peer:
+                            found["candle"] = candle(peer, args.model, threads, batch, tokens, args.seconds)
                         rounds.append(found)
                     median = {k: float(np.median([r[k] for r in rounds])) for k in rounds[0]}
                     ratios = [[r["ort f32"] / r[f"ours {form}"] for r in rounds] for form in ("int8", "f32")]
                     int8, f32 = map(np.median, ratios)
+                    over = [r["candle"] / r["ours int8"] for r in rounds] if peer else []
+                    last = f"   candle {median['candle']:.3f}, {np.median(over):.2f} ({min(over):.2f}..{max(over):.2f})" if over else ""
                     print(
                         f"{threads:7} {batch:5} {tokens:6} {median['ours int8']:10.3f} {median['ours f32']:9.3f} "
                         f"{median['ort f32']:9.3f} {median['ort int8']:9.3f}   "
-                        f"{int8:.2f} ({min(ratios[0]):.2f}..{max(ratios[0]):.2f})   {f32:.2f}",
+                        f"{int8:.2f} ({min(ratios[0]):.2f}..{max(ratios[0]):.2f})   {f32:.2f}{last}",
                         flush=True,
                     )
                     figures.append({"threads": threads, "batch": batch, "tokens": tokens, "rounds": rounds})

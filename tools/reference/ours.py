@@ -6,12 +6,10 @@ import pathlib
 import subprocess
 import tempfile
 
-import numpy as np
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def _target():
+def target_folder():
     metadata = subprocess.run(
         ["cargo", "metadata", "--format-version", "1", "--no-deps"], cwd=ROOT, capture_output=True, check=True
     )
@@ -22,7 +20,7 @@ def build():
     """Builds both programs; later calls run them directly, so that nothing but the program is timed."""
     for target in (["-p", "sparse-model", "--example", "logits"], ["-p", "sparse-cli"]):
         subprocess.run(["cargo", "build", "--release", "--quiet", *target], cwd=ROOT, check=True)
-    release = _target() / "release"
+    release = target_folder() / "release"
     global SPARSE, LOGITS
     SPARSE, LOGITS = release / "sparse", release / "examples" / "logits"
 
@@ -32,6 +30,8 @@ SPARSE = LOGITS = None
 
 def logits(model, ids, n_vocab, context, threads=1, one_by_one=False):
     """Our logits [len(ids), n_vocab] for one run over `ids`, as a memory map of an unlinked temporary file."""
+    import numpy as np  # not by all: whoever measures a child's memory has to be small
+
     with tempfile.TemporaryDirectory() as folder:
         tokens, out = pathlib.Path(folder) / "tokens.json", pathlib.Path(folder) / "logits.f32"
         tokens.write_text(json.dumps(ids))
@@ -50,7 +50,7 @@ def example(name):
     """An example of sparse-model, built."""
     target = ["-p", "sparse-model", "--example", name]
     subprocess.run(["cargo", "build", "--release", "--quiet", *target], cwd=ROOT, check=True)
-    return _target() / "release" / "examples" / name
+    return target_folder() / "release" / "examples" / name
 
 
 def json_lines(*command, **more):

@@ -1,16 +1,20 @@
-//! Other engines on the same work, for `cargo xtask bench --peers`; prints JSON.
+//! Other engines on the same work, for `cargo xtask bench --peers` and `tools/reference/embedding_speed.py`; prints JSON.
 //!
 //!     sparse-peers candle MODEL PROMPT TOKENS DEPTH     one round; RAYON_NUM_THREADS says on how many threads
+//!     sparse-peers embed FOLDER BATCH TOKENS SECONDS    candle's BERT in f32, ids to embeddings; threads as above
 //!     sparse-peers kernels                              f32 kernels of ruvector-sparse-inference beside ours
 //!     sparse-peers ffn                                  the sparse FFN of ruvector-sparse-inference
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::hint::black_box;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use candle_core::quantized::gguf_file;
 use candle_core::{D, Device, Tensor};
+use candle_nn::VarBuilder;
+use candle_transformers::models::bert;
 use candle_transformers::models::quantized_llama::ModelWeights;
 use ruvector_sparse_inference::backend::{Backend, cpu::CpuBackend};
 use ruvector_sparse_inference::config::ActivationType;
@@ -25,9 +29,12 @@ fn main() -> Result<()> {
         ["candle", model, prompt, tokens, depth] => {
             candle(model, prompt.parse()?, tokens.parse()?, depth.parse()?)?
         }
+        ["embed", folder, batch, tokens, seconds] => {
+            embed(folder, batch.parse()?, tokens.parse()?, seconds.parse()?)?
+        }
         ["kernels"] => kernels(),
         ["ffn"] => ffn()?,
-        _ => bail!("expected: candle MODEL PROMPT TOKENS DEPTH, kernels, or ffn"),
+        _ => bail!("expected: candle MODEL PROMPT TOKENS DEPTH, embed FOLDER BATCH TOKENS SECONDS, kernels, or ffn"),
     };
     println!("{result}");
     Ok(())
@@ -60,6 +67,34 @@ fn candle(path: &str, prompt: usize, tokens: usize, depth: usize) -> Result<Valu
         "prefill_tokens_per_s": prompt as f64 / prefill.as_secs_f64(),
         "decode_tokens_per_s": tokens as f64 / decode.as_secs_f64(),
     }))
+}
+
+/// Median milliseconds per sentence of candle's BERT, from ids that are all as many to normalised means.
+fn embed(folder: &str, batch: usize, tokens: usize, seconds: f64) -> Result<Value> {
+    let read = |name: &str| {
+        let path = Path::new(folder).join(name);
+        fs::read(&path).with_context(|| path.display().to_string())
+    };
+    let config: bert::Config = serde_json::from_slice(&read("config.json")?)?;
+    let weights =
+        VarBuilder::from_buffered_safetensors(read("model.safetensors")?, bert::DTYPE, &Device::Cpu)?;
+    let model = bert::BertModel::load(weights, &config)?;
+    let ids: Vec<u32> = (0..batch * tokens).map(|i| 1000 + (i * 7919 % 4000) as u32).collect();
+    let ids = Tensor::from_vec(ids, (batch, tokens), &Device::Cpu)?;
+    let types = ids.zeros_like()?;
+    let run = || -> Result<Tensor> {
+        let means = model.forward(&ids, &types, None)?.mean(1)?;
+        Ok(means.broadcast_div(&means.sqr()?.sum_keepdim(1)?.sqrt()?)?)
+    };
+    black_box(run()?);
+    let (start, mut times) = (Instant::now(), Vec::new());
+    while times.len() < 3 || start.elapsed().as_secs_f64() < seconds {
+        let begin = Instant::now();
+        black_box(run()?);
+        times.push(begin.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(json!({ "ms_per_sentence": 1e3 * times[times.len() / 2] / batch as f64, "runs": times.len() }))
 }
 
 /// Values per call of a kernel, calls per timing, timings.
