@@ -126,7 +126,7 @@ fn token_embedding(
         .ok_or_else(|| fault(format!("rows of {cols} values cannot be stored in {}", format.name())))?;
     let some = (CHUNK / cols).clamp(1, rows);
     let mut values = vec![0.0; some * cols];
-    let mut converted = Ok(());
+    let mut converted: Result<(), Error> = Ok(());
     let storage = Storage::filled(rows * row_bytes, |bytes| {
         let parts = bytes.chunks_mut(some * row_bytes).enumerate();
         converted = parts.into_iter().try_for_each(|(i, bytes)| {
