@@ -1,10 +1,12 @@
 """Our sentence embeddings against the sentence-transformers library's, on the same model folder.
 
-    python compare_embeddings.py MODEL_FOLDER --stsb stsb-en-dev.csv [--formats f32 int8 Q8_0] [--threads N]
+    python compare_embeddings.py MODEL_FOLDER --stsb stsb-en-dev.csv [--formats f32 int8 Q8_0] [--threads N] [--sparse FILE ...]
 
 The CSV has lines of two sentences and their likeness, 0 to 5, without a header. Compared are the token ids and the
 embeddings of the first 1,000 sentences, of some odd texts, and Spearman's rank correlation of cosines and likeness over
-all pairs. A format such as f32/bit5 has the feed-forward layers' weights in another one than the rest. Needs requirements-embeddings.txt. The exit code says whether the bars hold.
+all pairs. A format such as f32/bit5 has the feed-forward layers' weights in another one than the rest. With `--sparse`,
+embeddings that leave out the neurons of each sidecar of `sparse calibrate`, whether that is faster or not, are compared
+with the reference, too, and with our dense ones. Needs requirements-embeddings.txt. The exit code says whether the bars hold.
 """
 
 import argparse
@@ -21,6 +23,8 @@ import ours
 
 # Mean cosine to the reference at least, points of Spearman's correlation off at most.
 BARS = {"f32": (0.9999, 0.1), "int8": (0.998, 0.3)}
+# The same for sparse ones; the cosine is that to our dense embeddings.
+SPARSE_BAR = (0.97, 0.5)
 
 ODD = [
     "",
@@ -63,6 +67,7 @@ def main():
     parser.add_argument("--stsb", type=pathlib.Path, required=True)
     parser.add_argument("--formats", nargs="+", default=["f32", "int8"])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sparse", type=pathlib.Path, nargs="+", default=[], help="sidecars of `sparse calibrate`")
     parser.add_argument("--json", type=pathlib.Path, help="write the figures here, too")
     args = parser.parse_args()
     with args.stsb.open(encoding="utf-8", newline="") as file:
@@ -105,6 +110,13 @@ def main():
         if name in BARS:
             least, most = BARS[name]
             failed |= bool(cosine.mean() < least or abs(off) > most)
+        for sidecar in args.sparse:
+            some_neurons = np.array(mine("--format", whole, *["--ffn", ffn] * bool(ffn), "--sparse", sidecar), dtype=np.float64)
+            cosine, spearman = cosines(some_neurons[some], e[some]), correlation(some_neurons)
+            off = spearman - figures["reference spearman"]
+            figures[f"{name} {sidecar.name}"] = {"cosine to dense": cosine.mean(), "spearman": spearman}
+            print(f"  {sidecar.name}: cosine to dense {cosine.mean():.5f}, least {cosine.min():.4f}; Spearman {off:+.3f}")
+            failed |= bool(cosine.mean() < SPARSE_BAR[0] or abs(off) > SPARSE_BAR[1])
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
     sys.exit(1 if failed else 0)

@@ -13,7 +13,7 @@ use crate::low_rank::{self, Recalling};
 use crate::progress::Progress;
 use crate::report::{Calibration, Candidate, Chosen, LayerReport, quality};
 use crate::samples::collect;
-use crate::search::{Family, equip, search};
+use crate::search::{Family, TRIALS, equip, search};
 use crate::speed::{Curves, decode, fastest};
 use crate::{Error, head};
 
@@ -24,9 +24,9 @@ const LEAST_GAIN: f64 = 1.01;
 /// Ratios of what is left out of `up` and of `down` that are tried.
 const RATIOS: [f32; 3] = [0.0, 0.4, 0.75];
 /// How often a configuration that is over the budget on the last text is made less sparse.
-const RETRIES: usize = 4;
+pub(crate) const RETRIES: usize = 4;
 /// By how much of its setting.
-const RETREAT: f32 = 0.06;
+pub(crate) const RETREAT: f32 = 0.06;
 
 /// What calibration is to do.
 #[derive(Clone, Debug)]
@@ -225,7 +225,12 @@ fn calibrate_ffn(
         vec![Candidate { name: "dense".into(), loss: None, bytes_share: 1.0, time_share: 1.0 }];
     let mut best: Option<(usize, f32, f64, f64)> = None;
     for (i, family) in families.iter().enumerate() {
-        let found = search(&**family, &mut sparse, &reference, budget, progress)?;
+        progress.begin(&format!("trying {}", family.name()), TRIALS * reference.windows().len());
+        let found = search(family.most(), budget, |knob| {
+            equip(&mut sparse, family.selectors(knob))?;
+            let measured = reference.loss(&sparse, progress)?;
+            Ok((measured.loss.upper(), measured))
+        })?;
         let mut candidate = Candidate { name: family.name(), loss: None, bytes_share: 1.0, time_share: 1.0 };
         if let Some((knob, Measured { loss, counts })) = found {
             equip(&mut sparse, family.selectors(knob))?;
@@ -256,7 +261,7 @@ fn calibrate_ffn(
             let reports = sparse.ffns().zip(&samples).zip(&counts).enumerate();
             let layers: Vec<LayerReport> = reports
                 .map(|(i, ((ffn, samples), counts))| {
-                    LayerReport::new(i, ffn, counts, &quality(sparse.compute(), ffn, samples))
+                    LayerReport::new(i, ffn, counts, &quality(sparse.compute(), ffn, samples).0)
                 })
                 .collect();
             // Timed as it will run: with the crossover.

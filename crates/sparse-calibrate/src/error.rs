@@ -29,6 +29,16 @@ pub enum Error {
         /// Tokens per window.
         window: usize,
     },
+    /// Too few sentences to be fitted to and measured on.
+    #[error(
+        "the text has {found} lines that are not empty, but calibration needs at least {needed}: a sentence per line"
+    )]
+    TooFewSentences {
+        /// Sentences in the text.
+        found: usize,
+        /// Sentences needed.
+        needed: usize,
+    },
     /// An option makes no sense.
     #[error("{option} is {value}, expected {expected}")]
     Option {

@@ -8,11 +8,13 @@
 //! - `loss.rs`: perplexity against the dense model, paired token by token.
 //! - `gate.rs`, `low_rank.rs`: two families of selectors, each with one knob from dense to sparse.
 //! - `search.rs`: turns the knob as far as the budget allows.
+//! - `encoder.rs`: the same for sentence encoders, whose loss is the cosine to the dense embedding.
 //! - `head.rs`: a [screen](sparse_core::Screen) for the output head.
 //! - [`profile`]: how local activations are in the first place.
 //! - `speed.rs`: seconds per token, estimated from measured curves, and decoding itself.
 
 mod calibrate;
+mod encoder;
 mod error;
 mod gate;
 mod head;
@@ -27,6 +29,9 @@ mod speed;
 mod text;
 
 pub use calibrate::{Options, calibrate};
+pub use encoder::{
+    EncoderCalibration, EncoderCandidate, EncoderChosen, SentenceOptions, TimeShare, calibrate_encoder,
+};
 pub use error::Error;
 pub use head::{Continuations, HeadCalibration, HeadReport, Work, measure_screen};
 pub use loss::Loss;

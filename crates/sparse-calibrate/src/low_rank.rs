@@ -14,14 +14,14 @@ use crate::samples::Samples;
 use crate::search::Family;
 
 /// Gradient steps on the logistic loss.
-const STEPS: usize = 200;
+pub(crate) const STEPS: usize = 200;
 /// Logits that the knob goes from and to.
-const LOGITS: (f32, f32) = (-7.0, 2.0);
+pub(crate) const LOGITS: (f32, f32) = (-7.0, 2.0);
 /// Where activations are never zero, the neurons with this share of the largest values count as active.
 const ACTIVE: f32 = 0.5;
 /// Tokens fitted to, at most: more of them the wider the input. On a made-up layer of 2,048 inputs and rank 16, predictors that
 /// find 98 % of the active tenth of the neurons name 62 % of all after 2,048 tokens, 17 % after 4,096 and 14 % after 8,192.
-const TOKENS: usize = 4096;
+pub(crate) const TOKENS: usize = 4096;
 const TOKENS_PER_INPUT: usize = 4;
 
 /// Predictors of one rank for every layer.
@@ -76,7 +76,7 @@ fn largest(hidden: &[f32], neurons: usize, norms: &[f32]) -> Vec<bool> {
 
 /// The predictor in int8 where its shape has whole blocks: a quarter of the bytes, and the errors are far below those of
 /// the rank.
-fn int8(factors: &PredictorFactors) -> Result<LowRankPredictor, Error> {
+pub(crate) fn int8(factors: &PredictorFactors) -> Result<LowRankPredictor, Error> {
     let block = BlockFormat::Q8_0.block_len();
     if !factors.inputs.is_multiple_of(block) || !factors.rank.is_multiple_of(block) {
         return Ok(factors.predictor()?);

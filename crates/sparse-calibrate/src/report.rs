@@ -152,19 +152,20 @@ impl LayerReport {
     }
 }
 
-/// How well the selector of `ffn` chooses on inputs that it was not fitted to.
-pub(crate) fn quality(compute: &Compute, ffn: &SparseFfn, samples: &Samples) -> SelectorQuality {
+/// How well the selector of `ffn` chooses on inputs that it was not fitted to, and what single tokens would take.
+pub(crate) fn quality(compute: &Compute, ffn: &SparseFfn, samples: &Samples) -> (SelectorQuality, FfnCounts) {
     let range = samples.held();
     let all = samples.neurons(compute, ffn, range.clone()).hidden;
     let x = samples.activations(compute, range.clone());
     let mut scratch = FfnScratch::new(range.len(), [ffn]);
     let mut out = vec![0.0; range.len() * ffn.outputs()];
-    ffn.forward(compute, &x, BatchMode::Masked, &mut scratch, &mut out);
+    let counts = ffn.forward(compute, &x, BatchMode::Masked, &mut scratch, &mut out);
     let norms = ffn.down().norms();
     let n = ffn.neurons();
     let mut quality = SelectorQuality::default();
     for (chosen, all) in scratch.hidden().chunks(n).zip(all.chunks(n)) {
-        let share = |j: usize| all[j].abs() * norms[j];
+        let mean = |j: usize| ffn.means().map_or(0.0, |means| means[j]);
+        let share = |j: usize| (all[j] - mean(j)).abs() * norms[j];
         let count = chosen.iter().filter(|h| **h != 0.0).count();
         // What an oracle would have taken: everything that is not zero, or the best of as many as were chosen.
         let bound = match ffn.activation().has_zeros() || count == 0 {
@@ -178,5 +179,5 @@ pub(crate) fn quality(compute: &Compute, ffn: &SparseFfn, samples: &Samples) -> 
             quality.add(*h != 0.0, share(j) >= bound, share(j));
         }
     }
-    quality
+    (quality, counts)
 }

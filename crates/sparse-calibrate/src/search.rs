@@ -6,8 +6,6 @@ use sparse_core::Selector;
 use sparse_model::Model;
 
 use crate::Error;
-use crate::loss::{Measured, Reference};
-use crate::progress::Progress;
 
 /// Settings that are tried.
 pub(crate) const TRIALS: usize = 7;
@@ -36,16 +34,13 @@ pub(crate) fn equip(model: &mut Arc<Model>, selectors: Vec<Selector>) -> Result<
 }
 
 /// The sparsest setting found whose loss has its upper 95 % bound inside `budget`, with what was measured there; nothing
-/// if even the smallest setting tried is outside.
-pub(crate) fn search(
-    family: &dyn Family,
-    sparse: &mut Arc<Model>,
-    reference: &Reference,
+/// if even the smallest setting tried is outside. `measure` gives that bound at a setting, and settings go up to `most`.
+pub(crate) fn search<M>(
+    most: f32,
     budget: f64,
-    progress: &mut dyn Progress,
-) -> Result<Option<(f32, Measured)>, Error> {
-    progress.begin(&format!("trying {}", family.name()), TRIALS * reference.windows().len());
-    let most = f64::from(family.most());
+    mut measure: impl FnMut(f32) -> Result<(f64, M), Error>,
+) -> Result<Option<(f32, M)>, Error> {
+    let most = f64::from(most);
     // Settings and their losses.
     let (mut inside, mut outside): ((f64, f64), Option<(f64, f64)>) = ((0.0, 0.0), None);
     let mut best = None;
@@ -58,10 +53,8 @@ pub(crate) fn search(
                 inside.0 + (knob - inside.0) * share.clamp(STEPS.0, STEPS.1)
             }
         };
-        equip(sparse, family.selectors(knob as f32))?;
-        let measured = reference.loss(sparse, progress)?;
-        let upper = measured.loss.upper();
-        tracing::debug!(family = family.name(), knob, upper, "tried");
+        let (upper, measured) = measure(knob as f32)?;
+        tracing::debug!(knob, upper, "tried");
         if upper <= budget {
             inside = (knob, upper);
             best = Some((knob as f32, measured));

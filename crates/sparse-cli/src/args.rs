@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use sparse_model::SamplerConfig;
+use sparse_model::{EncoderFormat, SamplerConfig};
 
 pub(crate) use embed::{EmbedArgs, EncoderArgs, SearchArgs, SimilarityArgs};
 
@@ -416,11 +416,15 @@ Examples:
   sparse calibrate -m model.gguf --text stories.txt --max-loss 0.5% --out model.sparse.gguf
   sparse calibrate -m model.gguf                       on text that the model makes up itself
   sparse calibrate -m model.gguf --text wiki.train.raw --only head --continuations 200
+  sparse calibrate -m all-MiniLM-L6-v2 --text sentences.txt --max-loss 3%    a sentence encoder
 
 It watches the feed-forward layers, tries the selectors that suit them, measures each one's loss on text that it was not
 fitted to, and times them on this machine. The fastest inside the budget goes into the sidecar for --sparse. A model
 that is faster dense stays dense, and the table says why. For the output head it makes a screen: a compact copy that
-says which rows matter for a token, so that only these are computed, exactly.";
+says which rows matter for a token, so that only these are computed, exactly.
+
+Of a sentence encoder, every line of the text is a sentence; of the options, only --text, --max-loss, --out, --ranks,
+--format, --threads and --json count.";
 
 /// A part of a model that calibration can make sparse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -441,9 +445,10 @@ pub(crate) struct CalibrateArgs {
     /// Text to measure the result on [default: a part of the text that nothing else uses]
     #[arg(long, value_name = "FILE", requires = "text")]
     pub(crate) test: Option<PathBuf>,
-    /// Largest increase of perplexity, by the upper end of its 95 % confidence interval
-    #[arg(long, value_name = "X%", default_value = "1%", value_parser = percentage)]
-    pub(crate) max_loss: f64,
+    /// Largest loss, by the upper end of its 95 % confidence interval: increase of perplexity, or for a sentence encoder what
+    /// is missing of a cosine of 1 to the dense embedding [default: 1%, for encoders 3%]
+    #[arg(long, value_name = "X%", value_parser = percentage)]
+    pub(crate) max_loss: Option<f64>,
     /// Choose predictors that find this share of the active neurons, whatever the loss: for files of random weights
     #[arg(long, value_name = "X%", conflicts_with = "max_loss", value_parser = percentage)]
     pub(crate) recall: Option<f64>,
@@ -474,6 +479,9 @@ pub(crate) struct CalibrateArgs {
     /// Ranks of the predictors to try; without a value, none
     #[arg(long, value_name = "R,...", value_delimiter = ',', num_args = 0.., default_value = "32,64,128")]
     pub(crate) ranks: Vec<NonZeroUsize>,
+    /// Weights of a sentence encoder, whose times are measured
+    #[arg(long, value_name = "FORMAT", default_value_t)]
+    pub(crate) format: EncoderFormat,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Print the result as JSON

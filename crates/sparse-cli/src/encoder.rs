@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use sparse_calibrate::Progress;
-use sparse_model::{Encoder, EncoderOptions};
+use sparse_model::{Encoder, EncoderOptions, EncoderSparsity};
 
 use crate::args::EncoderArgs;
 use crate::exit::{self, End};
@@ -17,7 +17,14 @@ pub(crate) fn open(args: &EncoderArgs) -> anyhow::Result<Encoder> {
     options.format = args.format;
     options.threads = args.compute.threads();
     options.max_tokens = args.max_tokens.map(Into::into);
-    Encoder::open(path, &options).context("cannot load the embedding model")
+    options.sparsity = match &args.sparse {
+        None => EncoderSparsity::Dense,
+        Some(file) if args.sparse_always => EncoderSparsity::Always(file.clone()),
+        Some(file) => EncoderSparsity::Sidecar(file.clone()),
+    };
+    let encoder = Encoder::open(path, &options).context("cannot load the embedding model")?;
+    tracing::info!(level = %encoder.compute().kernels.level(), sparse_up_to_tokens = ?encoder.sparse_tokens(), "encoder loaded");
+    Ok(encoder)
 }
 
 /// Calls `each(i, embedding)` for all `texts`, in order, with a progress bar if they are many. Ctrl-C ends it.

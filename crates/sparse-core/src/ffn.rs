@@ -34,7 +34,7 @@ pub use selector::{Rule, Selector, SparsityConfig};
 #[cfg(feature = "std")]
 pub use times::FfnTimes;
 
-use crate::error::same_len;
+use crate::error::{finite, same_len};
 use crate::linear::add_bias;
 use crate::{Activations, ColumnMatrix, Compute, Error, Linear};
 
@@ -51,7 +51,17 @@ pub struct SparseFfn {
     activation: ActivationType,
     up_activation: ActivationType,
     selector: Selector,
+    means: Option<Means>,
     crossover: Crossover,
+}
+
+/// What skipped neurons are taken to give.
+#[derive(Clone, Debug)]
+struct Means {
+    /// A value per neuron.
+    values: Vec<f32>,
+    /// What `down` makes of them.
+    folded: Vec<f32>,
 }
 
 /// The densities up to which skipping is faster than computing everything, as measured.
@@ -79,6 +89,8 @@ pub enum BatchMode {
     /// Computes all neurons and then uses for each token those alone that it would have chosen by itself. For measuring
     /// what a selector costs in accuracy; saves no time.
     Masked,
+    /// Computes for each token its own active set and no more, as for a single token.
+    Each,
 }
 
 /// What computing some tokens took.
@@ -122,6 +134,8 @@ pub struct FfnScratch {
     active: Vec<u32>,
     /// `act(gate)`, then `h`, of the neurons in `active`.
     values: Vec<f32>,
+    /// One token of a batch.
+    one: Activations,
 }
 
 /// The active set of one token in the making.
@@ -136,11 +150,14 @@ struct Chosen<'a> {
 impl FfnScratch {
     /// Room for `tokens` tokens of any of `ffns`.
     pub fn new<'a>(tokens: usize, ffns: impl IntoIterator<Item = &'a SparseFfn>) -> Self {
-        let (mut neurons, mut rank) = (0, 0);
+        let (mut neurons, mut rank, mut scores) = (0, 0, 0);
         for ffn in ffns {
             neurons = neurons.max(ffn.neurons());
             if let Selector::LowRank { predictor, .. } = &ffn.selector {
                 rank = rank.max(predictor.rank());
+            }
+            if ffn.selector.has_scores() {
+                scores = scores.max(ffn.neurons());
             }
         }
         Self {
@@ -148,14 +165,24 @@ impl FfnScratch {
             gate: Vec::new(),
             hidden: Activations::with_capacity(tokens, neurons),
             projected: Activations::with_capacity(1, rank),
-            scores: vec![0.0; if rank > 0 { neurons } else { 0 }],
+            scores: vec![0.0; scores],
             active: Vec::with_capacity(neurons),
             values: vec![0.0; neurons],
+            one: Activations::default(),
         }
     }
 
+    /// Grows to what tokens of `ffn` take in [`BatchMode::Each`] and [`SparseFfn::forward_from_up`].
+    pub fn reserve(&mut self, ffn: &SparseFfn) {
+        let neurons = ffn.neurons();
+        let grown = neurons.max(self.values.len());
+        self.values.resize(grown, 0.0);
+        let grown = neurons.max(self.up.len());
+        self.up.resize(grown, 0.0);
+    }
+
     /// What `down` was multiplied with in the last [`BatchMode::Masked`] batch, `[tokens x neurons]`: zero where a neuron
-    /// was not chosen.
+    /// was not chosen. Less the neurons' [means](SparseFfn::set_means), if they have some.
     pub fn hidden(&self) -> &[f32] {
         self.hidden.x()
     }
@@ -186,6 +213,7 @@ impl SparseFfn {
             activation,
             up_activation: ActivationType::Identity,
             selector: Selector::Dense,
+            means: None,
             crossover: Crossover::default(),
         })
     }
@@ -214,6 +242,30 @@ impl SparseFfn {
         Ok(core::mem::replace(&mut self.selector, selector))
     }
 
+    /// States what a neuron is taken to give where it is skipped, a value per neuron: what is skipped then costs no more
+    /// than its distance from that. `y = down(means) + bias` plus the sum, over the active neurons, of `h - mean` times
+    /// their column; the first part is computed here, once. [`Selector::Intermediate`], [`Selector::Oracle`] and
+    /// [`Selector::Copy`] look at `h - mean` in place of `h` then. `None` is zeros, and saves subtracting them.
+    ///
+    /// # Errors
+    /// If there is another number of values than of neurons, or one is not finite; then nothing changes.
+    pub fn set_means(&mut self, means: Option<Vec<f32>>) -> Result<(), Error> {
+        self.means = match means {
+            None => None,
+            Some(values) => {
+                same_len("means of the neurons", self.neurons(), values.len())?;
+                finite("mean of a neuron", &values)?;
+                Some(Means { folded: self.down.product(&values), values })
+            }
+        };
+        Ok(())
+    }
+
+    /// What skipped neurons are taken to give, if that is not zero.
+    pub fn means(&self) -> Option<&[f32]> {
+        self.means.as_ref().map(|means| &*means.values)
+    }
+
     /// States above which densities the layer is to compute everything.
     pub fn set_crossover(&mut self, crossover: Crossover) {
         self.crossover = crossover;
@@ -238,6 +290,9 @@ impl SparseFfn {
     pub fn set_down(&mut self, down: Down) -> Result<Down, Error> {
         same_len("neurons of down", self.neurons(), down.neurons())?;
         same_len("outputs of down", self.outputs(), down.outputs())?;
+        if let Some(means) = &mut self.means {
+            means.folded = down.product(&means.values);
+        }
         Ok(core::mem::replace(&mut self.down, down))
     }
 
@@ -301,12 +356,46 @@ impl SparseFfn {
     ) -> FfnCounts {
         let tokens = x.tokens();
         scratch.hidden.reshape(tokens, self.neurons());
-        let counts = match (&self.selector, tokens, batch) {
-            (Selector::Dense, ..) | (_, 2.., BatchMode::Dense) => self.dense(compute, x, scratch, out),
-            (_, _, BatchMode::Masked) => self.masked(compute, x, scratch, out),
-            (_, _, BatchMode::Dense) => self.sparse(compute, x, scratch, out),
+        let (dense, counts) = match (&self.selector, tokens, batch) {
+            (Selector::Dense, ..) | (_, 2.., BatchMode::Dense) => {
+                (true, self.dense(compute, x, scratch, out))
+            }
+            (_, _, BatchMode::Masked) => (false, self.masked(compute, x, scratch, out)),
+            (_, 1, _) => {
+                self.predict(compute, x, scratch);
+                (false, self.sparse(compute, (x, 0), None, scratch, out))
+            }
+            (_, _, BatchMode::Dense | BatchMode::Each) => (false, self.each(compute, x, scratch, out)),
         };
         add_bias(compute, self.down_bias.as_deref(), out);
+        if !dense {
+            add_bias(compute, self.means.as_ref().map(|means| &*means.folded), out);
+        }
+        counts
+    }
+
+    /// The rest of [`forward`](Self::forward) in [`BatchMode::Each`], for a layer without a gate whose selector does not
+    /// [skip `up`](Selector::skips_first): `up` is what that projection makes of every token, `[tokens x neurons]`, however
+    /// it was computed.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward), or if the layer has a gate or another selector.
+    pub fn forward_from_up(
+        &self,
+        compute: &Compute,
+        up: &[f32],
+        scratch: &mut FfnScratch,
+        out: &mut [f32],
+    ) -> FfnCounts {
+        assert!(self.gate.is_none() && !self.selector.skips_first(), "a layer that computes all of `up`");
+        let (neurons, none) = (self.neurons(), Activations::default());
+        scratch.hidden.reshape(1, neurons);
+        let mut counts = FfnCounts::default();
+        for (up, out) in up.chunks(neurons).zip(out.chunks_mut(self.outputs())) {
+            counts += self.sparse(compute, (&none, 0), Some(up), scratch, out);
+        }
+        add_bias(compute, self.down_bias.as_deref(), out);
+        add_bias(compute, self.means.as_ref().map(|means| &*means.folded), out);
         counts
     }
 
@@ -356,12 +445,46 @@ impl SparseFfn {
         FfnCounts { tokens: x.tokens() as u64, gate, up: all, down: all, bytes: self.bytes() as u64 }
     }
 
-    /// One token.
-    fn sparse(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch, out: &mut [f32]) -> FfnCounts {
+    /// Several tokens, one after the other.
+    fn each(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch, out: &mut [f32]) -> FfnCounts {
+        let (inputs, neurons, outputs) = (self.inputs(), self.neurons(), self.outputs());
+        self.predict(compute, x, s);
+        s.hidden.reshape(1, neurons);
+        let (mut one, mut first) = (core::mem::take(&mut s.one), core::mem::take(&mut s.gate));
+        one.reshape(1, inputs);
+        // Where all neurons are looked at, each weight is read once for all tokens.
+        let ahead = self.gate.is_none() && !self.selector.skips_first();
+        if ahead {
+            first.resize(x.tokens() * neurons, 0.0);
+            self.up.forward(compute, x, &mut first);
+        }
+        let mut counts = FfnCounts::default();
+        for (t, (x, out)) in x.x().chunks(inputs).zip(out.chunks_mut(outputs)).enumerate() {
+            if !ahead {
+                one.x_mut().copy_from_slice(x);
+                one.quantise(compute.kernels);
+            }
+            let first = ahead.then(|| &first[t * neurons..][..neurons]);
+            counts += self.sparse(compute, (&one, t), first, s, out);
+        }
+        (s.one, s.gate) = (one, first);
+        counts
+    }
+
+    /// One token: `x`, number `token` of those with scores. `first` is what all its neurons make of the
+    /// [`first`](Self::first) projection, if that is known.
+    fn sparse(
+        &self,
+        compute: &Compute,
+        (x, token): (&Activations, usize),
+        first: Option<&[f32]>,
+        s: &mut FfnScratch,
+        out: &mut [f32],
+    ) -> FfnCounts {
         let neurons = self.neurons();
         let limit = |density: f32| (density * neurons as f32) as usize;
-        self.predict(compute, x, s);
         let FfnScratch { up, hidden, scores, active, values, .. } = s;
+        let scores = scores.get(token * neurons..(token + 1) * neurons).unwrap_or_default();
         let some = limit(self.crossover.rows);
         let rows = |linear: &Linear, active: &[u32], out: &mut [f32]| {
             if active.len() == neurons || active.len() > some {
@@ -378,7 +501,14 @@ impl SparseFfn {
             compute,
             scores,
             chosen,
-            |active, out| rows(self.first(), active, out),
+            |active, out| match first {
+                None => rows(self.first(), active, out),
+                Some(first) => {
+                    out.copy_from_slice(first);
+                    gather(active, out);
+                    self.up.weight().bytes()
+                }
+            },
             |active, out| rows(&self.up, active, out),
         );
         let some = limit(self.crossover.down);
@@ -424,12 +554,26 @@ impl SparseFfn {
         counts
     }
 
-    /// The predictor's scores of all tokens, if the selector has one.
+    /// The scores of all tokens' neurons, if the selector has any: the predictor's, or what a copy makes of `h` less its mean.
     fn predict(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch) {
-        if let Selector::LowRank { predictor, .. } = &self.selector {
+        if self.selector.has_scores() {
             s.scores.resize(x.tokens() * self.neurons(), 0.0);
-            s.projected.reshape(x.tokens(), predictor.rank());
-            predictor.scores(compute, x, &mut s.projected, &mut s.scores);
+        }
+        match &self.selector {
+            Selector::LowRank { predictor, .. } => {
+                s.projected.reshape(x.tokens(), predictor.rank());
+                predictor.scores(compute, x, &mut s.projected, &mut s.scores);
+            }
+            Selector::Copy { copy, .. } => {
+                copy.forward(compute, x, &mut s.scores);
+                for scores in s.scores.chunks_mut(self.neurons()) {
+                    self.activation.apply(compute.kernels, scores);
+                    if let Some(means) = self.means() {
+                        subtract(scores, means.iter().copied());
+                    }
+                }
+            }
+            _ => {}
         }
     }
 
@@ -447,11 +591,10 @@ impl SparseFfn {
     ) -> FfnCounts {
         let k = compute.kernels;
         let Chosen { active, values, up } = chosen;
-        let zeros = self.activation.has_zeros();
+        // A zero costs something to skip if it is taken for something else.
+        let zeros = self.activation.has_zeros() && self.means.is_none();
         let mut counts = FfnCounts { tokens: 1, ..FfnCounts::default() };
-        if let Selector::LowRank { predictor, .. } = &self.selector {
-            counts.bytes += predictor.bytes() as u64;
-        }
+        counts.bytes += self.selector.bytes() as u64;
         self.selector.candidates(self.neurons(), scores, active);
         counts.up = active.len() as u64;
         counts.bytes += first(active, values) as u64;
@@ -465,6 +608,9 @@ impl SparseFfn {
             self.up_activation.apply(k, &mut up[..some]);
             multiply(&mut values[..some], &up[..some]);
         }
+        if let Some(means) = self.means() {
+            subtract(values, active.iter().map(|j| means[*j as usize]));
+        }
         self.selector.keep_hidden(active, values, zeros);
         counts.down = active.len() as u64;
         counts
@@ -474,4 +620,9 @@ impl SparseFfn {
     fn first(&self) -> &Linear {
         self.gate.as_ref().unwrap_or(&self.up)
     }
+}
+
+/// `y -= x`, as far as `x` goes.
+fn subtract(y: &mut [f32], x: impl Iterator<Item = f32>) {
+    y.iter_mut().zip(x).for_each(|(y, x)| *y -= x);
 }

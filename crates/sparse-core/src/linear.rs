@@ -6,7 +6,7 @@ use crate::error::same_len;
 use crate::{Activations, Compute, Error, Matrix};
 
 /// `y = W x + b`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Linear {
     weight: Matrix,
     bias: Option<Vec<f32>>,

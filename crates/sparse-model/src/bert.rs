@@ -9,6 +9,7 @@ mod dense;
 mod encoder;
 mod folder;
 mod options;
+mod sparse;
 mod stream;
 mod tensors;
 mod text;
@@ -16,10 +17,11 @@ mod weights;
 
 pub use config::BertConfig;
 pub use encoder::Encoder;
-pub use options::{EncoderFormat, EncoderOptions, Pooling};
+pub use options::{EncoderFormat, EncoderOptions, EncoderSparsity, Pooling};
+pub use sparse::{FfnTiming, low_bit_copy};
 pub use stream::EmbedStream;
 
-use sparse_core::{Activations, Compute};
+use sparse_core::{Activations, BatchMode, Compute, FfnScratch, Selector, SparseFfn};
 use sparse_simd::{BlockFormat, MatMut, Rows};
 
 use weights::{Layer, Norm, Weights};
@@ -37,6 +39,9 @@ struct Pass<'a> {
     compute: &'a Compute,
 }
 
+/// Is given the number of a feed-forward layer and its input for every token.
+type Watch<'a> = &'a mut dyn FnMut(usize, &Activations);
+
 /// Buffers of a run. They grow to what the largest run needs.
 #[derive(Debug, Default)]
 struct Scratch {
@@ -52,6 +57,8 @@ struct Scratch {
     delta: Vec<f32>,
     /// What the neurons give, `[tokens x neurons]`.
     hidden: Activations,
+    /// Of the layers that leave neurons out.
+    sparse: FfnScratch,
     /// Buffers of one thread each.
     workers: Vec<Worker>,
 }
@@ -76,11 +83,16 @@ impl Pass<'_> {
     ///
     /// What comes out for a sentence depends neither on the others nor on the number of threads.
     fn run(&self, sentences: &[&[u32]], s: &mut Scratch) {
+        self.run_watched(sentences, s, &mut |_, _| ());
+    }
+
+    fn run_watched(&self, sentences: &[&[u32]], s: &mut Scratch, watch: Watch<'_>) {
         s.workers.resize_with(self.compute.pool.threads(), Worker::default);
         self.embed(sentences, s);
-        for layer in &self.weights.layers {
+        for (i, layer) in self.weights.layers.iter().enumerate() {
             self.attention(layer, sentences, s);
             self.add_and_norm(&layer.attention_norm, s);
+            watch(i, &s.x);
             self.feed_forward(layer, s);
             self.add_and_norm(&layer.output_norm, s);
         }
@@ -162,10 +174,32 @@ impl Pass<'_> {
         k.weighted_sum(&worker.scores, floats(head, &worker.values), out);
     }
 
-    /// `delta = down(act(up(x)))`.
+    /// `delta = down(act(up(x)))`, of all neurons or of those that matter, whichever is faster.
     fn feed_forward(&self, layer: &Layer, s: &mut Scratch) {
-        s.hidden.reshape(s.x.tokens(), self.config.feed_forward);
+        let tokens = s.x.tokens();
         copy(&s.x, &mut s.input);
+        match &layer.sparse {
+            Some(sparse) if tokens <= sparse.most => self.sparse(layer, &sparse.ffn, s),
+            _ => self.dense(layer, s),
+        }
+    }
+
+    /// `delta` of the neurons that the layer's selector chooses for each token of `input`.
+    fn sparse(&self, layer: &Layer, ffn: &SparseFfn, s: &mut Scratch) {
+        s.sparse.reserve(ffn);
+        if ffn.selector().skips_first() || matches!(ffn.selector(), Selector::Dense) {
+            s.input.quantise(self.compute.kernels);
+            ffn.forward(self.compute, &s.input, BatchMode::Each, &mut s.sparse, &mut s.delta);
+        } else {
+            s.hidden.reshape(s.input.tokens(), self.config.feed_forward);
+            layer.up.forward(self.compute, &mut s.input, s.hidden.x_mut());
+            ffn.forward_from_up(self.compute, s.hidden.x(), &mut s.sparse, &mut s.delta);
+        }
+    }
+
+    /// `delta` of all neurons for each token of `input`.
+    fn dense(&self, layer: &Layer, s: &mut Scratch) {
+        s.hidden.reshape(s.input.tokens(), self.config.feed_forward);
         layer.up.forward_activate(self.compute, &mut s.input, self.config.activation, s.hidden.x_mut());
         layer.down.forward(self.compute, &mut s.hidden, &mut s.delta);
     }

@@ -35,7 +35,10 @@ mod rope;
 mod sampler;
 mod weights;
 
-pub use bert::{BertConfig, EmbedStream, Encoder, EncoderFormat, EncoderOptions, Pooling};
+pub use bert::{
+    BertConfig, EmbedStream, Encoder, EncoderFormat, EncoderOptions, EncoderSparsity, FfnTiming, Pooling,
+    low_bit_copy,
+};
 pub use config::LlamaConfig;
 pub use error::Error;
 pub use generate::{GenerateOptions, Generation, Stop, generate};

@@ -6,27 +6,29 @@
 //! ```text
 //! blk.N.ffn_predictor_p.weight   [r x d]        blk.N.ffn_gate.threshold     [neurons]
 //! blk.N.ffn_predictor_q.weight   [neurons x r]  blk.N.ffn_hidden.threshold   [neurons]
-//! blk.N.ffn_predictor.bias       [neurons]
+//! blk.N.ffn_predictor.bias       [neurons]      blk.N.ffn_hidden.mean        [neurons]
 //! screen.directions.weight       [dims x d]     screen.mean                  [d]
 //! screen.spread                  [dims]         screen.lost                  [vocabulary]
 //! ```
 //!
-//! The last four are the axes of a [screen](HeadScreen), whose numbers are in `sparse.screen.*`.
+//! The means are those of an [encoder's](EncoderSidecar) skipped neurons. The last four are the axes of a [screen](HeadScreen), whose numbers are in `sparse.screen.*`.
 
+mod encoder;
 mod screen;
+mod selectors;
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use sparse_core::{FfnTimes, LowRankPredictor, Matrix, Rule, Selector, SparseFfn, Storage};
-use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata};
+use sparse_core::{FfnTimes, Selector, SparseFfn};
+use sparse_gguf::Gguf;
 
+pub use encoder::{EncoderLoss, EncoderSidecar};
 pub use screen::HeadScreen;
 
 use crate::{Error, Model};
 
-const VERSION: u32 = 1;
 /// Bytes at the beginning and at the end of each tensor that go into the fingerprint.
 const SAMPLE: usize = 1024;
 /// Rounds of timing when a sidecar is applied: a few milliseconds per kind of layer.
@@ -81,6 +83,10 @@ pub fn fingerprint(gguf: &Gguf) -> String {
         hash.update(&data[..data.len().min(SAMPLE)]);
         hash.update(&data[data.len().saturating_sub(SAMPLE)..]);
     }
+    hex(hash)
+}
+
+pub(crate) fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -98,45 +104,7 @@ impl Sidecar {
     /// Like [`open`](Self::open), from a parsed file.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, Error> {
         let meta = gguf.metadata();
-        let missing = |key| Error::metadata(key, "is missing: this is no sidecar of `sparse calibrate`");
-        let version = meta.opt_u32("sparse.version")?.ok_or_else(|| missing("sparse.version"))?;
-        if version != VERSION {
-            let problem = format!("is {version}, but only {VERSION} is known; calibrate again");
-            return Err(Error::metadata("sparse.version", problem));
-        }
-        let names = meta.opt_strings("sparse.selectors")?.ok_or_else(|| missing("sparse.selectors"))?;
-        let thresholds = meta.opt_f32s("sparse.thresholds")?.unwrap_or_default();
-        if let Some(i) = thresholds.iter().position(|t| t.is_nan()) {
-            return Err(Error::metadata("sparse.thresholds", format!("value {i} is NaN")));
-        }
-        let file = Tensors { gguf };
-        let selectors = names.iter().enumerate().map(|(i, name)| {
-            let gate = || file.vector(&format!("blk.{i}.ffn_gate.threshold"));
-            let hidden = || file.vector(&format!("blk.{i}.ffn_hidden.threshold"));
-            Ok(match name.as_str() {
-                "dense" => Selector::Dense,
-                "exact-zero" => Selector::ExactZero,
-                "low-rank" => Selector::LowRank {
-                    predictor: file.predictor(i)?,
-                    rule: Rule::Threshold(*thresholds.get(i).ok_or_else(|| missing("sparse.thresholds"))?),
-                },
-                "gate" => Selector::Gate {
-                    gate: gate()?,
-                    hidden: match gguf.info(&format!("blk.{i}.ffn_hidden.threshold")) {
-                        Some(_) => Some(hidden()?),
-                        None => None,
-                    },
-                },
-                "intermediate" => Selector::Intermediate { hidden: hidden()? },
-                other => {
-                    return Err(Error::metadata(
-                        "sparse.selectors",
-                        format!("names an unknown selector \"{other}\""),
-                    ));
-                }
-            })
-        });
-        let selectors = selectors.collect::<Result<_, Error>>()?;
+        let selectors = selectors::read(gguf, |_| None)?;
         let number = |key: &str| meta.opt_f32(&format!("sparse.loss.{key}"));
         let loss = match (number("perplexity_increase")?, meta.opt_usize("sparse.loss.tokens")?) {
             (Some(increase), Some(tokens)) => Some(MeasuredLoss {
@@ -157,13 +125,7 @@ impl Sidecar {
     /// # Errors
     /// If the file cannot be written, or a selector is one for measurements only.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let mut meta = Metadata::new();
-        meta.insert("general.architecture", "sparse");
-        meta.insert("general.type", "sidecar");
-        meta.insert("sparse.version", VERSION);
-        meta.insert("sparse.model.fingerprint", self.fingerprint.as_str());
-        let names: Vec<String> = self.selectors.iter().map(|s| s.name().to_owned()).collect();
-        meta.insert("sparse.selectors", names);
+        let (mut meta, mut tensors) = selectors::write(&self.fingerprint, self.selectors.iter())?;
         if let Some(loss) = &self.loss {
             for (key, value) in [
                 ("perplexity_increase", loss.perplexity_increase),
@@ -175,56 +137,10 @@ impl Sidecar {
             }
             meta.insert("sparse.loss.tokens", loss.tokens as u64);
         }
-        let mut thresholds = vec![0.0_f32; self.selectors.len()];
-        let mut tensors = Vec::new();
-        for (i, selector) in self.selectors.iter().enumerate() {
-            let mut vector = |name: &str, values: &[f32]| {
-                let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-                tensors.push((format!("blk.{i}.{name}"), vec![values.len()], BlockFormat::F32, bytes));
-            };
-            match selector {
-                Selector::Dense | Selector::ExactZero => {}
-                Selector::Gate { gate, hidden } => {
-                    vector("ffn_gate.threshold", gate);
-                    if let Some(hidden) = hidden {
-                        vector("ffn_hidden.threshold", hidden);
-                    }
-                }
-                Selector::Intermediate { hidden } => vector("ffn_hidden.threshold", hidden),
-                Selector::LowRank { predictor, rule: Rule::Threshold(threshold) } => {
-                    thresholds[i] = *threshold;
-                    let (p, q, bias) = predictor.parts();
-                    vector("ffn_predictor.bias", bias);
-                    for (name, m) in [("ffn_predictor_p.weight", &p), ("ffn_predictor_q.weight", &q)] {
-                        let bytes = m.storage().bytes().to_vec();
-                        tensors.push((
-                            format!("blk.{i}.{name}"),
-                            vec![m.cols(), m.rows()],
-                            m.format(),
-                            bytes,
-                        ));
-                    }
-                }
-                other => {
-                    let needs = "a threshold to be stored: it is for measurements";
-                    return Err(sparse_core::Error::Selector { selector: other.name(), needs }.into());
-                }
-            }
-        }
-        meta.insert("sparse.thresholds", thresholds);
         if let Some(screen) = &self.screen {
             screen.write(&mut meta, &mut tensors);
         }
-        let mut writer = GgufWriter::new(meta);
-        for (name, dims, format, _) in &tensors {
-            writer.tensor(name, dims, *format)?;
-        }
-        let mut file = writer.create(path)?;
-        for (name, _, _, bytes) in &tensors {
-            file.write(name, bytes)?;
-        }
-        file.finish()?;
-        Ok(())
+        selectors::save(path.as_ref(), meta, &tensors)
     }
 
     /// Gives the selectors and the screen to `model`, opened from `gguf`, sorts the weights of its sparse layers by columns, and measures
@@ -273,37 +189,4 @@ pub fn prepare(model: &mut Model) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// The file that selectors are read from.
-struct Tensors<'a> {
-    gguf: &'a Gguf,
-}
-
-impl Tensors<'_> {
-    fn vector(&self, name: &str) -> Result<Vec<f32>, Error> {
-        let values = self.gguf.tensor(name)?.dequantise()?;
-        match values.iter().position(|v| v.is_nan()) {
-            None => Ok(values),
-            Some(i) => Err(Error::Tensor { name: name.into(), problem: format!("value {i} is NaN") }),
-        }
-    }
-
-    fn matrix(&self, name: &str) -> Result<Matrix, Error> {
-        let info = self.gguf.tensor(name)?.info;
-        let problem = |problem| Error::Tensor { name: name.into(), problem };
-        let &[cols, _] = &info.dims[..] else {
-            return Err(problem(format!("expected two dimensions, found {:?}", info.dims)));
-        };
-        let storage = Storage::Shared { owner: self.gguf.bytes(), range: info.range() };
-        Matrix::new(info.format()?, cols, storage).map_err(|e| problem(e.to_string()))
-    }
-
-    fn predictor(&self, layer: usize) -> Result<LowRankPredictor, Error> {
-        let name = |part: &str| format!("blk.{layer}.ffn_predictor{part}");
-        let (p, q) = (self.matrix(&name("_p.weight"))?, self.matrix(&name("_q.weight"))?);
-        let bias = self.vector(&name(".bias"))?;
-        LowRankPredictor::new(p, q, bias)
-            .map_err(|e| Error::Tensor { name: name(".bias"), problem: e.to_string() })
-    }
 }

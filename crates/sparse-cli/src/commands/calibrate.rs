@@ -1,5 +1,7 @@
 //! `sparse calibrate`.
 
+mod encoder;
+
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -7,7 +9,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use serde::Serialize;
-use sparse_calibrate::{Candidate, Chosen, Error, HeadCalibration, HeadReport, Options, calibrate, sampled};
+use sparse_calibrate::{
+    Candidate, Chosen, Error, HeadCalibration, HeadReport, LayerReport, Options, calibrate, sampled,
+};
 use sparse_gguf::Gguf;
 use sparse_model::Model;
 use sparse_model::tokenizer::{EncodeOptions, Tokenizer};
@@ -34,7 +38,14 @@ struct Report<'a> {
     head: Option<&'a HeadCalibration>,
 }
 
+/// Largest increase of perplexity if nothing else is said.
+const MAX_LOSS: f64 = 0.01;
+
 pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
+    if let Some(model) = args.model.model.as_deref().filter(|path| encoder::is_encoder(path)) {
+        return encoder::run(args, model);
+    }
+    let max_loss = args.max_loss.unwrap_or(MAX_LOSS);
     let source = Source::new(args.model.model.as_deref())?;
     let gguf = source.weights()?;
     let out = args.out.clone().or_else(|| source.beside()).ok_or_else(|| {
@@ -43,7 +54,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
     interrupt::handle()?;
     let mut bar = Bar::default();
     let options = Options {
-        max_loss: args.max_loss,
+        max_loss,
         recall: args.recall,
         window: args.ctx,
         tune_tokens: args.tune_tokens,
@@ -67,7 +78,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
     let report = Report {
         verdict: calibration.verdict(),
         sidecar: &out,
-        max_loss: args.max_loss,
+        max_loss,
         candidates: &calibration.candidates,
         chosen: calibration.chosen.as_ref(),
         head: calibration.head.as_ref(),
@@ -170,6 +181,20 @@ pub(super) fn screens(out: &mut impl Write, screens: &[HeadReport]) -> anyhow::R
     Ok(())
 }
 
+/// A layer of the chosen configuration: number, selector, densities of `up` and `down`, recall, kept energy, bytes.
+fn layer(l: &LayerReport) -> [String; 8] {
+    [
+        l.layer.to_string(),
+        l.selector.to_owned(),
+        percent(l.up_density),
+        percent(l.down_density),
+        percent(l.recall),
+        percent(l.kept_energy),
+        format!("{:.1}", l.bytes / 1e3),
+        percent(l.bytes / l.dense_bytes as f64),
+    ]
+}
+
 /// What was tried for the feed-forward layers.
 fn print_ffn(out: &mut impl Write, report: &Report<'_>) -> anyhow::Result<()> {
     let header = ["TRIED", ">LOSS", ">AT MOST", ">OF DENSE BYTES", ">OF DENSE TIME"];
@@ -203,17 +228,9 @@ fn print_ffn(out: &mut impl Write, report: &Report<'_>) -> anyhow::Result<()> {
             ">OF DENSE",
         ];
         let rows = chosen.layers.iter().map(|l| {
-            [
-                l.layer.to_string(),
-                l.selector.to_owned(),
-                percent(l.gate_density),
-                percent(l.up_density),
-                percent(l.down_density),
-                percent(l.recall),
-                percent(l.kept_energy),
-                format!("{:.1}", l.bytes / 1e3),
-                percent(l.bytes / l.dense_bytes as f64),
-            ]
+            let [layer, selector, rest @ ..] = layer(l);
+            let [up, down, recall, energy, bytes, share] = rest;
+            [layer, selector, percent(l.gate_density), up, down, recall, energy, bytes, share]
         });
         writeln!(out, "{}\n", output::table(header, rows).trim_fmt())?;
         let (loss, speed) = (&chosen.loss, &chosen.speed);

@@ -95,3 +95,32 @@ fn what_cannot_be_embedded_is_named() {
     std::fs::remove_file(model.join("tokenizer.json")).unwrap();
     run(args!["embed", "-m", &model, "text"]).fails(1, &["tokenizer.json"]);
 }
+
+#[test]
+fn calibration_of_an_encoder_writes_a_sidecar_that_embed_takes() {
+    let folder = Folder::new();
+    let model = encoder(&folder);
+    let lines: String = (0..60).map(|i| format!("the cat sat {i} times on mat {}\n", i * i)).collect();
+    let text = folder.write("sentences.txt", lines);
+    let out =
+        run(args!["calibrate", "-m", &model, "--text", &text, "--max-loss", "20%", "--ranks", "16"]).ok();
+    for part in ["exact up, sparse down", "low-rank 16", "copy of up in 3 bits", "KEPT ENERGY"] {
+        assert!(out.contains(part), "no {part:?} in {out}");
+    }
+    let sidecar = folder.0.path().join("tiny-bert.sparse.gguf");
+    let dense = run(args!["embed", "-m", &model, "the cat sat"]).ok();
+    let always =
+        run(args!["embed", "-m", &model, "--sparse", &sidecar, "--sparse-always", "the cat sat"]).ok();
+    assert_ne!(always, dense);
+    let dot: f32 = values(dense.trim()).iter().zip(values(always.trim())).map(|(a, b)| a * b).sum();
+    assert!(dot > 0.5, "{dot}");
+    run(args!["similarity", "-m", &model, "--sparse", &sidecar, "cat", "cats"]).ok();
+
+    let json = json(&run(args!["calibrate", "-m", &model, "--text", &text, "--ranks", "--json"]).ok());
+    assert_eq!(json["candidates"].as_array().unwrap().len(), 2);
+    run(args!["calibrate", "-m", &model]).fails(2, &["--text"]);
+    run(args!["embed", "-m", &model, "--sparse-always", "cat"]).fails(2, &["--sparse"]);
+    let other = folder.0.path().join("other");
+    TinyBert { seed: 9, ..TinyBert::default() }.write_folder(&other);
+    run(args!["embed", "-m", &other, "--sparse", &sidecar, "cat"]).fails(1, &["made for another model"]);
+}

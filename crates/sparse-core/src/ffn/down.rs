@@ -71,6 +71,22 @@ impl Down {
         squares.iter().map(|s| libm::sqrtf(*s)).collect()
     }
 
+    /// What it makes of one token's `hidden`, in f32 whatever the format: for what is computed once.
+    pub(super) fn product(&self, hidden: &[f32]) -> Vec<f32> {
+        match self {
+            Self::Neurons(w) => {
+                let (mut sums, mut row) = (vec![0.0_f64; w.cols()], vec![0.0; w.cols()]);
+                for (j, h) in hidden.iter().enumerate() {
+                    w.decode_row(j, &mut row);
+                    sums.iter_mut().zip(&row).for_each(|(sum, w)| *sum += f64::from(h * w));
+                }
+                sums.iter().map(|sum| *sum as f32).collect()
+            }
+            Self::Rows(w) => dots(w, hidden),
+            Self::Columns(w) => dots(&w.to_rows(), hidden),
+        }
+    }
+
     /// `out = down(hidden)` for every token; `hidden` must be quantised.
     pub(super) fn forward(&self, compute: &Compute, hidden: &Activations, out: &mut [f32]) {
         match self {
@@ -109,6 +125,16 @@ impl Down {
             }
         }
     }
+}
+
+/// Every row times `x`.
+fn dots(w: &Matrix, x: &[f32]) -> Vec<f32> {
+    let mut row = vec![0.0; w.cols()];
+    let dot = |r| {
+        w.decode_row(r, &mut row);
+        row.iter().zip(x).map(|(w, x)| f64::from(w * x)).sum::<f64>() as f32
+    };
+    (0..w.rows()).map(dot).collect()
 }
 
 /// Adds the square of every value to that of its column.

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::error::same_len;
-use crate::{Error, LowRankPredictor};
+use crate::{Error, Linear, LowRankPredictor};
 
 /// What decides the active set of a token.
 ///
@@ -24,6 +24,14 @@ pub enum Selector {
         predictor: LowRankPredictor,
         /// Which scores are high enough.
         rule: Rule,
+    },
+    /// A copy of `up` in few bits says about what `h` is; the neurons are computed of which that is above their threshold.
+    /// For layers without a gate.
+    Copy {
+        /// `up` in few bits, `[neurons x inputs]`.
+        copy: Linear,
+        /// A threshold per neuron on `|h|` as the copy has it (less the neuron's [mean](crate::SparseFfn::set_means)).
+        hidden: Vec<f32>,
     },
     /// All gates are computed, and `up` for the neurons whose `|act(gate)|` is above their threshold (CATS: Lee et al.
     /// 2024, arXiv 2404.08763); then `down` for those whose `|h|` is above a second one.
@@ -62,6 +70,7 @@ impl Selector {
             Self::Dense => "dense",
             Self::ExactZero => "exact-zero",
             Self::LowRank { .. } => "low-rank",
+            Self::Copy { .. } => "copy",
             Self::Gate { .. } => "gate",
             Self::Intermediate { .. } => "intermediate",
             Self::Fixed { .. } => "fixed",
@@ -80,6 +89,12 @@ impl Selector {
                 same_len("inputs of the predictor", inputs, predictor.inputs())?;
                 same_len("neurons of the predictor", neurons, predictor.neurons())
             }
+            Self::Copy { .. } if gated => needs("an FFN without a gate"),
+            Self::Copy { copy, hidden } => {
+                same_len("inputs of the copy", inputs, copy.weight().cols())?;
+                same_len("neurons of the copy", neurons, copy.weight().rows())?;
+                same_len("thresholds of h", neurons, hidden.len())
+            }
             Self::Gate { .. } if !gated => needs("a gated FFN"),
             Self::Gate { gate, hidden } => {
                 same_len("thresholds of the gate", neurons, gate.len())?;
@@ -91,12 +106,34 @@ impl Selector {
         }
     }
 
-    /// Which of all neurons are looked at in the first place; `scores` are the predictor's, of all neurons.
+    /// Whether it has scores of the neurons before they are computed.
+    pub(super) fn has_scores(&self) -> bool {
+        matches!(self, Self::LowRank { .. } | Self::Copy { .. })
+    }
+
+    /// Whether not even the gates (or `up`, where there is no gate) of all neurons are computed.
+    pub fn skips_first(&self) -> bool {
+        self.has_scores() || matches!(self, Self::Fixed { skip_gate: true, .. })
+    }
+
+    /// Bytes that choosing reads per token.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::LowRank { predictor, .. } => predictor.bytes(),
+            Self::Copy { copy, .. } => copy.weight().bytes() + copy.bias().map_or(0, size_of_val),
+            _ => 0,
+        }
+    }
+
+    /// Which of all neurons are looked at in the first place; `scores` are the predictor's or the copy's, of all neurons.
     pub(super) fn candidates(&self, neurons: usize, scores: &[f32], active: &mut Vec<u32>) {
         active.clear();
         active.extend(0..neurons as u32);
         match self {
             Self::LowRank { rule, .. } => rule.keep(active, |j| scores[j as usize]),
+            Self::Copy { hidden, .. } => {
+                retain(active, |j| above(scores[j as usize].abs(), hidden[j as usize]));
+            }
             Self::Fixed { active: set, skip_gate: true } => retain(active, |j| set[j as usize]),
             _ => {}
         }

@@ -122,6 +122,17 @@ pub(super) enum Blocks {
 }
 
 impl Blocks {
+    /// Blocks for rows of `cols` values where a format has packed panels for whole products.
+    pub(super) fn of(format: EncoderFormat, cols: usize) -> Self {
+        match format {
+            EncoderFormat::F32 => Self::Format(BlockFormat::F32),
+            EncoderFormat::Int8 if !cols.is_multiple_of(32) => Self::Format(BlockFormat::F16),
+            EncoderFormat::Int8 => Self::Format(BlockFormat::Q8_0),
+            EncoderFormat::Blocks(format) => Self::Format(format),
+            EncoderFormat::Lane(lane) => Self::Lane(lane),
+        }
+    }
+
     pub(super) fn format(self) -> BlockFormat {
         match self {
             Self::Format(format) => format,
@@ -141,7 +152,7 @@ impl Blocks {
 }
 
 /// A matrix of rows of `cols` values.
-fn matrix(blocks: Blocks, name: &str, cols: usize, values: &[f32]) -> Result<Matrix, Error> {
+pub(super) fn matrix(blocks: Blocks, name: &str, cols: usize, values: &[f32]) -> Result<Matrix, Error> {
     let fault = |problem| Error::Tensor { name: name.to_owned(), problem };
     let format = blocks.format();
     if !cols.is_multiple_of(format.block_len()) {

@@ -5,16 +5,18 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use sparse_core::{Compute, Pool};
+use sparse_core::{Compute, Pool, Selector, SparseFfn};
 use sparse_gguf::Gguf;
 
 use super::folder::{Folder, in_file};
+use super::sparse::{FfnTiming, Stopwatch};
 use super::stream::EmbedStream;
 use super::tensors::{Source, Tensors};
 use super::text::{self, TextTokens};
 use super::weights::Weights;
-use super::{BertConfig, EncoderOptions, Pass, Pooling, Scratch};
+use super::{BertConfig, EncoderOptions, EncoderSparsity, Pass, Pooling, Scratch};
 use crate::Error;
+use crate::sidecar::EncoderSidecar;
 
 /// Tokens that a thread computes at a time, about: enough to read each weight seldom, few enough that what the layers hand
 /// on stays in a cache.
@@ -26,7 +28,8 @@ const WINDOW: usize = 128;
 ///
 /// Threads may share it by reference. The embedding of a text depends neither on the texts it is computed with, nor on the
 /// number of threads: not in a single bit. (With weights in blocks of F16 or BF16, whose products with few and with many
-/// tokens add in another order, values differ by about 1e-6.)
+/// tokens add in another order, values differ by about 1e-6.) With [`EncoderSparsity::Sidecar`] it may depend on how many tokens
+/// are computed together.
 ///
 /// ```no_run
 /// use sparse_model::{Encoder, EncoderOptions};
@@ -45,6 +48,7 @@ pub struct Encoder {
     text: TextTokens,
     pooling: Pooling,
     normalise: bool,
+    fingerprint: String,
     compute: Compute,
     /// The same kernels on the calling thread alone.
     alone: Compute,
@@ -116,9 +120,11 @@ impl Encoder {
             let problem = format!("is {}, but the model has {} positions", text.limit(), config.positions);
             return Err(Error::setting("the number of tokens that texts are cut down to", problem));
         }
-        let weights = Weights::load(&Tensors::new(source), &config, options)?;
+        let tensors = Tensors::new(source);
+        let weights = Weights::load(&tensors, &config, options)?;
         let compute = Compute::new(options.threads);
-        Ok(Self {
+        let mut encoder = Self {
+            fingerprint: tensors.fingerprint(&config)?,
             config,
             weights,
             text,
@@ -127,7 +133,85 @@ impl Encoder {
             alone: Compute { kernels: compute.kernels, pool: Pool::new(1) },
             compute,
             scratch: Mutex::default(),
-        })
+        };
+        if let EncoderSparsity::Sidecar(path) | EncoderSparsity::Always(path) = &options.sparsity {
+            EncoderSidecar::open(path, &encoder)?.apply(&mut encoder)?;
+            encoder.drop_dense_ffns();
+        }
+        if matches!(options.sparsity, EncoderSparsity::Sidecar(_)) {
+            encoder.measure_sparse_tokens();
+        }
+        Ok(encoder)
+    }
+
+    /// Forgets the second copy of the weights of layers that leave out nothing.
+    fn drop_dense_ffns(&mut self) {
+        for layer in &mut self.weights.layers {
+            layer.sparse.take_if(|s| matches!(s.ffn.selector(), Selector::Dense));
+        }
+    }
+
+    /// Measures for every layer up to how many tokens leaving out neurons is faster, and forgets what never is.
+    fn measure_sparse_tokens(&mut self) {
+        let mut watch = Stopwatch::new(&self.config, &self.weights, &self.alone);
+        let most: Vec<usize> = (0..self.config.layers).map(|i| watch.most(i)).collect();
+        for (layer, most) in self.weights.layers.iter_mut().zip(most) {
+            layer.sparse.take_if(|_| most == 0);
+            if let Some(sparse) = &mut layer.sparse {
+                sparse.most = most;
+            }
+        }
+    }
+
+    /// Tells the model from every other, whatever file it is in and however its weights are stored in memory.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The feed-forward layers that may leave neurons out, with their numbers: none in a dense encoder.
+    pub fn ffns(&self) -> impl Iterator<Item = (usize, &SparseFfn)> {
+        let layers = self.weights.layers.iter().enumerate();
+        layers.filter_map(|(i, layer)| Some((i, &layer.sparse.as_ref()?.ffn)))
+    }
+
+    /// Like [`ffns`](Self::ffns), to give them selectors.
+    pub fn ffns_mut(&mut self) -> impl Iterator<Item = (usize, &mut SparseFfn)> {
+        let layers = self.weights.layers.iter_mut().enumerate();
+        layers.filter_map(|(i, layer)| Some((i, &mut layer.sparse.as_mut()?.ffn)))
+    }
+
+    /// Up to how many tokens computed together each layer leaves neurons out: zero if it never does, `usize::MAX` if always.
+    pub fn sparse_tokens(&self) -> Vec<usize> {
+        self.weights.layers.iter().map(|layer| layer.sparse.as_ref().map_or(0, |s| s.most)).collect()
+    }
+
+    /// Times the feed-forward layers on so many tokens of random words, 1 to 256, on one thread, with all neurons and with
+    /// those that the selectors choose.
+    pub fn time_ffns(&self, tokens: &[usize]) -> Vec<FfnTiming> {
+        let mut watch = Stopwatch::new(&self.config, &self.weights, &self.alone);
+        tokens.iter().map(|tokens| watch.all(*tokens)).collect()
+    }
+
+    /// Embeds `texts`, one after the other, and shows `watch` what every feed-forward layer is given: number of the layer
+    /// and `[tokens x width]`.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn watch_ffn_inputs<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        mut watch: impl FnMut(usize, &[f32]),
+    ) -> Result<(), Error> {
+        let mut scratch = self.take_scratch(1);
+        let pass = Pass { config: &self.config, weights: &self.weights, compute: &self.compute };
+        for text in texts {
+            let ids = self.text.encode(text.as_ref())?;
+            if !ids.is_empty() {
+                pass.run_watched(&[&ids], &mut scratch[0], &mut |i, x| watch(i, x.x()));
+            }
+        }
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).extend(scratch);
+        Ok(())
     }
 
     /// Shape and constants.

@@ -1,6 +1,7 @@
 //! What a user can choose when loading an encoder.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use sparse_gguf::BlockFormat;
@@ -68,6 +69,24 @@ pub enum Pooling {
     Cls,
 }
 
+/// What an encoder's feed-forward layers may leave out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EncoderSparsity {
+    /// Nothing.
+    #[default]
+    Dense,
+    /// What this file of `sparse calibrate` says, in those layers and up to that number of tokens computed together with
+    /// which it is faster on this machine; loading the model measures that. The embedding of a text then depends, within
+    /// the loss that calibration measured, on how many tokens it is computed with.
+    Sidecar(PathBuf),
+    /// What this file says, whether it is faster or not: to see what it costs. Embeddings depend on nothing but the text.
+    Always(PathBuf),
+    /// Nothing for now, but every layer is ready for selectors: what calibration starts from
+    /// ([`Encoder::ffns_mut`](crate::Encoder::ffns_mut)). Slower, and the weights of the layers are in memory twice.
+    Prepared,
+}
+
 /// How to load an encoder. What is `None` is left to the model's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -84,6 +103,8 @@ pub struct EncoderOptions {
     pub pooling: Option<Pooling>,
     /// Whether embeddings are scaled to length 1.
     pub normalise: Option<bool>,
+    /// Neurons to leave out.
+    pub sparsity: EncoderSparsity,
 }
 
 impl Default for EncoderOptions {
@@ -96,6 +117,7 @@ impl Default for EncoderOptions {
             max_tokens: None,
             pooling: None,
             normalise: None,
+            sparsity: EncoderSparsity::Dense,
         }
     }
 }

@@ -8,9 +8,12 @@ use std::path::Path;
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata};
+use sha2::{Digest, Sha256};
 use sparse_gguf::Gguf;
 
+use super::BertConfig;
 use crate::Error;
+use crate::sidecar::hex;
 
 /// A file with tensors.
 pub(super) trait Source {
@@ -76,6 +79,28 @@ impl<'a> Tensors<'a> {
         let mut values = vec![0.0; dims.iter().product()];
         self.read(&name, 0, &mut values)?;
         Ok(values)
+    }
+
+    /// Tells the model from every other: a hash of its configuration, and of the first and the last row of its large
+    /// matrices, as f32 values, so that the same model in another file has the same.
+    pub(super) fn fingerprint(&self, config: &BertConfig) -> Result<String, Error> {
+        let mut hash = Sha256::new();
+        hash.update(format!("{config:?}\n"));
+        let mut rows = |name: &str, rows: usize, cols: usize| {
+            let (name, mut row) = (self.expect(name, &[rows, cols])?, vec![0.0; cols]);
+            for r in [0, rows - 1] {
+                self.read(&name, r * cols, &mut row)?;
+                row.iter().for_each(|v| hash.update(v.to_le_bytes()));
+            }
+            Ok::<_, Error>(())
+        };
+        let (width, neurons) = (config.embedding, config.feed_forward);
+        rows("token_embd.weight", config.vocabulary, width)?;
+        for i in 0..config.layers {
+            rows(&format!("blk.{i}.ffn_up.weight"), neurons, width)?;
+            rows(&format!("blk.{i}.ffn_down.weight"), width, neurons)?;
+        }
+        Ok(hex(hash))
     }
 
     /// A tensor that nothing reads means that the model is not quite what it says: better no answer than a wrong one.

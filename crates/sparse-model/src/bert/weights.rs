@@ -1,11 +1,11 @@
 //! A BERT model's tensors, converted to what the forward pass reads.
 
 use sparse_core::{Matrix, Storage};
-use sparse_gguf::BlockFormat;
 
 use super::dense::{Blocks, Dense};
+use super::sparse::Sparse;
 use super::tensors::Tensors;
-use super::{BertConfig, EncoderFormat, EncoderOptions};
+use super::{BertConfig, EncoderFormat, EncoderOptions, EncoderSparsity};
 use crate::Error;
 
 /// Values of the token embedding that are read and converted at a time.
@@ -27,6 +27,8 @@ pub(super) struct Layer {
     pub(super) attention_norm: Norm,
     pub(super) up: Dense,
     pub(super) down: Dense,
+    /// `up` and `down` again, if they may leave out neurons.
+    pub(super) sparse: Option<Sparse>,
     pub(super) output_norm: Norm,
 }
 
@@ -64,6 +66,26 @@ impl Weights {
             }
             Dense::new(format, &format!("{}.weight", names[0]), cols, weights, bias)
         };
+        let sparse = |i: usize| {
+            if options.sparsity == EncoderSparsity::Dense {
+                return Ok(None);
+            }
+            let part = |part: &str, rows, cols| {
+                let name = format!("blk.{i}.{part}");
+                let weights = tensors.matrix(&format!("{name}.weight"), rows, cols)?;
+                Ok::<_, Error>((weights, tensors.vector(&format!("{name}.bias"), rows)?))
+            };
+            let (up, down) =
+                (part("ffn_up", config.feed_forward, width)?, part("ffn_down", width, config.feed_forward)?);
+            Sparse::new(
+                config,
+                options.feed_forward.unwrap_or(format),
+                &format!("blk.{i}"),
+                (&up.0, up.1),
+                (&down.0, down.1),
+            )
+            .map(Some)
+        };
         let types = tensors.matrix("token_types.weight", config.token_types, width)?;
         let mut positions = tensors.matrix("position_embd.weight", config.positions, width)?;
         for position in positions.chunks_mut(width) {
@@ -82,6 +104,7 @@ impl Weights {
                 attention_norm: norm(&name("attn_output_norm"))?,
                 up: feed_forward("ffn_up", config.feed_forward, width)?,
                 down: feed_forward("ffn_down", width, config.feed_forward)?,
+                sparse: sparse(i)?,
                 output_norm: norm(&name("layer_output_norm"))?,
             });
         }
@@ -99,7 +122,9 @@ impl Weights {
     pub(super) fn bytes(&self) -> usize {
         let layers =
             self.layers.iter().flat_map(|l| [&l.query_key_value, &l.attention_output, &l.up, &l.down]);
-        self.tokens.bytes() + size_of_val(&*self.positions) + layers.map(Dense::bytes).sum::<usize>()
+        let sparse = self.layers.iter().filter_map(|l| l.sparse.as_ref());
+        let sparse = sparse.map(|s| s.ffn.bytes() + s.ffn.selector().bytes()).sum::<usize>();
+        self.tokens.bytes() + size_of_val(&*self.positions) + layers.map(Dense::bytes).sum::<usize>() + sparse
     }
 }
 
@@ -111,13 +136,7 @@ fn token_embedding(
 ) -> Result<Matrix, Error> {
     const NAME: &str = "token_embd.weight";
     let (rows, cols) = (config.vocabulary, config.embedding);
-    let blocks = match format {
-        EncoderFormat::F32 => Blocks::Format(BlockFormat::F32),
-        EncoderFormat::Int8 if !cols.is_multiple_of(32) => Blocks::Format(BlockFormat::F16),
-        EncoderFormat::Int8 => Blocks::Format(BlockFormat::Q8_0),
-        EncoderFormat::Blocks(format) => Blocks::Format(format),
-        EncoderFormat::Lane(lane) => Blocks::Lane(lane),
-    };
+    let blocks = Blocks::of(format, cols);
     let format = blocks.format();
     let name = tensors.expect(NAME, &[rows, cols])?;
     let fault = |problem: String| Error::Tensor { name: name.clone(), problem };

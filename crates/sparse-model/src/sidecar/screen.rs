@@ -6,7 +6,7 @@ use half::f16;
 use sparse_core::{Axes, Margins};
 use sparse_gguf::{BlockFormat, Gguf, Metadata};
 
-use super::Tensors;
+use super::selectors::{Part, Tensors};
 use crate::{Error, Model};
 
 const DIRECTIONS: &str = "screen.directions.weight";
@@ -56,11 +56,7 @@ impl HeadScreen {
     }
 
     /// Adds it to a file in the making.
-    pub(super) fn write(
-        &self,
-        meta: &mut Metadata,
-        tensors: &mut Vec<(String, Vec<usize>, BlockFormat, Vec<u8>)>,
-    ) {
+    pub(super) fn write(&self, meta: &mut Metadata, tensors: &mut Vec<Part>) {
         meta.insert("sparse.screen.margin_best", self.margins.best);
         meta.insert("sparse.screen.margin_mass", self.margins.mass);
         let fitted = self.axes.as_ref().and_then(|axes| axes.matrix().map(|matrix| (axes, matrix)));

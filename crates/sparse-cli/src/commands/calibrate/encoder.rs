@@ -1,0 +1,136 @@
+//! `sparse calibrate` of a sentence encoder.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::Serialize;
+use sparse_calibrate::{
+    EncoderCandidate, EncoderChosen, Error, SentenceOptions, TimeShare, calibrate_encoder,
+};
+use sparse_gguf::Gguf;
+
+use super::layer;
+use crate::args::CalibrateArgs;
+use crate::exit::{self, End};
+use crate::output::{self, percent};
+use crate::progress::Bar;
+use crate::{input, interrupt};
+
+/// Largest loss if nothing else is said.
+const MAX_LOSS: f64 = 0.03;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    verdict: String,
+    sidecar: &'a Path,
+    max_loss: f64,
+    candidates: &'a [EncoderCandidate],
+    chosen: Option<&'a EncoderChosen>,
+}
+
+/// Whether a path is that of an encoder: a folder, or a GGUF file of architecture `bert`.
+pub(super) fn is_encoder(path: &Path) -> bool {
+    let bert = |gguf: Gguf| matches!(gguf.metadata().string("general.architecture"), Ok("bert"));
+    path.is_dir() || Gguf::open(path).is_ok_and(bert)
+}
+
+/// The sidecar beside a model.
+fn beside(model: &Path) -> PathBuf {
+    if !model.is_dir() {
+        return model.with_extension("sparse.gguf");
+    }
+    // What is behind a folder's last dot is no extension. `.` and the like have names only once they are resolved.
+    let model = model.canonicalize().unwrap_or_else(|_| model.to_owned());
+    let mut name: OsString = model.file_name().unwrap_or_default().to_owned();
+    name.push(".sparse.gguf");
+    model.with_file_name(name)
+}
+
+pub(super) fn run(args: &CalibrateArgs, model: &Path) -> anyhow::Result<End> {
+    let text = args.text.as_deref().ok_or_else(|| {
+        exit::usage(
+            "an encoder cannot make up text itself: name a file of sentences, one per line, with --text FILE",
+        )
+    })?;
+    let text = input::file(text)?;
+    let sentences: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let out = args.out.clone().unwrap_or_else(|| beside(model));
+    interrupt::handle()?;
+    let mut bar = Bar::default();
+    let options = SentenceOptions {
+        max_loss: args.max_loss.unwrap_or(MAX_LOSS),
+        ranks: args.ranks.iter().copied().map(NonZeroUsize::get).collect(),
+        format: args.format,
+        threads: args.compute.threads(),
+        ..SentenceOptions::default()
+    };
+    let result = calibrate_encoder(model, &sentences, &options, &mut bar);
+    bar.finish();
+    let calibration = match result {
+        Err(Error::Interrupted) => return Ok(End::Interrupted),
+        other => other.with_context(|| format!("cannot calibrate `{}`", model.display()))?,
+    };
+    calibration.sidecar.save(&out).with_context(|| format!("cannot write `{}`", out.display()))?;
+    let report = Report {
+        verdict: calibration.verdict(),
+        sidecar: &out,
+        max_loss: options.max_loss,
+        candidates: &calibration.candidates,
+        chosen: calibration.chosen.as_ref(),
+    };
+    match args.json {
+        true => output::json(&report)?,
+        false => print(&report)?,
+    }
+    Ok(End::Finished)
+}
+
+fn print(report: &Report<'_>) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let header = [
+        "TRIED",
+        ">LOSS AT MOST",
+        ">UP",
+        ">DOWN",
+        ">OF DENSE BYTES",
+        ">OF DENSE TIME AT 1",
+        ">4",
+        ">16",
+        ">64",
+        ">256",
+    ];
+    let rows = report.candidates.iter().map(|c| {
+        let [one, four, more, many, most] = times(&c.times);
+        let loss = match c.loss {
+            Some(loss) => format!("{loss:.4}"),
+            None => format!("over {:.4}", report.max_loss),
+        };
+        let [up, down, bytes] = [c.up_density, c.down_density, c.bytes_share].map(|share| match c.loss {
+            Some(_) => percent(share),
+            None => "-".into(),
+        });
+        [c.name.clone(), loss, up, down, bytes, one, four, more, many, most]
+    });
+    writeln!(out, "{}\n", output::table(header, rows).trim_fmt())?;
+    writeln!(out, "Time of the feed-forward layers for so many tokens computed together, one thread.\n")?;
+    if let Some(chosen) = report.chosen {
+        let header =
+            ["LAYER", "SELECTOR", ">UP", ">DOWN", ">RECALL", ">KEPT ENERGY", ">KB/TOKEN", ">OF DENSE"];
+        writeln!(out, "{}\n", output::table(header, chosen.layers.iter().map(layer)).trim_fmt())?;
+        writeln!(
+            out,
+            "On {} sentences that nothing was fitted to: 1 - cosine to the dense embedding {:.4} ± {:.4}.\n",
+            chosen.sentences, chosen.loss, chosen.standard_error
+        )?;
+    }
+    writeln!(out, "{}\nwritten to {}", report.verdict, report.sidecar.display())?;
+    Ok(())
+}
+
+/// The shares of the five sizes; nothing if nothing was timed.
+fn times(times: &[TimeShare]) -> [String; 5] {
+    std::array::from_fn(|i| times.get(i).map_or_else(|| "-".into(), |time| format!("{:.2}", time.share)))
+}

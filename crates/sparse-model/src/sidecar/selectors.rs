@@ -1,0 +1,159 @@
+//! The selectors of all layers, in a sidecar.
+
+use std::path::Path;
+
+use sparse_core::{Linear, LowRankPredictor, Matrix, Rule, Selector, Storage};
+use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata};
+
+use crate::{Error, low_bit_copy};
+
+const VERSION: u32 = 1;
+
+/// A tensor to be written: name, dimensions, format, bytes.
+pub(super) type Part = (String, Vec<usize>, BlockFormat, Vec<u8>);
+
+/// The selectors in `gguf`. `up(i)` is that projection of layer i if copies may be made of it: they are not in the file,
+/// since rounding the weights anew takes less time than reading a copy.
+pub(super) fn read<'a>(
+    gguf: &Gguf,
+    up: impl Fn(usize) -> Option<&'a Linear>,
+) -> Result<Vec<Selector>, Error> {
+    let meta = gguf.metadata();
+    let missing = |key| Error::metadata(key, "is missing: this is no sidecar of `sparse calibrate`");
+    let version = meta.opt_u32("sparse.version")?.ok_or_else(|| missing("sparse.version"))?;
+    if version != VERSION {
+        let problem = format!("is {version}, but only {VERSION} is known; calibrate again");
+        return Err(Error::metadata("sparse.version", problem));
+    }
+    let names = meta.opt_strings("sparse.selectors")?.ok_or_else(|| missing("sparse.selectors"))?;
+    let thresholds = meta.opt_f32s("sparse.thresholds")?.unwrap_or_default();
+    if let Some(i) = thresholds.iter().position(|t| t.is_nan()) {
+        return Err(Error::metadata("sparse.thresholds", format!("value {i} is NaN")));
+    }
+    let file = Tensors { gguf };
+    let selectors = names.iter().enumerate().map(|(i, name)| {
+        let gate = || file.vector(&format!("blk.{i}.ffn_gate.threshold"));
+        let hidden = || file.vector(&format!("blk.{i}.ffn_hidden.threshold"));
+        Ok(match name.as_str() {
+            "dense" => Selector::Dense,
+            "exact-zero" => Selector::ExactZero,
+            "low-rank" => Selector::LowRank {
+                predictor: file.predictor(i)?,
+                rule: Rule::Threshold(*thresholds.get(i).ok_or_else(|| missing("sparse.thresholds"))?),
+            },
+            "gate" => Selector::Gate {
+                gate: gate()?,
+                hidden: match gguf.info(&format!("blk.{i}.ffn_hidden.threshold")) {
+                    Some(_) => Some(hidden()?),
+                    None => None,
+                },
+            },
+            "intermediate" => Selector::Intermediate { hidden: hidden()? },
+            other => match up(i) {
+                Some(up) if other == "copy" => Selector::Copy { copy: low_bit_copy(up)?, hidden: hidden()? },
+                _ => {
+                    let problem = format!("names an unknown selector \"{other}\"");
+                    return Err(Error::metadata("sparse.selectors", problem));
+                }
+            },
+        })
+    });
+    selectors.collect()
+}
+
+/// Metadata and tensors of a sidecar with these selectors.
+pub(super) fn write<'a>(
+    fingerprint: &str,
+    selectors: impl Iterator<Item = &'a Selector>,
+) -> Result<(Metadata, Vec<Part>), Error> {
+    let mut meta = Metadata::new();
+    meta.insert("general.architecture", "sparse");
+    meta.insert("general.type", "sidecar");
+    meta.insert("sparse.version", VERSION);
+    meta.insert("sparse.model.fingerprint", fingerprint);
+    let (mut names, mut thresholds) = (Vec::new(), Vec::new());
+    let mut tensors: Vec<Part> = Vec::new();
+    for (i, selector) in selectors.enumerate() {
+        names.push(selector.name().to_owned());
+        thresholds.push(0.0);
+        let mut vector = |name: &str, values: &[f32]| {
+            let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            tensors.push((format!("blk.{i}.{name}"), vec![values.len()], BlockFormat::F32, bytes));
+        };
+        match selector {
+            Selector::Dense | Selector::ExactZero => {}
+            Selector::Gate { gate, hidden } => {
+                vector("ffn_gate.threshold", gate);
+                if let Some(hidden) = hidden {
+                    vector("ffn_hidden.threshold", hidden);
+                }
+            }
+            Selector::Intermediate { hidden } | Selector::Copy { hidden, .. } => {
+                vector("ffn_hidden.threshold", hidden)
+            }
+            Selector::LowRank { predictor, rule: Rule::Threshold(threshold) } => {
+                thresholds[i] = *threshold;
+                let (p, q, bias) = predictor.parts();
+                vector("ffn_predictor.bias", bias);
+                for (name, m) in [("ffn_predictor_p.weight", &p), ("ffn_predictor_q.weight", &q)] {
+                    let bytes = m.storage().bytes().to_vec();
+                    tensors.push((format!("blk.{i}.{name}"), vec![m.cols(), m.rows()], m.format(), bytes));
+                }
+            }
+            other => {
+                let needs = "a threshold to be stored: it is for measurements";
+                return Err(sparse_core::Error::Selector { selector: other.name(), needs }.into());
+            }
+        }
+    }
+    meta.insert("sparse.thresholds", thresholds);
+    meta.insert("sparse.selectors", names);
+    Ok((meta, tensors))
+}
+
+/// Writes a sidecar; whatever was at `path` stays until the new file is complete.
+pub(super) fn save(path: &Path, meta: Metadata, tensors: &[Part]) -> Result<(), Error> {
+    let mut writer = GgufWriter::new(meta);
+    for (name, dims, format, _) in tensors {
+        writer.tensor(name, dims, *format)?;
+    }
+    let mut file = writer.create(path)?;
+    for (name, _, _, bytes) in tensors {
+        file.write(name, bytes)?;
+    }
+    file.finish()?;
+    Ok(())
+}
+
+/// The file that selectors are read from.
+pub(super) struct Tensors<'a> {
+    pub(super) gguf: &'a Gguf,
+}
+
+impl Tensors<'_> {
+    pub(super) fn vector(&self, name: &str) -> Result<Vec<f32>, Error> {
+        let values = self.gguf.tensor(name)?.dequantise()?;
+        match values.iter().position(|v| v.is_nan()) {
+            None => Ok(values),
+            Some(i) => Err(Error::Tensor { name: name.into(), problem: format!("value {i} is NaN") }),
+        }
+    }
+
+    pub(super) fn matrix(&self, name: &str) -> Result<Matrix, Error> {
+        let info = self.gguf.tensor(name)?.info;
+        let problem = |problem| Error::Tensor { name: name.into(), problem };
+        let &[cols, _] = &info.dims[..] else {
+            return Err(problem(format!("expected two dimensions, found {:?}", info.dims)));
+        };
+        let storage = Storage::Shared { owner: self.gguf.bytes(), range: info.range() };
+        Matrix::new(info.format()?, cols, storage).map_err(|e| problem(e.to_string()))
+    }
+
+    fn predictor(&self, layer: usize) -> Result<LowRankPredictor, Error> {
+        let name = |part: &str| format!("blk.{layer}.ffn_predictor{part}");
+        let (p, q) = (self.matrix(&name("_p.weight"))?, self.matrix(&name("_q.weight"))?);
+        let bias = self.vector(&name(".bias"))?;
+        LowRankPredictor::new(p, q, bias)
+            .map_err(|e| Error::Tensor { name: name(".bias"), problem: e.to_string() })
+    }
+}
