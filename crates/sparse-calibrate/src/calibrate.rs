@@ -162,6 +162,7 @@ pub fn calibrate(
                 selectors: model.ffns().map(|f| f.selector().clone()).collect(),
                 loss: None,
                 screen: None,
+                lanes: None,
             },
         },
     };
@@ -274,7 +275,7 @@ fn calibrate_ffn(
         None => dense.ffns().map(|_| Selector::Dense).collect(),
     };
     let loss = kept.map(|c| c.loss);
-    let sidecar = Sidecar { fingerprint: sidecar::fingerprint(gguf), selectors, loss, screen: None };
+    let sidecar = Sidecar { fingerprint: sidecar::fingerprint(gguf), selectors, loss, screen: None, lanes: None };
     Ok(Calibration { candidates, chosen, head: None, sidecar })
 }
 

@@ -11,8 +11,11 @@
 //! screen.spread                  [dims]         screen.lost                  [vocabulary]
 //! ```
 //!
-//! The last four are the axes of a [screen](HeadScreen), whose numbers are in `sparse.screen.*`.
+//! The last four are the axes of a [screen](HeadScreen), whose numbers are in `sparse.screen.*`. Neurons in
+//! [lanes](NeuronLanes) have `sparse.lanes.names`, `.counts` (a number per layer and lane) and `.order` (of all neurons, layer by
+//! layer), and `blk.N.ffn_input.square` `[d]`, how much each input matters. Thresholds and predictors are in the file's order.
 
+mod lanes;
 mod screen;
 
 use std::collections::HashMap;
@@ -24,6 +27,7 @@ use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata};
 
 pub use screen::HeadScreen;
 
+use crate::lanes::NeuronLanes;
 use crate::{Error, Model};
 
 const VERSION: u32 = 1;
@@ -43,6 +47,8 @@ pub struct Sidecar {
     pub loss: Option<MeasuredLoss>,
     /// How the head is screened, if it is.
     pub screen: Option<HeadScreen>,
+    /// In which lanes neurons are stored, one per layer, if they are not as the model's file has them.
+    pub lanes: Option<Vec<NeuronLanes>>,
 }
 
 /// Loss of a sparse model against the dense one, on the same text.
@@ -136,7 +142,8 @@ impl Sidecar {
                 }
             })
         });
-        let selectors = selectors.collect::<Result<_, Error>>()?;
+        let selectors: Vec<_> = selectors.collect::<Result<_, Error>>()?;
+        let lanes = lanes::read(gguf, selectors.len())?;
         let number = |key: &str| meta.opt_f32(&format!("sparse.loss.{key}"));
         let loss = match (number("perplexity_increase")?, meta.opt_usize("sparse.loss.tokens")?) {
             (Some(increase), Some(tokens)) => Some(MeasuredLoss {
@@ -149,7 +156,7 @@ impl Sidecar {
             _ => None,
         };
         let fingerprint = meta.string("sparse.model.fingerprint")?.to_owned();
-        Ok(Self { fingerprint, selectors, loss, screen: HeadScreen::read(gguf)? })
+        Ok(Self { fingerprint, selectors, loss, screen: HeadScreen::read(gguf)?, lanes })
     }
 
     /// Writes the sidecar; whatever was at `path` stays until the new file is complete.
@@ -215,6 +222,9 @@ impl Sidecar {
         if let Some(screen) = &self.screen {
             screen.write(&mut meta, &mut tensors);
         }
+        if let Some(lanes) = &self.lanes {
+            lanes::write(lanes, &mut meta, &mut tensors);
+        }
         let mut writer = GgufWriter::new(meta);
         for (name, dims, format, _) in &tensors {
             writer.tensor(name, dims, *format)?;
@@ -227,11 +237,11 @@ impl Sidecar {
         Ok(())
     }
 
-    /// Gives the selectors and the screen to `model`, opened from `gguf`, sorts the weights of its sparse layers by columns, and measures
-    /// from which density on skipping is slower than computing everything on this machine.
+    /// Gives the selectors, the lanes and the screen to `model`, opened from `gguf`, sorts the weights of its sparse layers by columns,
+    /// and measures from which density on skipping is slower than computing everything on this machine.
     ///
     /// # Errors
-    /// If the sidecar was made for another model, or its screen does not fit.
+    /// If the sidecar was made for another model, or its lanes or its screen do not fit.
     pub fn apply(self, gguf: &Gguf, model: &mut Model) -> Result<(), Error> {
         let found = fingerprint(gguf);
         if found != self.fingerprint || self.selectors.len() != model.ffns().len() {
@@ -239,6 +249,9 @@ impl Sidecar {
         }
         for (ffn, selector) in model.ffns_mut().zip(self.selectors) {
             ffn.set_selector(selector)?;
+        }
+        if let Some(lanes) = &self.lanes {
+            lanes::apply(lanes, model)?;
         }
         if let Some(screen) = self.screen {
             screen.apply(model)?;
@@ -255,7 +268,7 @@ pub fn prepare(model: &mut Model) -> Result<(), Error> {
     let sparse = |ffn: &SparseFfn| !matches!(ffn.selector(), Selector::Dense);
     // Layers of the same kind are timed together.
     let kind =
-        |ffn: &SparseFfn| (ffn.inputs(), ffn.neurons(), ffn.up().weight().format(), ffn.down().bytes());
+        |ffn: &SparseFfn| (ffn.inputs(), ffn.neurons(), ffn.up().weight().bytes(), ffn.down().bytes());
     for ffn in model.ffns_mut().filter(|ffn| sparse(ffn)) {
         ffn.sort_by_columns()?;
     }
