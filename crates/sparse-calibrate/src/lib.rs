@@ -9,6 +9,7 @@
 //! - `gate.rs`, `low_rank.rs`: two families of selectors, each with one knob from dense to sparse.
 //! - `search.rs`: turns the knob as far as the budget allows.
 //! - `head.rs`: a [screen](sparse_core::Screen) for the output head.
+//! - [`calibrate_lanes`]: which neurons are stored in how many bits.
 //! - [`profile`]: how local activations are in the first place.
 //! - `speed.rs`: seconds per token, estimated from measured curves, and decoding itself.
 
@@ -16,6 +17,7 @@ mod calibrate;
 mod error;
 mod gate;
 mod head;
+mod lanes;
 mod loss;
 mod low_rank;
 mod profile;
@@ -29,6 +31,7 @@ mod text;
 pub use calibrate::{Options, calibrate};
 pub use error::Error;
 pub use head::{Continuations, HeadCalibration, HeadReport, Work, measure_screen};
+pub use lanes::{ChosenLanes, LaneCalibration, LaneCandidate, calibrate_lanes};
 pub use loss::Loss;
 pub use profile::{LayerProfile, SHARES, profile};
 pub use progress::{Progress, Silent};

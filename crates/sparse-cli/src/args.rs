@@ -433,6 +433,7 @@ Examples:
   sparse calibrate -m model.gguf --text stories.txt --max-loss 0.5% --out model.sparse.gguf
   sparse calibrate -m model.gguf                       on text that the model makes up itself
   sparse calibrate -m model.gguf --text wiki.train.raw --only head --continuations 200
+  sparse calibrate -m model.gguf --text stories.txt --only lanes
 
 It watches the feed-forward layers, tries the selectors that suit them, measures each one's loss on text that it was not
 fitted to, and times them on this machine. The fastest inside the budget goes into the sidecar for --sparse. A model
@@ -446,6 +447,9 @@ pub(crate) enum Part {
     Ffn,
     /// The output head
     Head,
+    /// Neurons in lanes: how many bits each is stored in. Keeps the selectors and the screen of the model's sidecar, if there
+    /// is one; --max-loss is for both
+    Lanes,
 }
 
 #[derive(Debug, Args)]

@@ -90,6 +90,18 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// The sidecar that belongs to the model, if there is one.
+    pub(crate) fn sidecar(self) -> anyhow::Result<Option<Sidecar>> {
+        match self.beside() {
+            Some(path) if path.exists() => Ok(Some(Sidecar::open(path)?)),
+            Some(_) => Ok(None),
+            #[cfg(feature = "story")]
+            None => Ok(Some(crate::story::sidecar()?)),
+            #[cfg(not(feature = "story"))]
+            None => Ok(None),
+        }
+    }
+
     /// The model with its selectors: those asked for, or those that are usual for it.
     fn model(self, choice: &SparseArgs, threads: usize) -> anyhow::Result<Model> {
         let gguf = self.weights()?;
