@@ -280,7 +280,8 @@ fn calibrate_ffn(
         None => dense.ffns().map(|_| Selector::Dense).collect(),
     };
     let loss = kept.map(|c| c.loss);
-    let sidecar = Sidecar { fingerprint: sidecar::fingerprint(gguf), selectors, loss, screen: None, lanes: None };
+    let sidecar =
+        Sidecar { fingerprint: sidecar::fingerprint(gguf), selectors, loss, screen: None, lanes: None };
     Ok(Calibration { candidates, chosen, head: None, sidecar })
 }
 

@@ -144,19 +144,22 @@ pub fn calibrate_lanes(
     let divergence = Divergence::new(&dense, &windows.tune[..PROBES.min(windows.tune.len())])?;
     let costs = layers.costs(&divergence, progress)?;
 
-    let weights: usize =
-        dense.ffns().map(|f| f.neurons() * (f.outputs() + f.inputs() * (1 + usize::from(f.gate().is_some())))).sum();
+    let weights: usize = dense
+        .ffns()
+        .map(|f| f.neurons() * (f.outputs() + f.inputs() * (1 + usize::from(f.gate().is_some()))))
+        .sum();
     let bits = |bytes: usize| 8.0 * bytes as f64 / weights as f64;
     let mut candidates = Vec::new();
-    let mut measure = |name: String, lanes: &[NeuronLanes], progress: &mut dyn Progress| -> Result<f64, Error> {
-        let model = layers.model(lanes, &kept.selectors)?;
-        progress.begin(&format!("trying {name}"), reference.windows().len());
-        let loss = reference.loss(&model, progress)?.loss;
-        let bytes = model.ffns().map(|f| f.bytes()).sum();
-        tracing::debug!(name, upper = loss.upper(), bytes, "tried");
-        candidates.push(LaneCandidate { name, loss, bytes, bits: bits(bytes) });
-        Ok(loss.upper())
-    };
+    let mut measure =
+        |name: String, lanes: &[NeuronLanes], progress: &mut dyn Progress| -> Result<f64, Error> {
+            let model = layers.model(lanes, &kept.selectors)?;
+            progress.begin(&format!("trying {name}"), reference.windows().len());
+            let loss = reference.loss(&model, progress)?.loss;
+            let bytes = model.ffns().map(|f| f.bytes()).sum();
+            tracing::debug!(name, upper = loss.upper(), bytes, "tried");
+            candidates.push(LaneCandidate { name, loss, bytes, bits: bits(bytes) });
+            Ok(loss.upper())
+        };
     measure("as in the file".into(), &[], progress)?;
     let budget = options.max_loss;
     let mut inside = [false; 3];

@@ -29,8 +29,8 @@ use down::scatter;
 pub use fit::{PredictorFactors, PredictorFit};
 pub use predictor::LowRankPredictor;
 pub use quality::SelectorQuality;
-use selector::{gather, reordered};
 pub use selector::{Rule, Selector, SparsityConfig};
+use selector::{gather, reordered};
 #[cfg(feature = "std")]
 pub use times::FfnTimes;
 

@@ -198,7 +198,9 @@ impl SegmentedMatrix {
             for begin in part.clone().step_by(LOCAL) {
                 let part = begin..part.end.min(begin + LOCAL);
                 let rows = &mut rows[..part.len()];
-                rows.iter_mut().zip(&active[part.clone()]).for_each(|(r, j)| *r = j.wrapping_sub(start as u32));
+                rows.iter_mut()
+                    .zip(&active[part.clone()])
+                    .for_each(|(r, j)| *r = j.wrapping_sub(start as u32));
                 f(segment, rows, part);
             }
         }

@@ -162,13 +162,13 @@ fn what_does_not_fit_changes_nothing() {
     assert_eq!(refused(&order[1..], none), "order of the neurons: expected 700, found 699");
     let mut twice = order.clone();
     twice[9] = 4;
-    assert_eq!(
-        refused(&twice, none),
-        "order of 700 neurons: place 9 has neuron 4, which is there twice"
-    );
+    assert_eq!(refused(&twice, none), "order of 700 neurons: place 9 has neuron 4, which is there twice");
     let mut beyond = order.clone();
     beyond[3] = 700;
-    assert_eq!(refused(&beyond, none), "order of 700 neurons: place 3 has neuron 700, which is not one of them");
+    assert_eq!(
+        refused(&beyond, none),
+        "order of 700 neurons: place 3 has neuron 700, which is not one of them"
+    );
     assert_eq!(refused(&order, &|w| w.gate = None), "gates: expected 1, found 0");
     let short = || SegmentedMatrix::from(matrix(BlockFormat::Bit3, 32, WIDTH, 1));
     assert!(refused(&order, &|w| w.up = short()).starts_with("neurons of the new weights: expected 700"));

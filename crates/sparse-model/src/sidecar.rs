@@ -267,8 +267,7 @@ impl Sidecar {
 pub fn prepare(model: &mut Model) -> Result<(), Error> {
     let sparse = |ffn: &SparseFfn| !matches!(ffn.selector(), Selector::Dense);
     // Layers of the same kind are timed together.
-    let kind =
-        |ffn: &SparseFfn| (ffn.inputs(), ffn.neurons(), ffn.up().weight().bytes(), ffn.down().bytes());
+    let kind = |ffn: &SparseFfn| (ffn.inputs(), ffn.neurons(), ffn.up().weight().bytes(), ffn.down().bytes());
     for ffn in model.ffns_mut().filter(|ffn| sparse(ffn)) {
         ffn.sort_by_columns()?;
     }

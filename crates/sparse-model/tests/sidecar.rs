@@ -1,5 +1,8 @@
 //! Selectors in files, and what models do with them.
 
+#[path = "sidecar/lanes.rs"]
+mod lanes;
+
 use std::sync::Arc;
 
 use sparse_core::{Axes, BatchMode, LowRankPredictor, Margins, Matrix, Rule, Selector, Storage};

@@ -104,8 +104,9 @@ fn lanes(
 ) -> anyhow::Result<End> {
     let mut bar = Bar::default();
     let before = source.sidecar()?;
-    let result = texts(args, gguf, options, &mut bar)
-        .and_then(|(text, test)| Ok(calibrate_lanes(gguf, before, &text, test.as_deref(), options, &mut bar)?));
+    let result = texts(args, gguf, options, &mut bar).and_then(|(text, test)| {
+        Ok(calibrate_lanes(gguf, before, &text, test.as_deref(), options, &mut bar)?)
+    });
     bar.finish();
     let found = match result {
         Err(e) if matches!(e.downcast_ref(), Some(Error::Interrupted)) => return Ok(End::Interrupted),

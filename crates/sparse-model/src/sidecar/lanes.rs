@@ -66,7 +66,8 @@ pub(super) fn write(
     tensors: &mut Vec<(String, Vec<usize>, BlockFormat, Vec<u8>)>,
 ) {
     meta.insert(NAMES, LANES.map(|lane| lane.to_string()).to_vec());
-    let count = |of: &NeuronLanes, lane| of.segments().iter().filter(|s| s.0 == lane).map(|s| s.1 as i32).sum();
+    let count =
+        |of: &NeuronLanes, lane| of.segments().iter().filter(|s| s.0 == lane).map(|s| s.1 as i32).sum();
     let counts: Vec<i32> = lanes.iter().flat_map(|of| LANES.map(|lane| count(of, lane))).collect();
     meta.insert(COUNTS, counts);
     let order: Vec<i32> = lanes.iter().flat_map(|of| of.order().iter().map(|j| *j as i32)).collect();
