@@ -132,6 +132,8 @@ impl Selector {
         match self {
             Self::Gate { gate, .. } => keep(active, values, |j, a| above(a.abs(), gate[j])),
             Self::Fixed { active: set, skip_gate: false } => keep(active, values, |j, _| set[j]),
+            // Looks at all neurons.
+            Self::Oracle { .. } => {}
             _ if zeros => keep(active, values, |_, a| a != 0.0),
             _ => {}
         }
