@@ -85,7 +85,13 @@ fn a_sidecar_makes_a_model_sparse_and_is_refused_by_another() {
         let mut model = model();
         let gate = |neurons| Selector::Gate { gate: vec![threshold; neurons], hidden: None };
         let selectors = model.ffns().map(|ffn| gate(ffn.neurons())).collect();
-        let made = Sidecar { fingerprint: sidecar::fingerprint(&gguf), selectors, loss: None, screen: None };
+        let made = Sidecar {
+            fingerprint: sidecar::fingerprint(&gguf),
+            selectors,
+            loss: None,
+            screen: None,
+            lanes: None,
+        };
         made.save(&path).unwrap();
         Sidecar::open(&path).unwrap().apply(&gguf, &mut model).unwrap();
         run(model)

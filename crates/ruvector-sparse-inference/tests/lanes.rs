@@ -21,7 +21,8 @@ fn layer(lane: PrecisionLane) -> SparseFfn {
         Matrix::new(lane.format(), cols, Storage::Owned(packed.into_bytes())).unwrap()
     };
     let up = Linear::new(matrix(INPUTS, 1), None).unwrap();
-    let mut ffn = SparseFfn::plain(up, Down::Neurons(matrix(OUTPUTS, 2)), ActivationType::Relu).unwrap();
+    let mut ffn =
+        SparseFfn::plain(up, Down::Neurons(matrix(OUTPUTS, 2).into()), ActivationType::Relu).unwrap();
     ffn.set_selector(Selector::ExactZero).unwrap();
     ffn
 }

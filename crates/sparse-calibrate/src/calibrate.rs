@@ -18,7 +18,7 @@ use crate::speed::{Curves, decode, fastest};
 use crate::{Error, head};
 
 /// Windows that the sensitivity of layers is measured on.
-const PROBES: usize = 2;
+pub(crate) const PROBES: usize = 2;
 /// Gains below this are noise.
 const LEAST_GAIN: f64 = 1.01;
 /// Ratios of what is left out of `up` and of `down` that are tried.
@@ -85,15 +85,20 @@ impl Default for Options {
 }
 
 /// Text, cut into windows for each purpose.
-struct Windows {
-    fit: Vec<Vec<u32>>,
-    tune: Vec<Vec<u32>>,
-    test: Vec<Vec<u32>>,
+pub(crate) struct Windows {
+    pub(crate) fit: Vec<Vec<u32>>,
+    pub(crate) tune: Vec<Vec<u32>>,
+    pub(crate) test: Vec<Vec<u32>>,
 }
 
 impl Windows {
     /// `text` is fitted to and tuned by; `test`, or what is left of `text`, is for the last measurement.
-    fn new(model: &Model, text: &[u32], test: Option<&[u32]>, options: &Options) -> Result<Self, Error> {
+    pub(crate) fn new(
+        model: &Model,
+        text: &[u32],
+        test: Option<&[u32]>,
+        options: &Options,
+    ) -> Result<Self, Error> {
         let window = options.window;
         let limit = model.config().context;
         if !(8..=limit).contains(&window) {
@@ -162,6 +167,7 @@ pub fn calibrate(
                 selectors: model.ffns().map(|f| f.selector().clone()).collect(),
                 loss: None,
                 screen: None,
+                lanes: None,
             },
         },
     };
@@ -279,7 +285,8 @@ fn calibrate_ffn(
         None => dense.ffns().map(|_| Selector::Dense).collect(),
     };
     let loss = kept.map(|c| c.loss);
-    let sidecar = Sidecar { fingerprint: sidecar::fingerprint(gguf), selectors, loss, screen: None };
+    let sidecar =
+        Sidecar { fingerprint: sidecar::fingerprint(gguf), selectors, loss, screen: None, lanes: None };
     Ok(Calibration { candidates, chosen, head: None, sidecar })
 }
 

@@ -10,6 +10,7 @@
 //! - `search.rs`: turns the knob as far as the budget allows.
 //! - `encoder.rs`: the same for sentence encoders, whose loss is the cosine to the dense embedding.
 //! - `head.rs`: a [screen](sparse_core::Screen) for the output head.
+//! - [`calibrate_lanes`]: which neurons are stored in how many bits.
 //! - [`profile`]: how local activations are in the first place.
 //! - `speed.rs`: seconds per token, estimated from measured curves, and decoding itself.
 
@@ -18,6 +19,7 @@ mod encoder;
 mod error;
 mod gate;
 mod head;
+mod lanes;
 mod loss;
 mod low_rank;
 mod profile;
@@ -34,6 +36,7 @@ pub use encoder::{
 };
 pub use error::Error;
 pub use head::{Continuations, HeadCalibration, HeadReport, Work, measure_screen};
+pub use lanes::{ChosenLanes, LaneCalibration, LaneCandidate, calibrate_lanes};
 pub use loss::Loss;
 pub use profile::{LayerProfile, SHARES, profile};
 pub use progress::{Progress, Silent};

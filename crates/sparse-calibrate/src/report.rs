@@ -69,7 +69,7 @@ impl Calibration {
 }
 
 /// [`MeasuredLoss`] with its upper bound.
-fn loss_fields<S: Serializer>(loss: &MeasuredLoss, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn loss_fields<S: Serializer>(loss: &MeasuredLoss, serializer: S) -> Result<S::Ok, S::Error> {
     let mut fields = serializer.serialize_struct("MeasuredLoss", 6)?;
     fields.serialize_field("perplexity_increase", &loss.perplexity_increase)?;
     fields.serialize_field("standard_error", &loss.standard_error)?;

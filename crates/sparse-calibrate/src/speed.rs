@@ -25,15 +25,15 @@ const DECODE_ROUNDS: usize = 9;
 /// If the neurons are no whole number of blocks.
 pub fn store_by_rows(ffn: &mut SparseFfn) -> Result<(), Error> {
     let Down::Neurons(neurons) = ffn.down() else { return Ok(()) };
-    let (count, outputs) = (ffn.neurons(), ffn.outputs());
+    let (format, count, outputs) = (neurons.segments()[0].format(), ffn.neurons(), ffn.outputs());
     let (mut values, mut row) = (vec![0.0; count * outputs], vec![0.0; outputs]);
     for j in 0..count {
         neurons.decode_row(j, &mut row);
         row.iter().enumerate().for_each(|(i, w)| values[i * count + j] = *w);
     }
-    let bytes = quantise(neurons.format(), &values)?;
+    let bytes = quantise(format, &values)?;
     let storage = Storage::filled(bytes.len(), |out| out.copy_from_slice(&bytes));
-    let rows = Matrix::new(neurons.format(), count, storage).map_err(sparse_core::Error::from)?;
+    let rows = Matrix::new(format, count, storage).map_err(sparse_core::Error::from)?;
     ffn.set_down(Down::Rows(rows))?;
     Ok(())
 }
@@ -60,7 +60,7 @@ pub(crate) struct Curves {
 impl Curves {
     /// Measures layers of each kind. `dense` has its weights as the file has them, `sparse` sorted for skipping.
     pub(crate) fn measure(dense: &Model, sparse: &Model) -> Self {
-        let kind = |f: &SparseFfn| (f.inputs(), f.neurons(), f.up().weight().format(), f.bytes());
+        let kind = |f: &SparseFfn| (f.inputs(), f.neurons(), f.up().weight().bytes(), f.bytes());
         let mut times = HashMap::new();
         let mut layers = Vec::new();
         for (d, s) in dense.ffns().zip(sparse.ffns()) {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use sparse_model::lanes::FfnFormat;
 use sparse_model::{EncoderFormat, SamplerConfig};
 
 pub(crate) use embed::{EmbedArgs, EncoderArgs, SearchArgs, SimilarityArgs};
@@ -80,8 +81,8 @@ pub(crate) struct ModelArgs {
     pub(crate) model: Option<PathBuf>,
 }
 
-/// Which neurons.
-#[derive(Debug, Args)]
+/// Which neurons, and how they are stored.
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct SparseArgs {
     /// Neurons to leave out: `none`; `exact-zero`, those whose activation is zero; `sidecar`, as the file that `sparse
     /// calibrate` wrote beside the model says, which may screen the head, too; or another such FILE [default: what the
@@ -91,6 +92,18 @@ pub(crate) struct SparseArgs {
     /// Screen the head even if no sidecar says how: exact logits of the rows that matter only
     #[arg(long)]
     pub(crate) screen: bool,
+    /// Round the feed-forward weights first: to a lane, `bit3`, `bit5` or `bit7`, or to a format of GGUF, such as `q4_0`
+    #[arg(long, value_name = "LANE")]
+    pub(crate) ffn_lane: Option<FfnFormat>,
+}
+
+impl SparseArgs {
+    /// Its name in tables, if anything was asked for.
+    pub(crate) fn name(&self) -> Option<String> {
+        let sparse = self.sparse.as_ref().map(Sparse::name);
+        let parts: Vec<String> = sparse.into_iter().chain(self.ffn_lane.map(|f| f.to_string())).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
 }
 
 /// Neurons to leave out.
@@ -332,6 +345,7 @@ Examples:
   sparse perplexity -m model.gguf --text wiki.test.raw
   sparse perplexity -m model.gguf --text wiki.test.raw --ctx 2048 --windows 20 --json
   sparse perplexity -m model.gguf --text wiki.test.raw --sparse model.sparse.gguf
+  sparse perplexity -m model.gguf --text wiki.test.raw --ffn-lane bit5
   sparse perplexity -m model.gguf --text wiki.test.raw --screen --measure-screen
 
 The method is that of llama.cpp's llama-perplexity: the text is cut into windows of --ctx tokens, and the second
@@ -396,6 +410,9 @@ pub(crate) struct BenchArgs {
     /// none, and stores the weights of a file that is made for skipping as dense files have them, which is faster
     #[arg(long, value_name = "WHICH,...", value_delimiter = ',', value_parser = sparse())]
     pub(crate) sparse: Vec<Sparse>,
+    /// Lanes or formats to round the feed-forward weights to, as for `generate`; each with each of --sparse
+    #[arg(long, value_name = "LANE,...", value_delimiter = ',')]
+    pub(crate) ffn_lane: Vec<FfnFormat>,
     /// Text to decode, which decides how many neurons can be left out [default: what the model makes up]
     #[arg(long, value_name = "FILE")]
     pub(crate) text: Option<PathBuf>,
@@ -417,6 +434,7 @@ Examples:
   sparse calibrate -m model.gguf                       on text that the model makes up itself
   sparse calibrate -m model.gguf --text wiki.train.raw --only head --continuations 200
   sparse calibrate -m all-MiniLM-L6-v2 --text sentences.txt --max-loss 3%    a sentence encoder
+  sparse calibrate -m model.gguf --text stories.txt --only lanes
 
 It watches the feed-forward layers, tries the selectors that suit them, measures each one's loss on text that it was not
 fitted to, and times them on this machine. The fastest inside the budget goes into the sidecar for --sparse. A model
@@ -433,6 +451,9 @@ pub(crate) enum Part {
     Ffn,
     /// The output head
     Head,
+    /// Neurons in lanes: how many bits each is stored in. Keeps the selectors and the screen of the model's sidecar, if there
+    /// is one; --max-loss is for both
+    Lanes,
 }
 
 #[derive(Debug, Args)]

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use sparse_core::Selector;
 use sparse_gguf::Gguf;
+use sparse_model::lanes::round_ffns;
 use sparse_model::sidecar::HeadScreen;
 use sparse_model::tokenizer::Tokenizer;
 use sparse_model::{Model, Sidecar, sidecar};
 use tracing::info;
 
-use crate::args::{ComputeArgs, Sparse};
+use crate::args::{ComputeArgs, Sparse, SparseArgs};
 
 /// Bytes up to which a model is read into memory.
 const SMALL: u64 = 2 << 30;
@@ -89,17 +90,32 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// The sidecar that belongs to the model, if there is one.
+    pub(crate) fn sidecar(self) -> anyhow::Result<Option<Sidecar>> {
+        match self.beside() {
+            Some(path) if path.exists() => Ok(Some(Sidecar::open(path)?)),
+            Some(_) => Ok(None),
+            #[cfg(feature = "story")]
+            None => Ok(Some(crate::story::sidecar()?)),
+            #[cfg(not(feature = "story"))]
+            None => Ok(None),
+        }
+    }
+
     /// The model with its selectors: those asked for, or those that are usual for it.
-    fn model(self, sparse: Option<&Sparse>, threads: usize) -> anyhow::Result<Model> {
+    fn model(self, choice: &SparseArgs, threads: usize) -> anyhow::Result<Model> {
         let gguf = self.weights()?;
         let mut model = Model::from_gguf(&gguf, threads).with_context(|| format!("cannot use {self}"))?;
+        if let Some(format) = choice.ffn_lane {
+            round_ffns(&mut model, format).with_context(|| format!("cannot round {self} to {format}"))?;
+        }
         let mut all = |selector: &Selector| -> anyhow::Result<()> {
             for ffn in model.ffns_mut() {
                 ffn.set_selector(selector.clone())?;
             }
             Ok(())
         };
-        match (sparse, self) {
+        match (&choice.sparse, self) {
             (Some(Sparse::None), _) => all(&Selector::Dense)?,
             (Some(Sparse::DenseRows), _) => {
                 all(&Selector::Dense)?;
@@ -157,18 +173,17 @@ impl Loaded {
     }
 }
 
-/// Opens a model, to leave out the neurons that `sparse` says and, if so wished, to screen its head.
+/// Opens a model, with the neurons and the screen that `choice` says.
 pub(crate) fn model(
     file: Option<&Path>,
-    sparse: Option<&Sparse>,
-    screen: bool,
+    choice: &SparseArgs,
     compute: &ComputeArgs,
 ) -> anyhow::Result<Loaded> {
     let start = Instant::now();
     let source = Source::new(file)?;
     let threads = compute.threads();
-    let mut model = source.model(sparse, threads)?;
-    if screen && model.screen().is_none() {
+    let mut model = source.model(choice, threads)?;
+    if choice.screen && model.screen().is_none() {
         HeadScreen::default().apply(&mut model)?;
     }
     let name = model.name().map_or_else(|| source.file_name(), str::to_owned);

@@ -145,7 +145,7 @@ impl SparseInferenceEngine {
     ) -> Result<Self, Error> {
         let inputs = network.predictor.inputs();
         let up = Linear::new(Matrix::from_f32(inputs, network.w1)?, Some(network.b1))?;
-        let down = Down::Neurons(Matrix::from_f32(inputs, network.w2)?);
+        let down = Down::Neurons(Matrix::from_f32(inputs, network.w2)?.into());
         Self::new(SparseFfn::plain(up, down, ActivationType::Relu)?, sparsity, selector)
     }
 
@@ -173,7 +173,7 @@ impl SparseInferenceEngine {
         // Neuron by neuron, so that skipping one saves its bytes.
         let columns = (0..w2.len()).map(|i| w2[i % outputs * hidden + i / outputs]);
         let up = Linear::new(Matrix::from_f32(inputs, w1.iter().copied())?, Some(b1.to_vec()))?;
-        let down = Down::Neurons(Matrix::from_f32(outputs, columns)?);
+        let down = Down::Neurons(Matrix::from_f32(outputs, columns)?.into());
         let selector = Selector::Oracle { rule: sparsity.rule(hidden)?, norms: down.norms() };
         let ffn = SparseFfn::plain(up, down, activation)?.with_down_bias(b2.to_vec())?;
         Self::new(ffn, sparsity, selector)

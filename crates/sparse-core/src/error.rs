@@ -1,5 +1,7 @@
 //! What can be wrong with weights and inputs.
 
+use alloc::vec;
+
 use sparse_simd::ShapeError;
 use thiserror::Error;
 
@@ -19,6 +21,18 @@ pub enum Error {
         expected: usize,
         /// The length found.
         found: usize,
+    },
+    /// A list of neurons that does not have each of them once.
+    #[error("order of {neurons} neurons: place {place} has neuron {found}, which is {problem}")]
+    Order {
+        /// Neurons of the layer.
+        neurons: usize,
+        /// The first place that is wrong.
+        place: usize,
+        /// The neuron there.
+        found: u32,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// A selector for FFNs of another kind.
     #[error("{selector} needs {needs}")]
@@ -60,4 +74,25 @@ pub(crate) fn finite(what: &'static str, values: &[f32]) -> Result<(), Error> {
         None => Ok(()),
         Some(&value) => Err(Error::Value { what, value, expected: "a finite number" }),
     }
+}
+
+/// Fails unless `order` has every number below `n` once.
+///
+/// # Errors
+/// If it has another length, a number twice, or one that is not below `n`.
+pub fn check_order(n: usize, order: &[u32]) -> Result<(), Error> {
+    same_len("order of the neurons", n, order.len())?;
+    let mut seen = vec![false; n];
+    for (place, &found) in order.iter().enumerate() {
+        let problem = match seen.get_mut(found as usize) {
+            Some(seen) if !*seen => {
+                *seen = true;
+                continue;
+            }
+            Some(_) => "there twice",
+            None => "not one of them",
+        };
+        return Err(Error::Order { neurons: n, place, found, problem });
+    }
+    Ok(())
 }

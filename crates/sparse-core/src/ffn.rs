@@ -29,14 +29,14 @@ use down::scatter;
 pub use fit::{PredictorFactors, PredictorFit};
 pub use predictor::LowRankPredictor;
 pub use quality::SelectorQuality;
-use selector::gather;
 pub use selector::{Rule, Selector, SparsityConfig};
+use selector::{gather, reordered};
 #[cfg(feature = "std")]
 pub use times::FfnTimes;
 
-use crate::error::{finite, same_len};
+use crate::error::{check_order, finite, same_len};
 use crate::linear::add_bias;
-use crate::{Activations, ColumnMatrix, Compute, Error, Linear};
+use crate::{Activations, ColumnMatrix, Compute, Error, Linear, SegmentedMatrix};
 
 /// A feed-forward layer: `down(act(gate x) * act'(up x))`, or `down(act(up x))` without a gate.
 ///
@@ -62,6 +62,17 @@ struct Means {
     values: Vec<f32>,
     /// What `down` makes of them.
     folded: Vec<f32>,
+}
+
+/// The weights of a layer's neurons, for [`SparseFfn::set_neurons`].
+#[derive(Debug)]
+pub struct NeuronWeights {
+    /// Of the gate, `[neurons x inputs]`, if there is one.
+    pub gate: Option<SegmentedMatrix>,
+    /// Of the up projection, `[neurons x inputs]`.
+    pub up: SegmentedMatrix,
+    /// Of the down projection.
+    pub down: Down,
 }
 
 /// The densities up to which skipping is faster than computing everything, as measured.
@@ -296,6 +307,34 @@ impl SparseFfn {
         Ok(core::mem::replace(&mut self.down, down))
     }
 
+    /// Gives the layer other weights, and its neurons other numbers: neuron i is now the one that was `order[i]`. Its
+    /// biases, its selector and its means follow.
+    ///
+    /// # Errors
+    /// If the weights have other shapes, the selector is [`Selector::Copy`], or `order` does not have every neuron once; then nothing changes.
+    pub fn set_neurons(&mut self, order: &[u32], weights: NeuronWeights) -> Result<(), Error> {
+        let NeuronWeights { gate, up, down } = weights;
+        let neurons = self.neurons();
+        same_len("gates", usize::from(self.gate.is_some()), usize::from(gate.is_some()))?;
+        for w in gate.iter().chain([&up]) {
+            same_len("inputs of the new weights", self.inputs(), w.cols())?;
+            same_len("neurons of the new weights", neurons, w.rows())?;
+        }
+        same_len("neurons of the new down", neurons, down.neurons())?;
+        same_len("outputs of the new down", self.outputs(), down.outputs())?;
+        check_order(neurons, order)?;
+        let selector = self.selector.reordered(order)?;
+        let linear = |old: &Linear, new| Linear::new(new, old.bias().map(|b| reordered(order, b)));
+        let gate = match (&self.gate, gate) {
+            (Some(old), Some(new)) => Some(linear(old, new)?),
+            _ => None,
+        };
+        let up = linear(&self.up, up)?;
+        let means = self.means().map(|means| reordered(order, means));
+        (self.gate, self.up, self.down, self.selector) = (gate, up, down, selector);
+        self.set_means(means)
+    }
+
     /// Width of the input.
     pub fn inputs(&self) -> usize {
         self.up.weight().cols()
@@ -493,7 +532,7 @@ impl SparseFfn {
                 linear.weight().bytes()
             } else {
                 linear.forward_rows(compute, active, x, &mut out[..active.len()]);
-                active.len() * linear.weight().row_bytes()
+                linear.weight().bytes_of(active)
             }
         };
         let chosen = Chosen { active, values: &mut values[..neurons], up: &mut up[..neurons] };
@@ -531,10 +570,10 @@ impl SparseFfn {
         let mut compact = vec![0.0; neurons];
         for (t, hidden) in hidden.x_mut().chunks_mut(neurons).enumerate() {
             let of_token = t * neurons..(t + 1) * neurons;
-            let rows = |all: &[f32], active: &[u32], out: &mut [f32]| {
+            let rows = |linear: &Linear, all: &[f32], active: &[u32], out: &mut [f32]| {
                 out.copy_from_slice(&all[of_token.clone()]);
                 gather(active, out);
-                active.len() * self.up.weight().row_bytes()
+                linear.weight().bytes_of(active)
             };
             let scores = scores.get(of_token.clone()).unwrap_or_default();
             let chosen = Chosen { active, values: &mut values[..neurons], up: &mut compact };
@@ -542,8 +581,8 @@ impl SparseFfn {
                 compute,
                 scores,
                 chosen,
-                |active, out| rows(if self.gate.is_some() { gate } else { up }, active, out),
-                |active, out| rows(up, active, out),
+                |active, out| rows(self.first(), if self.gate.is_some() { gate } else { up }, active, out),
+                |active, out| rows(&self.up, up, active, out),
             );
             counts.bytes += self.down.bytes_of(active) as u64;
             hidden.fill(0.0);

@@ -4,6 +4,7 @@
 //! - [`SparseFfn`]: a feed-forward layer that computes the neurons that its [`Selector`] chooses.
 //! - [`Screen`]: a compact copy of an output head that says which of its rows matter (feature `std`).
 //! - [`Matrix`]: one weight tensor, still in its block format, in memory that it owns or shares with a file map.
+//! - [`SegmentedMatrix`]: several of them, one above the other.
 //! - [`PackedMatrix`]: the same, unpacked into f32 or int8 and laid out for products with several vectors.
 //! - [`Activations`]: a batch of input vectors, in f32 and in int8, shared by all matrices that read it.
 //! - [`Pool`]: long-lived worker threads for the short parallel sections of decode.
@@ -31,6 +32,7 @@ mod packed;
 mod pool;
 #[cfg(feature = "std")]
 mod screen;
+mod segments;
 
 pub use activations::Activations;
 #[cfg(feature = "std")]
@@ -38,12 +40,12 @@ pub use bandwidth::ReadBandwidth;
 pub use columns::ColumnMatrix;
 #[cfg(feature = "std")]
 pub use engine::{FfnWeights, SparseInferenceEngine, SparsityStatistics};
-pub use error::Error;
+pub use error::{Error, check_order};
 #[cfg(feature = "std")]
 pub use ffn::FfnTimes;
 pub use ffn::{
-    ActivationType, BatchMode, Crossover, Down, FfnCounts, FfnScratch, LowRankPredictor, Rule, Selector,
-    SelectorQuality, SparseFfn, SparsityConfig,
+    ActivationType, BatchMode, Crossover, Down, FfnCounts, FfnScratch, LowRankPredictor, NeuronWeights, Rule,
+    Selector, SelectorQuality, SparseFfn, SparsityConfig,
 };
 #[cfg(feature = "fit")]
 pub use ffn::{PredictorFactors, PredictorFit};
@@ -55,6 +57,8 @@ pub use pool::Pool;
 pub use screen::AxesFit;
 #[cfg(feature = "std")]
 pub use screen::{Axes, Margins, Reach, Screen, ScreenScratch, Shortlist, lost_rows};
+
+pub use segments::SegmentedMatrix;
 
 use sparse_simd::Kernels;
 

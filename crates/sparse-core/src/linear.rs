@@ -3,12 +3,12 @@
 use alloc::vec::Vec;
 
 use crate::error::same_len;
-use crate::{Activations, Compute, Error, Matrix};
+use crate::{Activations, Compute, Error, SegmentedMatrix};
 
 /// `y = W x + b`.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: Matrix,
+    weight: SegmentedMatrix,
     bias: Option<Vec<f32>>,
 }
 
@@ -17,7 +17,8 @@ impl Linear {
     ///
     /// # Errors
     /// If the bias has another length.
-    pub fn new(weight: Matrix, bias: Option<Vec<f32>>) -> Result<Self, Error> {
+    pub fn new(weight: impl Into<SegmentedMatrix>, bias: Option<Vec<f32>>) -> Result<Self, Error> {
+        let weight = weight.into();
         if let Some(bias) = &bias {
             same_len("bias", weight.rows(), bias.len())?;
         }
@@ -25,7 +26,7 @@ impl Linear {
     }
 
     /// The matrix.
-    pub fn weight(&self) -> &Matrix {
+    pub fn weight(&self) -> &SegmentedMatrix {
         &self.weight
     }
 
@@ -37,7 +38,7 @@ impl Linear {
     /// `out[t] = W x[t] + b` for every token; `out` is `[tokens x outputs]`.
     ///
     /// # Panics
-    /// As [`Matrix::matmul`].
+    /// As [`SegmentedMatrix::matmul`].
     pub fn forward(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
         self.weight.matmul(compute, x, out);
         add_bias(compute, self.bias(), out);
@@ -46,7 +47,7 @@ impl Linear {
     /// The outputs in `active` alone, of one token: `out[i]` is output `active[i]`.
     ///
     /// # Panics
-    /// As [`Matrix::matmul_rows`].
+    /// As [`SegmentedMatrix::matmul_rows`].
     pub fn forward_rows(&self, compute: &Compute, active: &[u32], x: &Activations, out: &mut [f32]) {
         self.weight.matmul_rows(compute, active, x, out);
         if let Some(bias) = &self.bias {

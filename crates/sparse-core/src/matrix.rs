@@ -5,18 +5,17 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
-#[cfg(feature = "std")]
 use core::ops::Range;
 
 use sparse_simd::layout::ShapeError;
-use sparse_simd::{BlockFormat, MatMut, Rows};
+use sparse_simd::{BlockFormat, Kernels, MatMut, Rows};
 
 use crate::{Activations, Compute};
 
 /// Rows that a worker takes at a time, at least: fewer make the kernels' row streams too short.
-const GRAIN_ROWS: usize = 32;
+pub(crate) const GRAIN_ROWS: usize = 32;
 /// Columns of weighted rows that a worker takes at a time, at least: whole cache lines of every format.
-const GRAIN_COLUMNS: usize = 128;
+pub(crate) const GRAIN_COLUMNS: usize = 128;
 
 /// Bytes from which pages of 2 MB are asked for: less has no room for one.
 #[cfg(feature = "std")]
@@ -155,15 +154,9 @@ impl Matrix {
     /// If the shapes do not match.
     pub fn matmul(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
         assert_eq!(x.cols(), self.cols, "input width");
-        let rows = self.as_rows();
-        let out = MatMut::new(out, rows.rows());
+        let out = MatMut::new(out, self.rows());
         compute.pool.for_columns(out, GRAIN_ROWS, self.bytes(), |range, mut out| {
-            let w = rows.slice(range);
-            if self.format.is_quantised() {
-                compute.kernels.matmul_q8(w, x.q8(), &mut out);
-            } else {
-                compute.kernels.matmul_f32(w, x.x(), &mut out);
-            }
+            self.multiply(compute.kernels, range, x, &mut out);
         });
     }
 
@@ -178,46 +171,48 @@ impl Matrix {
         if active.is_empty() {
             return;
         }
-        let rows = self.as_rows();
+        let (work, out) = (active.len() * self.row_bytes(), MatMut::new(out, active.len()));
+        compute.pool.for_columns(out, Self::grain(compute, active), work, |range, mut out| {
+            self.multiply_rows(compute.kernels, &active[range], x, out.row(0));
+        });
+    }
+
+    /// Rows that a worker takes at a time of those in `active`, at least.
+    pub(crate) fn grain(compute: &Compute, active: &[u32]) -> usize {
         // The first rows of a chunk are waited for: two chunks per thread.
-        let grain = GRAIN_ROWS.max(active.len().div_ceil(2 * compute.pool.threads()));
-        let (work, out) = (active.len() * rows.row_bytes(), MatMut::new(out, active.len()));
-        compute.pool.for_columns(out, grain, work, |range, mut out| {
-            let active = &active[range];
-            if self.format.is_quantised() {
-                compute.kernels.matmul_rows_q8(rows, active, x.q8(), out.row(0));
-            } else {
-                compute.kernels.matmul_rows_f32(rows, active, x.x(), out.row(0));
+        GRAIN_ROWS.max(active.len().div_ceil(2 * compute.pool.threads()))
+    }
+
+    /// The products of the rows in `range`.
+    pub(crate) fn multiply(&self, k: &Kernels, range: Range<usize>, x: &Activations, out: &mut MatMut<'_>) {
+        let rows = self.as_rows().slice(range);
+        match self.format.is_quantised() {
+            true => k.matmul_q8(rows, x.q8(), out),
+            false => k.matmul_f32(rows, x.x(), out),
+        }
+    }
+
+    /// The products of the rows in `active`, of one token.
+    pub(crate) fn multiply_rows(&self, k: &Kernels, active: &[u32], x: &Activations, out: &mut [f32]) {
+        match self.format.is_quantised() {
+            true => k.matmul_rows_q8(self.as_rows(), active, x.q8(), out),
+            false => k.matmul_rows_f32(self.as_rows(), active, x.x(), out),
+        }
+    }
+
+    /// The rows in `rows`, in that order, in memory of their own.
+    ///
+    /// # Panics
+    /// If one is out of range.
+    #[must_use]
+    pub fn select(&self, rows: &[u32]) -> Self {
+        let bytes = self.row_bytes();
+        let storage = Storage::filled(rows.len() * bytes, |out| {
+            for (row, out) in rows.iter().zip(out.chunks_exact_mut(bytes)) {
+                out.copy_from_slice(self.as_rows().row(*row as usize));
             }
         });
-    }
-
-    /// The sum of the rows in `active` (ascending), each times its value: `out[c]` = sum over `i` of
-    /// `values[i] * w[active[i]][c]`. The result does not depend on the number of threads.
-    ///
-    /// # Panics
-    /// If the shapes do not match, or `active` is not strictly ascending and in range.
-    pub fn axpy_rows(&self, compute: &Compute, active: &[u32], values: &[f32], out: &mut [f32]) {
-        let w = self.as_rows();
-        let grain = self.format.block_len().max(GRAIN_COLUMNS);
-        let (work, out) = (active.len() * w.row_bytes(), MatMut::new(out, self.cols));
-        compute.pool.for_columns(out, grain, work, |cols, mut out| {
-            compute.kernels.axpy_rows(w, active, values, cols, out.row(0));
-        });
-    }
-
-    /// The sum of all rows, weighted by the values of every token: `out[t][c]` = sum over `r` of `x[t][r] * w[r][c]`;
-    /// `out` is `[tokens x cols]`. For many tokens: they are what threads share.
-    ///
-    /// # Panics
-    /// If the shapes do not match.
-    pub fn weighted_sum(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
-        let (w, rows) = (self.as_rows(), self.rows());
-        let mut threads = vec![(); compute.pool.threads()];
-        let tile = (x.tokens().div_ceil(compute.pool.threads()), self.cols);
-        compute.pool.for_tiles(&mut threads, MatMut::new(out, self.cols), tile, |(), tokens, _, mut out| {
-            compute.kernels.weighted_sum(&x.x()[tokens.start * rows..tokens.end * rows], w, &mut out);
-        });
+        Self { storage, ..*self }
     }
 }
 

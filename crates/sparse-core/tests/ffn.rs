@@ -53,7 +53,7 @@ impl Recipe {
 
     /// With as many outputs as whole blocks have.
     fn neuron_records(&self, keep: impl Fn(usize) -> bool) -> SparseFfn {
-        self.with(Down::Neurons(self.matrix(NEURONS, INPUTS, 2, |_| true)), keep)
+        self.with(Down::Neurons(self.matrix(NEURONS, INPUTS, 2, |_| true).into()), keep)
     }
 
     fn with(&self, down: Down, keep: impl Fn(usize) -> bool) -> SparseFfn {

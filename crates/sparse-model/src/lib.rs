@@ -19,6 +19,7 @@
 //! ```
 
 pub mod chat;
+pub mod lanes;
 pub mod sidecar;
 pub mod tokenizer;
 

@@ -103,6 +103,18 @@ impl Model {
         self.weights.layers.iter_mut().map(|l| &mut l.ffn)
     }
 
+    /// Calls `f(layer, feed-forward part)` for all layers, on all threads; fails as the first of them that does.
+    pub(crate) fn for_each_ffn(
+        &mut self,
+        f: impl Fn(usize, &mut SparseFfn) -> Result<(), Error> + Sync,
+    ) -> Result<(), Error> {
+        let pool = &self.compute.pool;
+        let ffns = self.weights.layers.iter_mut().map(|l| &mut l.ffn);
+        let mut jobs: Vec<_> = ffns.enumerate().map(|(i, ffn)| (i, ffn, Ok(()))).collect();
+        pool.for_each(&mut vec![(); pool.threads()], &mut jobs, |(), (i, ffn, result)| *result = f(*i, ffn));
+        jobs.into_iter().try_for_each(|(_, _, result)| result)
+    }
+
     /// Weight bytes that decoding one token reads if no neuron is skipped, the whole head included, KV cache not.
     pub fn bytes_per_token(&self) -> usize {
         let w = &self.weights;

@@ -11,9 +11,13 @@
 //! screen.spread                  [dims]         screen.lost                  [vocabulary]
 //! ```
 //!
-//! The means are those of an [encoder's](EncoderSidecar) skipped neurons. The last four are the axes of a [screen](HeadScreen), whose numbers are in `sparse.screen.*`.
+//! The means are those of an [encoder's](EncoderSidecar) skipped neurons. The last four are the axes of a [screen](HeadScreen), whose
+//! numbers are in `sparse.screen.*`. Neurons in [lanes](NeuronLanes) have `sparse.lanes.names`, `.counts` (a number per layer and lane)
+//! and `.order` (of all neurons, layer by layer), and `blk.N.ffn_input.square` `[d]`, how much each input matters. Thresholds and
+//! predictors are in the file's order.
 
 mod encoder;
+mod lanes;
 mod screen;
 mod selectors;
 
@@ -27,6 +31,7 @@ use sparse_gguf::Gguf;
 pub use encoder::{EncoderLoss, EncoderSidecar};
 pub use screen::HeadScreen;
 
+use crate::lanes::NeuronLanes;
 use crate::{Error, Model};
 
 /// Bytes at the beginning and at the end of each tensor that go into the fingerprint.
@@ -45,6 +50,8 @@ pub struct Sidecar {
     pub loss: Option<MeasuredLoss>,
     /// How the head is screened, if it is.
     pub screen: Option<HeadScreen>,
+    /// In which lanes neurons are stored, one per layer, if they are not as the model's file has them.
+    pub lanes: Option<Vec<NeuronLanes>>,
 }
 
 /// Loss of a sparse model against the dense one, on the same text.
@@ -105,6 +112,7 @@ impl Sidecar {
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, Error> {
         let meta = gguf.metadata();
         let selectors = selectors::read(gguf, |_| None)?;
+        let lanes = lanes::read(gguf, selectors.len())?;
         let number = |key: &str| meta.opt_f32(&format!("sparse.loss.{key}"));
         let loss = match (number("perplexity_increase")?, meta.opt_usize("sparse.loss.tokens")?) {
             (Some(increase), Some(tokens)) => Some(MeasuredLoss {
@@ -117,7 +125,7 @@ impl Sidecar {
             _ => None,
         };
         let fingerprint = meta.string("sparse.model.fingerprint")?.to_owned();
-        Ok(Self { fingerprint, selectors, loss, screen: HeadScreen::read(gguf)? })
+        Ok(Self { fingerprint, selectors, loss, screen: HeadScreen::read(gguf)?, lanes })
     }
 
     /// Writes the sidecar; whatever was at `path` stays until the new file is complete.
@@ -140,14 +148,17 @@ impl Sidecar {
         if let Some(screen) = &self.screen {
             screen.write(&mut meta, &mut tensors);
         }
+        if let Some(lanes) = &self.lanes {
+            lanes::write(lanes, &mut meta, &mut tensors);
+        }
         selectors::save(path.as_ref(), meta, &tensors)
     }
 
-    /// Gives the selectors and the screen to `model`, opened from `gguf`, sorts the weights of its sparse layers by columns, and measures
-    /// from which density on skipping is slower than computing everything on this machine.
+    /// Gives the selectors, the lanes and the screen to `model`, opened from `gguf`, sorts the weights of its sparse layers by columns,
+    /// and measures from which density on skipping is slower than computing everything on this machine.
     ///
     /// # Errors
-    /// If the sidecar was made for another model, or its screen does not fit.
+    /// If the sidecar was made for another model, or its lanes or its screen do not fit.
     pub fn apply(self, gguf: &Gguf, model: &mut Model) -> Result<(), Error> {
         let found = fingerprint(gguf);
         if found != self.fingerprint || self.selectors.len() != model.ffns().len() {
@@ -155,6 +166,9 @@ impl Sidecar {
         }
         for (ffn, selector) in model.ffns_mut().zip(self.selectors) {
             ffn.set_selector(selector)?;
+        }
+        if let Some(lanes) = &self.lanes {
+            lanes::apply(lanes, model)?;
         }
         if let Some(screen) = self.screen {
             screen.apply(model)?;
@@ -170,8 +184,7 @@ impl Sidecar {
 pub fn prepare(model: &mut Model) -> Result<(), Error> {
     let sparse = |ffn: &SparseFfn| !matches!(ffn.selector(), Selector::Dense);
     // Layers of the same kind are timed together.
-    let kind =
-        |ffn: &SparseFfn| (ffn.inputs(), ffn.neurons(), ffn.up().weight().format(), ffn.down().bytes());
+    let kind = |ffn: &SparseFfn| (ffn.inputs(), ffn.neurons(), ffn.up().weight().bytes(), ffn.down().bytes());
     for ffn in model.ffns_mut().filter(|ffn| sparse(ffn)) {
         ffn.sort_by_columns()?;
     }

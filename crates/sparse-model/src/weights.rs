@@ -136,7 +136,7 @@ impl<'a> Source<'a> {
         let up = self.linear(&name("ffn_up"), hidden, width)?;
         let transposed = name("ffn_down_t.weight");
         let down = match self.optional(&transposed) {
-            Some(_) => Down::Neurons(self.matrix(&transposed, hidden, width)?),
+            Some(_) => Down::Neurons(self.matrix(&transposed, hidden, width)?.into()),
             None => Down::Rows(self.matrix(&name("ffn_down.weight"), width, hidden)?),
         };
         let ffn = SparseFfn::gated(gate, up, down, config.activation)?;

@@ -1,5 +1,8 @@
 //! Selectors in files, and what models do with them.
 
+#[path = "sidecar/lanes.rs"]
+mod lanes;
+
 use std::sync::Arc;
 
 use sparse_core::{Axes, BatchMode, LowRankPredictor, Margins, Matrix, Rule, Selector, Storage};
@@ -38,7 +41,7 @@ fn gate() -> Selector {
 fn sidecar(gguf: &Gguf, selectors: Vec<Selector>) -> Sidecar {
     let loss =
         MeasuredLoss { perplexity_increase: 0.005, standard_error: 0.001, kl: 0.01, top1: 0.9, tokens: 1000 };
-    Sidecar { fingerprint: fingerprint(gguf), selectors, loss: Some(loss), screen: None }
+    Sidecar { fingerprint: fingerprint(gguf), selectors, loss: Some(loss), screen: None, lanes: None }
 }
 
 /// The logits after each token, one by one and in one masked batch, with these selectors.

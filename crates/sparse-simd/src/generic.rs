@@ -61,8 +61,8 @@ macro_rules! float_functions {
             weighted_sum(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) = products::weighted_sum(w, x, out);
             axpy_columns(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32])
                 = products::axpy_columns(w, active, h, rows, out);
-            axpy_rows(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32])
-                = sums::axpy_rows(w, active, h, cols, out);
+            add_rows(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32])
+                = sums::add_rows(w, active, h, cols, out);
             to_f16(x: &[f32], out: &mut [f16]) = rows::to_f16(x, out);
             rms_norm(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) = rows::rms_norm(x, w, eps, out);
             layer_norm(x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32])

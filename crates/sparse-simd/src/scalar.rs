@@ -69,7 +69,7 @@ const SPARSE: Sparse = Sparse {
     bit7: sparse::<BlockBit7>(),
     rows_floats: float::matmul_rows,
     axpy_floats: columns::axpy_floats,
-    axpy_rows: float::axpy_rows,
+    add_rows: float::add_rows,
 };
 
 const fn sparse<B: Block>() -> SparseQ8 {

@@ -12,7 +12,7 @@ use sparse_core::ReadBandwidth;
 use sparse_model::tokenizer::EncodeOptions;
 use sparse_model::{GenerateOptions, Sampler, SamplerConfig, Session, generate};
 
-use crate::args::{BenchArgs, ComputeArgs, Sparse};
+use crate::args::{BenchArgs, ComputeArgs, Sparse, SparseArgs};
 use crate::exit::{self, End};
 use crate::load::{self, Loaded};
 use crate::output::ms;
@@ -38,7 +38,7 @@ struct Report<'a> {
 #[derive(Serialize)]
 struct Figures {
     threads: usize,
-    /// Neurons left out, if that was asked for.
+    /// Neurons left out and the format of weights, if that was asked for.
     sparse: Option<String>,
     load_ms: f64,
     /// Weight bytes that decoding a token read, and those of the feed-forward layers among them.
@@ -89,7 +89,7 @@ struct Round {
 
 /// One thread count, with one choice of neurons, in the making.
 struct Candidate {
-    sparse: Option<Sparse>,
+    choice: SparseArgs,
     loaded: Loaded,
     session: Session,
     rounds: Vec<Round>,
@@ -99,9 +99,8 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<End> {
     interrupt::handle()?;
     let mut candidates = Vec::new();
     for threads in thread_counts(args) {
-        let choices = args.sparse.iter().map(Some);
-        for sparse in if args.sparse.is_empty() { vec![None] } else { choices.collect() } {
-            candidates.push(candidate(args, threads, sparse)?);
+        for choice in choices(args) {
+            candidates.push(candidate(args, threads, choice)?);
         }
     }
     let ids = ids(args, &candidates)?;
@@ -138,16 +137,30 @@ fn thread_counts(args: &BenchArgs) -> Vec<NonZeroUsize> {
     counts
 }
 
-fn candidate(args: &BenchArgs, threads: NonZeroUsize, sparse: Option<&Sparse>) -> anyhow::Result<Candidate> {
+/// What is asked for of the model: every choice of neurons in every format.
+fn choices(args: &BenchArgs) -> Vec<SparseArgs> {
+    /// One that leaves all as it is, if there are none.
+    fn each<T: Clone>(values: &[T]) -> Vec<Option<T>> {
+        if values.is_empty() { vec![None] } else { values.iter().cloned().map(Some).collect() }
+    }
+    let formats = each(&args.ffn_lane);
+    let with = |sparse: Option<Sparse>| {
+        let choice = SparseArgs { sparse, screen: args.screen, ffn_lane: None };
+        formats.iter().map(move |format| SparseArgs { ffn_lane: *format, ..choice.clone() })
+    };
+    each(&args.sparse).into_iter().flat_map(with).collect()
+}
+
+fn candidate(args: &BenchArgs, threads: NonZeroUsize, choice: SparseArgs) -> anyhow::Result<Candidate> {
     let compute = ComputeArgs { threads: Some(threads) };
-    let loaded = load::model(args.model.model.as_deref(), sparse, args.screen, &compute)?;
+    let loaded = load::model(args.model.model.as_deref(), &choice, &compute)?;
     let needed = args.prompt.max(args.depth.saturating_add(args.tokens.get())).get();
     let limit = loaded.model.config().context;
     if needed > limit {
         return Err(exit::usage(format!("{needed} tokens do not fit the model's context of {limit}")));
     }
     let session = Session::new(&loaded.model, needed)?;
-    Ok(Candidate { sparse: sparse.cloned(), loaded, session, rounds: Vec::new() })
+    Ok(Candidate { choice, loaded, session, rounds: Vec::new() })
 }
 
 /// The tokens of the decoded sequence, or of the prompt if that is longer. With all neurons, what they are has no
@@ -216,7 +229,7 @@ impl Candidate {
         let spread = |f: &dyn Fn(&Round) -> f64| Spread::new(self.rounds.iter().map(f));
         Figures {
             threads: model.compute().pool.threads(),
-            sparse: self.sparse.as_ref().map(Sparse::name),
+            sparse: self.choice.name(),
             load_ms: ms(self.loaded.time),
             bytes_per_token,
             ffn_bytes_per_token: counts().map(|(_, c)| c.bytes as f64 / c.tokens as f64).sum(),
@@ -236,7 +249,7 @@ impl Candidate {
 impl<'a> Report<'a> {
     fn new(args: &BenchArgs, candidates: &'a [Candidate], read_bytes: usize) -> Self {
         let first = &candidates[0].loaded;
-        let choices = args.sparse.len().max(1);
+        let choices = choices(args).len();
         Self {
             model: &first.name,
             level: first.model.compute().kernels.level().name(),

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde::Serialize;
 use sparse_calibrate::{
-    Candidate, Chosen, Error, HeadCalibration, HeadReport, LayerReport, Options, calibrate, sampled,
+    Candidate, Chosen, ChosenLanes, Error, HeadCalibration, HeadReport, LaneCandidate, LayerReport, Options,
+    calibrate, calibrate_lanes, sampled,
 };
 use sparse_gguf::Gguf;
 use sparse_model::Model;
@@ -40,6 +41,14 @@ struct Report<'a> {
 
 /// Largest increase of perplexity if nothing else is said.
 const MAX_LOSS: f64 = 0.01;
+#[derive(Serialize)]
+struct LaneReport<'a> {
+    verdict: String,
+    sidecar: &'a Path,
+    max_loss: f64,
+    candidates: &'a [LaneCandidate],
+    chosen: Option<&'a ChosenLanes>,
+}
 
 pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
     if let Some(model) = args.model.model.as_deref().filter(|path| encoder::is_encoder(path)) {
@@ -67,6 +76,9 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
         head: args.only != Some(Part::Ffn),
         continuations: args.continuations,
     };
+    if args.only == Some(Part::Lanes) {
+        return lanes(args, source, &gguf, &out, &options);
+    }
     let result = texts(args, &gguf, &options, &mut bar)
         .and_then(|(text, test)| Ok(calibrate(&gguf, &text, test.as_deref(), &options, &mut bar)?));
     bar.finish();
@@ -88,6 +100,90 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
         false => print(&report)?,
     }
     Ok(End::Finished)
+}
+
+/// Chooses lanes for the neurons.
+fn lanes(
+    args: &CalibrateArgs,
+    source: Source<'_>,
+    gguf: &Gguf,
+    out: &Path,
+    options: &Options,
+) -> anyhow::Result<End> {
+    let mut bar = Bar::default();
+    let before = source.sidecar()?;
+    let result = texts(args, gguf, options, &mut bar).and_then(|(text, test)| {
+        Ok(calibrate_lanes(gguf, before, &text, test.as_deref(), options, &mut bar)?)
+    });
+    bar.finish();
+    let found = match result {
+        Err(e) if matches!(e.downcast_ref(), Some(Error::Interrupted)) => return Ok(End::Interrupted),
+        other => other.with_context(|| format!("cannot calibrate {source}"))?,
+    };
+    found.sidecar.save(out).with_context(|| format!("cannot write `{}`", out.display()))?;
+    let report = LaneReport {
+        verdict: found.verdict(),
+        sidecar: out,
+        max_loss: options.max_loss,
+        candidates: &found.candidates,
+        chosen: found.chosen.as_ref(),
+    };
+    match args.json {
+        true => output::json(&report)?,
+        false => print_lanes(&report)?,
+    }
+    Ok(End::Finished)
+}
+
+fn print_lanes(report: &LaneReport<'_>) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let header = ["NEURONS", ">LOSS", ">AT MOST", ">FFN BYTES", ">BITS"];
+    let rows = report.candidates.iter().map(|c| {
+        [
+            c.name.clone(),
+            format!("{:.2} %", 100.0 * c.loss.increase()),
+            format!("{:.2} %", 100.0 * c.loss.upper()),
+            format!("{:.1} KB", c.bytes as f64 / 1e3),
+            format!("{:.2}", c.bits),
+        ]
+    });
+    writeln!(out, "{}\n", output::table(header, rows).trim_fmt())?;
+    if let Some(chosen) = report.chosen {
+        let header = ["LAYER", ">BIT7", ">BIT5", ">BIT3"];
+        let rows = chosen.neurons.iter().enumerate().map(|(i, [bit7, bit5, bit3])| {
+            [i.to_string(), bit7.to_string(), bit5.to_string(), bit3.to_string()]
+        });
+        writeln!(out, "{}\n", output::table(header, rows).trim_fmt())?;
+        let (loss, speed) = (&chosen.loss, &chosen.speed);
+        writeln!(
+            out,
+            "On {} tokens that nothing was fitted to: perplexity {:+.2} % ± {:.2} %, KL {:.4}, same top token {:.1} %.",
+            loss.tokens,
+            100.0 * loss.perplexity_increase,
+            100.0 * loss.standard_error,
+            loss.kl,
+            100.0 * loss.top1
+        )?;
+        writeln!(
+            out,
+            "Feed-forward weights: {:.1} KB, {:.1} KB in the file; a token reads {:.1} KB.",
+            chosen.bytes as f64 / 1e3,
+            chosen.file_bytes as f64 / 1e3,
+            chosen.bytes_per_token / 1e3
+        )?;
+        writeln!(
+            out,
+            "Decoding with {} threads: as in the file {:.1} tokens/s, in lanes {:.1}, ratio {:.2} ({:.2}..{:.2}).\n",
+            speed.threads,
+            speed.dense_tokens_per_s,
+            speed.sparse_tokens_per_s,
+            speed.gain,
+            speed.lowest_gain,
+            speed.highest_gain
+        )?;
+    }
+    writeln!(out, "{}\nwritten to {}", report.verdict, report.sidecar.display())?;
+    Ok(())
 }
 
 /// The tokens to calibrate on, and those to measure on if they are other ones.

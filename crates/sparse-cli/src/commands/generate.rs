@@ -18,12 +18,7 @@ use report::Report;
 use sink::Sink;
 
 pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
-    let loaded = load::model(
-        args.model.model.as_deref(),
-        args.sparse.sparse.as_ref(),
-        args.sparse.screen,
-        &args.compute,
-    )?;
+    let loaded = load::model(args.model.model.as_deref(), &args.sparse, &args.compute)?;
     let model = &loaded.model;
     let mut prompt = prompt(args)?;
     if args.chat {

@@ -39,12 +39,7 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
     let text = input::file(&args.text)?;
-    let loaded = load::model(
-        args.model.model.as_deref(),
-        args.sparse.sparse.as_ref(),
-        args.sparse.screen,
-        &args.compute,
-    )?;
+    let loaded = load::model(args.model.model.as_deref(), &args.sparse, &args.compute)?;
     let model = &loaded.model;
     let limit = model.config().context;
     if !(4..=limit).contains(&args.ctx) {

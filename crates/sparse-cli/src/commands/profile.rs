@@ -10,7 +10,7 @@ use serde::Serialize;
 use sparse_calibrate::{Error, LayerProfile, SHARES, profile};
 use sparse_model::tokenizer::EncodeOptions;
 
-use crate::args::{ProfileArgs, Sparse};
+use crate::args::{ProfileArgs, Sparse, SparseArgs};
 use crate::exit::End;
 use crate::output::{percent, table};
 use crate::{input, interrupt, load, output, progress};
@@ -33,7 +33,8 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &ProfileArgs) -> anyhow::Result<End> {
     let text = input::file(&args.text)?;
-    let loaded = load::model(args.model.model.as_deref(), Some(&Sparse::None), false, &args.compute)?;
+    let all = SparseArgs { sparse: Some(Sparse::None), ..SparseArgs::default() };
+    let loaded = load::model(args.model.model.as_deref(), &all, &args.compute)?;
     let options = EncodeOptions { add_special: true, parse_special: true };
     let tokens = loaded.model.tokenizer().encode(&text, options)?;
     interrupt::handle()?;

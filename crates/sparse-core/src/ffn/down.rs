@@ -3,7 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::{Activations, ColumnMatrix, Compute, Matrix};
+use crate::{Activations, ColumnMatrix, Compute, Matrix, SegmentedMatrix};
 
 /// The weights that turn neurons into outputs. Neuron j is column j of the down projection.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub enum Down {
     Columns(ColumnMatrix),
     /// Neuron records, `[neurons x outputs]`: each neuron's column is quantised on its own. Skips without any overhead;
     /// lossless only if the file was written like that.
-    Neurons(Matrix),
+    Neurons(SegmentedMatrix),
 }
 
 impl Down {
@@ -40,8 +40,9 @@ impl Down {
     /// Bytes that computing with all neurons reads.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Rows(w) | Self::Neurons(w) => w.bytes(),
+            Self::Rows(w) => w.bytes(),
             Self::Columns(w) => w.bytes(),
+            Self::Neurons(w) => w.bytes(),
         }
     }
 
@@ -50,7 +51,7 @@ impl Down {
         match self {
             Self::Rows(w) => w.bytes(),
             Self::Columns(w) => w.bytes_of(active),
-            Self::Neurons(w) => active.len() * w.row_bytes(),
+            Self::Neurons(w) => w.bytes_of(active),
         }
     }
 
@@ -109,7 +110,7 @@ impl Down {
     ) -> usize {
         if let Self::Neurons(w) = self {
             w.axpy_rows(compute, active, &values[..active.len()], out);
-            return active.len() * w.row_bytes();
+            return w.bytes_of(active);
         }
         hidden.x_mut().fill(0.0);
         scatter(active, values, hidden.x_mut());

@@ -78,6 +78,34 @@ impl Selector {
         }
     }
 
+    /// The same for neurons in another order: neuron i is the one that was `order[i]`.
+    ///
+    /// # Errors
+    /// If a predictor is too large to address, or the selector has a copy of the weights.
+    pub(super) fn reordered(&self, order: &[u32]) -> Result<Self, Error> {
+        Ok(match self {
+            Self::Dense => Self::Dense,
+            Self::ExactZero => Self::ExactZero,
+            Self::LowRank { predictor, rule } => {
+                let (p, q, bias) = predictor.parts();
+                let predictor = LowRankPredictor::new(p, q.select(order), reordered(order, bias))?;
+                Self::LowRank { predictor, rule: *rule }
+            }
+            Self::Gate { gate, hidden } => Self::Gate {
+                gate: reordered(order, gate),
+                hidden: hidden.as_ref().map(|hidden| reordered(order, hidden)),
+            },
+            Self::Intermediate { hidden } => Self::Intermediate { hidden: reordered(order, hidden) },
+            Self::Fixed { active, skip_gate } => {
+                Self::Fixed { active: reordered(order, active), skip_gate: *skip_gate }
+            }
+            Self::Copy { .. } => {
+                return Err(Error::Selector { selector: self.name(), needs: "neurons in their own order" });
+            }
+            Self::Oracle { rule, norms } => Self::Oracle { rule: *rule, norms: reordered(order, norms) },
+        })
+    }
+
     /// Fails unless it fits an FFN of this shape.
     pub(super) fn check(&self, inputs: usize, neurons: usize, gated: bool, zeros: bool) -> Result<(), Error> {
         let needs = |needs| Err(Error::Selector { selector: self.name(), needs });
@@ -144,6 +172,8 @@ impl Selector {
         match self {
             Self::Gate { gate, .. } => keep(active, values, |j, a| above(a.abs(), gate[j])),
             Self::Fixed { active: set, skip_gate: false } => keep(active, values, |j, _| set[j]),
+            // Looks at all neurons.
+            Self::Oracle { .. } => {}
             _ if zeros => keep(active, values, |_, a| a != 0.0),
             _ => {}
         }
@@ -166,6 +196,11 @@ impl Selector {
             _ => {}
         }
     }
+}
+
+/// A value per neuron, for neurons in another order.
+pub(super) fn reordered<T: Copy>(order: &[u32], values: &[T]) -> Vec<T> {
+    order.iter().map(|j| values[*j as usize]).collect()
 }
 
 /// Whether `value` is above a threshold. NaN is above everything, so that it shows.

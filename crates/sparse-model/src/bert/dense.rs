@@ -93,7 +93,7 @@ impl Dense {
                 weight.matmul_activate(compute, x, f, out);
             }
             Self::Blocks(linear) => {
-                if linear.weight().format().is_quantised() {
+                if linear.weight().is_quantised() {
                     x.quantise(compute.kernels);
                 }
                 linear.forward(compute, x, out);

@@ -62,7 +62,7 @@ impl Sparse {
             record.iter_mut().zip(down[j..].iter().step_by(neurons)).for_each(|(to, from)| *to = *from);
         }
         let up = Linear::new(matrix(blocks, name, width, up)?, Some(up_bias))?;
-        let down = Down::Neurons(matrix(blocks, name, width, &records)?);
+        let down = Down::Neurons(matrix(blocks, name, width, &records)?.into());
         let ffn = SparseFfn::plain(up, down, config.activation)?.with_down_bias(down_bias)?;
         Ok(Self { ffn, most: usize::MAX })
     }

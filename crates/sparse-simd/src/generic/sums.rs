@@ -24,9 +24,9 @@ const DEPTH: usize = 32;
 #[repr(C, align(64))]
 pub(crate) struct Strip([f32; STRIP]);
 
-/// `out[c - cols.start]` = sum over `i` of `h[i]` times column `c` of row `active[i]`, added in that order.
+/// `out[c - cols.start]` += sum over `i` of `h[i]` times column `c` of row `active[i]`, added in that order.
 #[inline(always)]
-pub(crate) fn axpy_rows<S: Simd>(
+pub(crate) fn add_rows<S: Simd>(
     s: S,
     w: Rows<'_>,
     active: &[u32],
@@ -34,7 +34,6 @@ pub(crate) fn axpy_rows<S: Simd>(
     cols: Range<usize>,
     out: &mut [f32],
 ) {
-    out.fill(0.0);
     let w = Window { w, bytes: cols_to_bytes(w, cols), strip: cols_to_bytes(w, 0..STRIP).end };
     let mut strips = [Strip([0.0; STRIP]); ROWS];
     let (active, rest) = active.as_chunks::<ROWS>();

@@ -27,8 +27,8 @@ pub(crate) type AxpyFloats =
     unsafe fn(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32]);
 
 /// # Safety
-/// The CPU has the level, and the shapes are those that [`Kernels::axpy_rows`] checks.
-pub(crate) type AxpyRows =
+/// The CPU has the level, and the shapes are those that [`Kernels::add_rows`] checks.
+pub(crate) type AddRows =
     unsafe fn(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32]);
 
 /// The kernels of all formats.
@@ -54,8 +54,8 @@ pub(crate) struct Sparse {
     /// As for [`SparseQ8`], of floats.
     pub(crate) axpy_floats: AxpyFloats,
     /// # Safety
-    /// The CPU has the level, and the shapes are those that [`Kernels::axpy_rows`] checks.
-    pub(crate) axpy_rows: AxpyRows,
+    /// The CPU has the level, and the shapes are those that [`Kernels::add_rows`] checks.
+    pub(crate) add_rows: AddRows,
 }
 
 impl Sparse {
@@ -128,6 +128,16 @@ impl Kernels {
     /// If the shapes do not fit together, `cols` is out of bounds or does not consist of whole blocks, or `active` is
     /// not strictly ascending or names a row that does not exist.
     pub fn axpy_rows(&self, w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32]) {
+        out.fill(0.0);
+        self.add_rows(w, active, h, cols, out);
+    }
+
+    /// Like [`axpy_rows`](Self::axpy_rows), added to what `out` holds: with parts of the rows one after the other it gives
+    /// what it gives with all of them.
+    ///
+    /// # Panics
+    /// As [`axpy_rows`](Self::axpy_rows).
+    pub fn add_rows(&self, w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32]) {
         same_len("axpy_rows", "active", active.len(), "h", h.len());
         same_len("axpy_rows", "cols", cols.len(), "out", out.len());
         let (len, bound) = (w.format().block_len(), w.cols());
@@ -138,7 +148,7 @@ impl Kernels {
         );
         ascending("axpy_rows", active, w.rows());
         // SAFETY: the shapes fit and the rows exist, and a table is only handed out on CPUs of its level.
-        unsafe { (self.sparse.axpy_rows)(w, active, h, cols, out) }
+        unsafe { (self.sparse.add_rows)(w, active, h, cols, out) }
     }
 
     /// The sum of some columns of quantised weights: `out[r - rows.start]` = sum over the columns `c` in `active` of

@@ -58,9 +58,8 @@ pub(super) fn weighted_sum(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) {
     }
 }
 
-pub(super) fn axpy_rows(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32]) {
+pub(super) fn add_rows(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32]) {
     let (len, bytes) = (w.format().block_len(), w.format().block_bytes());
-    out.fill(0.0);
     for (r, h) in active.iter().zip(h) {
         let row = &w.row(*r as usize)[cols.start / len * bytes..cols.end / len * bytes];
         add_row(*h, w.format(), row, out);

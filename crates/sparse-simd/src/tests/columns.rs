@@ -244,6 +244,13 @@ fn wrong_sums(w: Rows<'_>, rng: &mut Rng) -> Vec<String> {
                 w.format().name()
             );
 
+            let mut added = vec![0.0; cols];
+            let (first, second) = active.split_at(active.len() / 2);
+            for (active, h) in [(first, &h[..first.len()]), (second, &h[first.len()..])] {
+                kernels.add_rows(w, active, h, 0..cols, &mut added);
+            }
+            assert_eq!(whole, added, "{} {}: two sums are not one", kernels.level(), w.format().name());
+
             let mut out = vec![f32::NAN; tokens * cols];
             kernels.weighted_sum(&x, w, &mut MatMut::new(&mut out, cols));
             for (i, &y) in out.iter().enumerate() {

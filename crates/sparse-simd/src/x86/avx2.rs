@@ -80,7 +80,7 @@ const SPARSE: Sparse = Sparse {
     bit7: sparse::<[BlockBit7; 8]>(),
     rows_floats: simd::matmul_rows,
     axpy_floats: simd::axpy_columns,
-    axpy_rows: simd::axpy_rows,
+    add_rows: simd::add_rows,
 };
 
 const fn sparse<S: ColumnStep>() -> SparseQ8 {

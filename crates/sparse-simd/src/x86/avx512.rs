@@ -78,7 +78,7 @@ const SPARSE: Sparse = Sparse {
     bit7: sparse::<Bit7>(),
     rows_floats: super::avx2::KERNELS.sparse.rows_floats,
     axpy_floats: simd::axpy_columns,
-    axpy_rows: simd::axpy_rows,
+    add_rows: simd::add_rows,
 };
 
 const fn sparse<F: ColumnFormat>() -> SparseQ8 {

@@ -82,7 +82,7 @@ const SPARSE: Sparse = {
         bit7: with_rows::<[BlockBit7; 4]>(scalar.bit7),
         rows_floats: simd::matmul_rows,
         axpy_floats: simd::axpy_columns,
-        axpy_rows: simd::axpy_rows,
+        add_rows: simd::add_rows,
     }
 };
 

@@ -1,0 +1,366 @@
+//! Neurons in lanes, hot ones in wide and cold ones in narrow ones.
+//!
+//! What it costs to round a neuron is taken to be its part in the energy of its layer's output, `E[h_j^2] |down_j|^2`, times
+//! the divergence that the layer causes when all of it is in the narrowest lane. Two bits more make a squared error sixteen
+//! times smaller. So with one threshold `t`, neurons whose cost is below `t` go to Bit3, those below `16 t` to Bit5 and the
+//! others to Bit7: the last two bits of every neuron are then worth the same.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use sparse_core::{FfnCounts, Selector};
+use sparse_gguf::Gguf;
+use sparse_model::lanes::{NeuronLanes, NeuronRecords};
+use sparse_model::sidecar::MeasuredLoss;
+use sparse_model::{Model, Sidecar, sidecar};
+use sparse_precision::PrecisionLane::{self, Bit3, Bit5, Bit7};
+
+use crate::Error;
+use crate::calibrate::{Options, PROBES, Windows};
+use crate::loss::{Divergence, Loss, Reference, verify};
+use crate::progress::{Progress, step};
+use crate::report::{Speed, loss_fields};
+use crate::samples::{Samples, collect};
+use crate::speed::decode;
+
+/// Widest first.
+const LANES: [PrecisionLane; 3] = [Bit7, Bit5, Bit3];
+/// How many times larger a cost has to be to deserve two bits more.
+const STEP: f64 = 16.0;
+/// Thresholds that are tried.
+const TRIALS: usize = 8;
+/// How often a threshold that is over the budget on the last text is lowered, and to which part.
+const RETRIES: usize = 5;
+const RETREAT: f64 = 0.6;
+/// Tokens of a layer whose neurons are watched.
+const TOKENS: usize = 2048;
+
+/// The result of [`calibrate_lanes`].
+#[derive(Debug)]
+pub struct LaneCalibration {
+    /// Everything that was tried: neurons as the file has them, all in one lane, and in those of the threshold.
+    pub candidates: Vec<LaneCandidate>,
+    /// The smallest choice inside the budget; nothing if none was.
+    pub chosen: Option<ChosenLanes>,
+    /// What to keep: selectors and screen as they were, and the lanes.
+    pub sidecar: Sidecar,
+}
+
+/// Lanes that were tried.
+#[derive(Clone, Debug, Serialize)]
+pub struct LaneCandidate {
+    /// Which.
+    pub name: String,
+    /// Loss on the text that the threshold was chosen by, that of the selectors included.
+    pub loss: Loss,
+    /// Bytes of all feed-forward weights.
+    pub bytes: usize,
+    /// Bits per weight.
+    pub bits: f64,
+}
+
+/// Lanes that were measured in full.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChosenLanes {
+    /// Layers: how many neurons are in Bit7, Bit5 and Bit3.
+    pub neurons: Vec<[usize; 3]>,
+    /// Loss on text that nothing was fitted to, that of the selectors included.
+    #[serde(serialize_with = "loss_fields")]
+    pub loss: MeasuredLoss,
+    /// Bytes of all feed-forward weights.
+    pub bytes: usize,
+    /// Those as the file has them.
+    pub file_bytes: usize,
+    /// Bits per weight.
+    pub bits: f64,
+    /// Those as the file has them.
+    pub file_bits: f64,
+    /// Bytes of feed-forward weights that a token reads.
+    pub bytes_per_token: f64,
+    /// How fast the whole model decodes in lanes; `dense` is the same model without lanes.
+    pub speed: Speed,
+}
+
+impl LaneCalibration {
+    /// What came of it, in a sentence.
+    pub fn verdict(&self) -> String {
+        let Some(c) = &self.chosen else {
+            return "lanes: even with all neurons in Bit7 the model is over the budget; they stay as they are".into();
+        };
+        let change = 100.0 * (c.bytes as f64 / c.file_bytes as f64 - 1.0);
+        let saves = match change < 0.0 {
+            true => format!("{:.0} % less than the file's {:.2}", -change, c.file_bits),
+            false => format!("which saves nothing: the file has {:.2}", c.file_bits),
+        };
+        format!(
+            "lanes: {:.2} bits per feed-forward weight, {saves}; they cost {:.2} % of perplexity (at most {:.2} %), selectors \
+             included, and decode at {:.2} times the speed without lanes",
+            c.bits,
+            100.0 * c.loss.perplexity_increase,
+            100.0 * c.loss.upper(),
+            c.speed.gain
+        )
+    }
+}
+
+/// Chooses a lane for every neuron of the model in `gguf`, by the tokens of `text`, as narrow as the budget allows; the
+/// result is measured on `test`, or on a part of `text` that was used for nothing else. Selectors and screen are those of
+/// `before`, or what the model was made for.
+///
+/// # Errors
+/// If the text is too short, `before` is for another model, a row is no whole number of blocks of 32, the model fails, or
+/// `progress` asks to stop.
+pub fn calibrate_lanes(
+    gguf: &Gguf,
+    before: Option<Sidecar>,
+    text: &[u32],
+    test: Option<&[u32]>,
+    options: &Options,
+    progress: &mut dyn Progress,
+) -> Result<LaneCalibration, Error> {
+    let mut dense = Model::from_gguf(gguf, options.threads)?;
+    let fingerprint = sidecar::fingerprint(gguf);
+    let mut kept = match before {
+        Some(before) if before.fingerprint != fingerprint => {
+            let (expected, found) = (before.fingerprint, fingerprint);
+            return Err(sparse_model::Error::Sidecar { expected, found }.into());
+        }
+        Some(before) => before,
+        None => {
+            let selectors = dense.ffns().map(|f| f.selector().clone()).collect();
+            Sidecar { fingerprint, selectors, loss: None, screen: None, lanes: None }
+        }
+    };
+    for ffn in dense.ffns_mut() {
+        ffn.set_selector(Selector::Dense)?;
+    }
+    let dense = Arc::new(dense);
+    let windows = Windows::new(&dense, text, test, options)?;
+    progress.begin("watching the layers", windows.fit.len());
+    let samples = collect(&dense, &windows.fit, progress)?;
+    progress.begin("scoring the dense model", windows.tune.len());
+    let reference = Reference::new(&dense, windows.tune.clone(), progress)?;
+    let layers = Layers::new(gguf, &dense, &samples, options.threads, progress)?;
+    let divergence = Divergence::new(&dense, &windows.tune[..PROBES.min(windows.tune.len())])?;
+    let costs = layers.costs(&divergence, progress)?;
+
+    let weights: usize = dense
+        .ffns()
+        .map(|f| f.neurons() * (f.outputs() + f.inputs() * (1 + usize::from(f.gate().is_some()))))
+        .sum();
+    let bits = |bytes: usize| 8.0 * bytes as f64 / weights as f64;
+    let mut candidates = Vec::new();
+    let mut measure =
+        |name: String, lanes: &[NeuronLanes], progress: &mut dyn Progress| -> Result<f64, Error> {
+            let model = layers.model(lanes, &kept.selectors)?;
+            progress.begin(&format!("trying {name}"), reference.windows().len());
+            let loss = reference.loss(&model, progress)?.loss;
+            let bytes = model.ffns().map(|f| f.bytes()).sum();
+            tracing::debug!(name, upper = loss.upper(), bytes, "tried");
+            candidates.push(LaneCandidate { name, loss, bytes, bits: bits(bytes) });
+            Ok(loss.upper())
+        };
+    measure("as in the file".into(), &[], progress)?;
+    let budget = options.max_loss;
+    let mut inside = [false; 3];
+    for (lane, inside) in LANES.into_iter().zip(&mut inside) {
+        let all = layers.lanes(&costs, |_| lane)?;
+        *inside = measure(format!("all in {lane}"), &all, progress)? <= budget;
+    }
+    // Between "all in Bit7" and "all in Bit3", by the logarithm of the threshold.
+    let positive = || costs.iter().flatten().copied().filter(|c| *c > 0.0);
+    let mut low = positive().fold(f64::INFINITY, f64::min) / STEP;
+    let mut high = 2.0 * positive().fold(low, f64::max);
+    let mut threshold = match inside {
+        [.., true] => Some(high),
+        [false, false, _] => None,
+        _ => Some(low),
+    };
+    if inside[0] && !inside[2] {
+        for _ in 0..TRIALS {
+            let t = (low * high).sqrt();
+            let lanes = layers.lanes(&costs, |cost| lane_of(cost, t))?;
+            match measure("hot and cold".into(), &lanes, progress)? <= budget {
+                true => (low, threshold) = (t, Some(t)),
+                false => high = t,
+            }
+        }
+    }
+
+    let mut chosen = None;
+    for _ in 0..=RETRIES {
+        let Some(t) = threshold else { break };
+        let lanes = layers.lanes(&costs, |cost| lane_of(cost, t))?;
+        let model = layers.model(&lanes, &kept.selectors)?;
+        progress.begin("measuring the loss on other text", windows.test.len());
+        let (loss, counts) = verify(&dense, &model, &windows.test, progress)?;
+        if loss.upper() <= budget {
+            chosen = Some((lanes, model, loss, counts));
+            break;
+        }
+        tracing::info!(t, upper = loss.upper(), "over the budget on other text");
+        threshold = Some(t * RETREAT);
+    }
+    let Some((lanes, mut model, loss, counts)) = chosen else {
+        kept.lanes = None;
+        return Ok(LaneCalibration { candidates, chosen: None, sidecar: kept });
+    };
+    // Timed as they will run: with the crossover.
+    let mut plain = layers.model(&[], &kept.selectors)?;
+    for model in [&mut model, &mut plain] {
+        sidecar::prepare(Arc::get_mut(model).expect("no session holds the model"))?;
+    }
+    let prompt = &windows.test[0][..options.window / 4];
+    let speed = decode(&plain, &model, prompt, progress)?;
+    let (bytes, file_bytes) = (model.ffns().map(|f| f.bytes()).sum(), dense.ffns().map(|f| f.bytes()).sum());
+    let per_token = |c: &FfnCounts| c.bytes as f64 / c.tokens.max(1) as f64;
+    let chosen = ChosenLanes {
+        neurons: lanes.iter().map(counted).collect(),
+        loss,
+        bytes,
+        file_bytes,
+        bits: bits(bytes),
+        file_bits: bits(file_bytes),
+        bytes_per_token: counts.iter().map(per_token).sum(),
+        speed,
+    };
+    (kept.loss, kept.lanes) = (Some(loss), Some(lanes));
+    Ok(LaneCalibration { candidates, chosen: Some(chosen), sidecar: kept })
+}
+
+/// The lane that a neuron's cost deserves.
+fn lane_of(cost: f64, threshold: f64) -> PrecisionLane {
+    match cost / threshold {
+        x if x >= STEP => Bit7,
+        x if x >= 1.0 => Bit5,
+        _ => Bit3,
+    }
+}
+
+/// Neurons in Bit7, Bit5 and Bit3.
+fn counted(lanes: &NeuronLanes) -> [usize; 3] {
+    LANES.map(|lane| lanes.segments().iter().filter(|s| s.0 == lane).map(|s| s.1).sum())
+}
+
+/// The layers of a model, in every lane.
+struct Layers<'a> {
+    gguf: &'a Gguf,
+    threads: usize,
+    layers: Vec<Layer>,
+}
+
+struct Layer {
+    /// All neurons, in each of [`LANES`].
+    records: [NeuronRecords; 3],
+    /// The mean square of every input.
+    importance: Vec<f32>,
+    /// What every neuron has of the energy of the output: together 1.
+    energy: Vec<f64>,
+}
+
+impl<'a> Layers<'a> {
+    fn new(
+        gguf: &'a Gguf,
+        dense: &Model,
+        samples: &[Samples],
+        threads: usize,
+        progress: &mut dyn Progress,
+    ) -> Result<Self, Error> {
+        progress.begin("rounding the neurons to each lane", samples.len());
+        let mut layers = Vec::new();
+        for (i, (ffn, samples)) in dense.ffns().zip(samples).enumerate() {
+            let tokens = samples.tokens().min(TOKENS);
+            let hidden = samples.neurons(dense.compute(), ffn, 0..tokens).hidden;
+            let mut energy = mean_squares(&hidden, ffn.neurons());
+            energy.iter_mut().zip(ffn.down().norms()).for_each(|(e, norm)| *e *= f64::from(norm).powi(2));
+            let all: f64 = energy.iter().sum();
+            energy.iter_mut().for_each(|e| *e /= all.max(f64::MIN_POSITIVE));
+            let importance: Vec<f32> =
+                mean_squares(&samples.x, ffn.inputs()).into_iter().map(|m| m as f32).collect();
+            let file = NeuronRecords::of(i, ffn)?;
+            let [a, b, c] = LANES.map(|lane| file.in_lane(lane, &importance));
+            layers.push(Layer { records: [a?, b?, c?], importance, energy });
+            step(progress)?;
+        }
+        Ok(Self { gguf, threads, layers })
+    }
+
+    /// The model with these selectors and its first layers in `lanes`, one of them per layer.
+    fn model(&self, lanes: &[NeuronLanes], selectors: &[Selector]) -> Result<Arc<Model>, Error> {
+        let mut model = Model::from_gguf(self.gguf, self.threads)?;
+        for (ffn, selector) in model.ffns_mut().zip(selectors) {
+            ffn.set_selector(selector.clone())?;
+        }
+        for ((ffn, layer), lanes) in model.ffns_mut().zip(&self.layers).zip(lanes) {
+            layer.apply(lanes, ffn)?;
+        }
+        Ok(Arc::new(model))
+    }
+
+    /// What rounding costs, per layer and neuron.
+    fn costs(&self, divergence: &Divergence, progress: &mut dyn Progress) -> Result<Vec<Vec<f64>>, Error> {
+        progress.begin("measuring how much each layer matters", self.layers.len());
+        let mut costs = Vec::new();
+        for (i, layer) in self.layers.iter().enumerate() {
+            let mut model = self.model(&[], &vec![Selector::Dense; self.layers.len()])?;
+            let ffns = Arc::get_mut(&mut model).expect("no session holds the model").ffns_mut();
+            for ffn in ffns.skip(i).take(1) {
+                layer.apply(&layer.lanes(&layer.energy, |_| Bit3)?, ffn)?;
+            }
+            let matters = divergence.of(&model)?.max(1e-9);
+            costs.push(layer.energy.iter().map(|e| e * matters).collect());
+            step(progress)?;
+        }
+        Ok(costs)
+    }
+
+    /// Lanes for all layers, by the costs of their neurons.
+    fn lanes(
+        &self,
+        costs: &[Vec<f64>],
+        choose: impl Fn(f64) -> PrecisionLane,
+    ) -> Result<Vec<NeuronLanes>, Error> {
+        self.layers.iter().zip(costs).map(|(layer, costs)| layer.lanes(costs, &choose)).collect()
+    }
+}
+
+impl Layer {
+    fn apply(&self, lanes: &NeuronLanes, ffn: &mut sparse_core::SparseFfn) -> Result<(), Error> {
+        Ok(lanes.apply_with(ffn, |lane, neurons| {
+            let at = LANES.iter().position(|l| *l == lane).unwrap_or_default();
+            Ok(self.records[at].select(neurons))
+        })?)
+    }
+
+    /// Neurons by falling cost, in lanes that grow no wider.
+    fn lanes(&self, costs: &[f64], choose: impl Fn(f64) -> PrecisionLane) -> Result<NeuronLanes, Error> {
+        let mut order: Vec<u32> = (0..costs.len() as u32).collect();
+        let cost = |j: &u32| costs[*j as usize];
+        order.sort_by(|a, b| cost(b).total_cmp(&cost(a)).then(a.cmp(b)));
+        let count = |lane| order.iter().filter(|j| choose(cost(j)) == lane).count();
+        let segments = LANES.map(|lane| (lane, count(lane))).to_vec();
+        Ok(NeuronLanes::new(order, segments, self.importance.clone())?)
+    }
+}
+
+/// Of every column of `x`, rows of `n` values.
+fn mean_squares(x: &[f32], n: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; n];
+    for row in x.chunks_exact(n) {
+        sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(*v).powi(2));
+    }
+    let rows = (x.len() / n.max(1)).max(1) as f64;
+    sums.into_iter().map(|sum| sum / rows).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_bits_more_for_sixteen_times_the_cost() {
+        let lanes = [0.0, 0.9, 1.0, 15.0, 16.0, 1e9].map(|cost| lane_of(2.0 * cost, 2.0));
+        assert_eq!(lanes, [Bit3, Bit3, Bit5, Bit5, Bit7, Bit7]);
+        assert_eq!(mean_squares(&[1.0, 2.0, 3.0, 4.0], 2), [5.0, 10.0]);
+    }
+}

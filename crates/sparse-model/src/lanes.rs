@@ -1,0 +1,264 @@
+//! Feed-forward weights in other formats than the file has them in: all of them, or each neuron's in a lane of its own.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sparse_core::{Down, Matrix, NeuronWeights, SegmentedMatrix, SparseFfn, Storage, check_order};
+use sparse_gguf::{BlockFormat, quantise};
+use sparse_precision::{LaneMatrix, PrecisionLane};
+
+use crate::{Error, Model};
+
+/// A format that feed-forward weights can be rounded to when a model is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FfnFormat {
+    /// A lane, rounded as [`LaneMatrix`] does it.
+    Lane(PrecisionLane),
+    /// A format of GGUF, rounded as ggml does it.
+    Gguf(BlockFormat),
+}
+
+impl FfnFormat {
+    /// All that weights can be rounded to: lanes, and formats with a quantiser.
+    pub const ALL: [Self; 8] = [
+        Self::Lane(PrecisionLane::Bit3),
+        Self::Lane(PrecisionLane::Bit5),
+        Self::Lane(PrecisionLane::Bit7),
+        Self::Gguf(BlockFormat::Q4_0),
+        Self::Gguf(BlockFormat::Q4_1),
+        Self::Gguf(BlockFormat::Q5_0),
+        Self::Gguf(BlockFormat::Q5_1),
+        Self::Gguf(BlockFormat::Q8_0),
+    ];
+
+    /// Rounds rows of `cols` values; errors in column `c` of a lane count `importance[c]` times, if that is given.
+    fn round(self, cols: usize, values: &[f32], importance: Option<&[f32]>) -> Result<Matrix, String> {
+        let (format, bytes) = match self {
+            Self::Lane(lane) => {
+                let rounded = match importance {
+                    Some(importance) => LaneMatrix::weighted(lane, cols, values, importance),
+                    None => LaneMatrix::new(lane, cols, values),
+                };
+                (lane.format(), rounded.map_err(|e| e.to_string())?.into_bytes())
+            }
+            Self::Gguf(format) => (format, quantise(format, values).map_err(|e| e.to_string())?),
+        };
+        let storage = Storage::filled(bytes.len(), |out| out.copy_from_slice(&bytes));
+        Matrix::new(format, cols, storage).map_err(|e| e.to_string())
+    }
+
+    fn round_matrix(self, matrix: &Matrix, importance: Option<&[f32]>) -> Result<Matrix, String> {
+        self.round(matrix.cols(), &decoded(matrix), importance)
+    }
+}
+
+impl fmt::Display for FfnFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Lane(lane) => lane.to_string(),
+            Self::Gguf(format) => format.name().to_owned(),
+        };
+        f.pad(&name.to_lowercase())
+    }
+}
+
+impl FromStr for FfnFormat {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|f| f.to_string() == name.to_lowercase()).ok_or_else(|| {
+            let all = Self::ALL.map(|f| f.to_string()).join(", ");
+            format!("no format for feed-forward weights is called so; there are {all}")
+        })
+    }
+}
+
+/// Rounds all feed-forward weights of `model` to `format`, in the storage that they are in, to see what that costs.
+///
+/// # Errors
+/// If rows are no whole number of blocks, a weight is not finite or too large, or neurons are in lanes already.
+pub fn round_ffns(model: &mut Model, format: FfnFormat) -> Result<(), Error> {
+    model.for_each_ffn(|i, ffn| {
+        let round = |part: &'static str, matrix: &Matrix| {
+            format.round_matrix(matrix, None).map_err(|problem| fault(i, part, problem))
+        };
+        let gate = ffn.gate().map(|gate| round("gate", single(i, gate.weight())?)).transpose()?;
+        let up = round("up", single(i, ffn.up().weight())?)?;
+        let down = match ffn.down() {
+            Down::Rows(w) => Down::Rows(round("down", w)?),
+            Down::Neurons(w) => Down::Neurons(round("down", single(i, w)?)?.into()),
+            other => return Err(fault(i, "down", format!("{other:?} cannot be rounded"))),
+        };
+        let order: Vec<u32> = (0..ffn.neurons() as u32).collect();
+        Ok(ffn.set_neurons(&order, NeuronWeights { gate: gate.map(Into::into), up: up.into(), down })?)
+    })
+}
+
+/// The weights of some neurons of a layer: a row per neuron in every matrix.
+#[derive(Clone, Debug)]
+pub struct NeuronRecords {
+    layer: usize,
+    gate: Option<Matrix>,
+    up: Matrix,
+    down: Matrix,
+}
+
+impl NeuronRecords {
+    /// All neurons of layer number `layer`, as the file has them; only columns of a `down` stored by rows become f32.
+    ///
+    /// # Errors
+    /// If the neurons are in lanes already.
+    pub fn of(layer: usize, ffn: &SparseFfn) -> Result<Self, Error> {
+        let by_columns = |w: &Matrix| {
+            let (values, cols) = (decoded(w), w.cols());
+            let columns = (0..cols).flat_map(|c| values.iter().skip(c).step_by(cols).copied());
+            Matrix::from_f32(w.rows(), columns).map_err(|e| fault(layer, "down", e.to_string()))
+        };
+        Ok(Self {
+            layer,
+            gate: ffn.gate().map(|g| single(layer, g.weight()).cloned()).transpose()?,
+            up: single(layer, ffn.up().weight())?.clone(),
+            down: match ffn.down() {
+                Down::Rows(w) => by_columns(w)?,
+                Down::Columns(w) => by_columns(&w.to_rows())?,
+                Down::Neurons(w) => single(layer, w)?.clone(),
+                other => return Err(fault(layer, "down", format!("{other:?} has no neurons"))),
+            },
+        })
+    }
+
+    /// These neurons, in this order.
+    ///
+    /// # Panics
+    /// If one is out of range.
+    #[must_use]
+    pub fn select(&self, neurons: &[u32]) -> Self {
+        let select = |w: &Matrix| w.select(neurons);
+        Self {
+            layer: self.layer,
+            gate: self.gate.as_ref().map(select),
+            up: select(&self.up),
+            down: select(&self.down),
+        }
+    }
+
+    /// Rounds them to `lane`. Errors in the weights of input `c` count `importance[c]` times.
+    ///
+    /// # Errors
+    /// If rows are no whole number of blocks, or a weight cannot be stored.
+    pub fn in_lane(&self, lane: PrecisionLane, importance: &[f32]) -> Result<Self, Error> {
+        let round = |part, w: &Matrix, importance| {
+            let rounded = FfnFormat::Lane(lane).round_matrix(w, importance);
+            rounded.map_err(|problem| fault(self.layer, part, problem))
+        };
+        Ok(Self {
+            layer: self.layer,
+            gate: self.gate.as_ref().map(|w| round("gate", w, Some(importance))).transpose()?,
+            up: round("up", &self.up, Some(importance))?,
+            down: round("down", &self.down, None)?,
+        })
+    }
+}
+
+/// In which lanes the neurons of one layer are stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NeuronLanes {
+    order: Vec<u32>,
+    segments: Vec<(PrecisionLane, usize)>,
+    importance: Vec<f32>,
+}
+
+impl NeuronLanes {
+    /// The first neurons of `order` are stored in the lane of the first segment, which says how many, the next in that of
+    /// the next. `importance`, a value per input, is how much its weights matter: the mean square of the input.
+    ///
+    /// # Errors
+    /// If `order` does not have every neuron once, the segments do not have as many neurons, or an importance is negative
+    /// or not finite.
+    pub fn new(
+        order: Vec<u32>,
+        segments: Vec<(PrecisionLane, usize)>,
+        importance: Vec<f32>,
+    ) -> Result<Self, Error> {
+        check_order(order.len(), &order)?;
+        let problem = |problem| Error::setting("lanes of neurons", problem);
+        let counted = segments.iter().try_fold(0_usize, |sum, s| sum.checked_add(s.1));
+        if counted != Some(order.len()) {
+            let found = segments.iter().map(|s| s.1.to_string()).collect::<Vec<_>>().join(" + ");
+            return Err(problem(format!("there are {} neurons, but {found} in segments", order.len())));
+        }
+        if let Some(i) = importance.iter().position(|x| !(x.is_finite() && *x >= 0.0)) {
+            return Err(problem(format!("importance {i} is {}, expected no less than 0", importance[i])));
+        }
+        Ok(Self { order, segments, importance })
+    }
+
+    /// The numbers that the neurons have in the file, in the order in which they are stored.
+    pub fn order(&self) -> &[u32] {
+        &self.order
+    }
+
+    /// Lanes, and how many neurons each has.
+    pub fn segments(&self) -> &[(PrecisionLane, usize)] {
+        &self.segments
+    }
+
+    /// How much the weights of every input matter.
+    pub fn importance(&self) -> &[f32] {
+        &self.importance
+    }
+
+    /// Stores the neurons of `ffn`, layer number `layer`, in their lanes. Its selector goes with them.
+    ///
+    /// # Errors
+    /// If the layer has another number of neurons or inputs, or a weight cannot be stored.
+    pub fn apply(&self, layer: usize, ffn: &mut SparseFfn) -> Result<(), Error> {
+        check_order(ffn.neurons(), &self.order)?;
+        let records = NeuronRecords::of(layer, ffn)?;
+        self.apply_with(ffn, |lane, neurons| records.select(neurons).in_lane(lane, &self.importance))
+    }
+
+    /// Like [`apply`](Self::apply), with neurons that `records(lane, neurons)` has rounded.
+    ///
+    /// # Errors
+    /// If `records` fails, or what it gives does not fit the layer.
+    pub fn apply_with(
+        &self,
+        ffn: &mut SparseFfn,
+        records: impl Fn(PrecisionLane, &[u32]) -> Result<NeuronRecords, Error>,
+    ) -> Result<(), Error> {
+        let (mut gates, mut ups, mut downs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut rest = &self.order[..];
+        for (lane, count) in self.segments.iter().filter(|s| s.1 > 0) {
+            let (neurons, after) = rest.split_at(*count);
+            let NeuronRecords { gate, up, down, .. } = records(*lane, neurons)?;
+            gates.extend(gate);
+            ups.push(up);
+            downs.push(down);
+            rest = after;
+        }
+        let weights = NeuronWeights {
+            gate: ffn.gate().map(|_| SegmentedMatrix::new(gates)).transpose()?,
+            up: SegmentedMatrix::new(ups)?,
+            down: Down::Neurons(SegmentedMatrix::new(downs)?),
+        };
+        Ok(ffn.set_neurons(&self.order, weights)?)
+    }
+}
+
+fn single(layer: usize, matrix: &SegmentedMatrix) -> Result<&Matrix, Error> {
+    match matrix.segments() {
+        [matrix] => Ok(matrix),
+        _ => Err(fault(layer, "up", "is in lanes already: choose one or the other".into())),
+    }
+}
+
+fn decoded(matrix: &Matrix) -> Vec<f32> {
+    let mut values = vec![0.0; matrix.rows() * matrix.cols()];
+    values.chunks_mut(matrix.cols()).enumerate().for_each(|(r, row)| matrix.decode_row(r, row));
+    values
+}
+
+fn fault(layer: usize, part: &str, problem: String) -> Error {
+    Error::Tensor { name: format!("blk.{layer}.ffn_{part}.weight"), problem }
+}
