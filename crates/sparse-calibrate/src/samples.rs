@@ -10,7 +10,7 @@ use crate::Error;
 use crate::progress::{Progress, step};
 
 /// Most memory for samples of all layers.
-const MAX_BYTES: usize = 512 << 20;
+const MAX_BYTES: usize = 2 << 30;
 /// Tokens per layer that nothing is fitted to, if there are four times as many.
 const HELD: usize = 512;
 
@@ -48,6 +48,10 @@ pub(crate) fn collect(
             taken += window.len();
         }
         step(progress)?;
+    }
+    let asked: usize = windows.iter().map(Vec::len).sum();
+    if taken < asked {
+        tracing::warn!(taken, asked, "fewer tokens to fit to than asked for: samples take 2 GB at most");
     }
     Ok(samples)
 }
