@@ -86,7 +86,7 @@ fn a_sidecar_is_kept_whole() {
         assert!(distance(&found, &expected) < 0.02, "{}", distance(&found, &expected));
         for (text, found) in TEXTS.iter().zip(&found) {
             let alone = always.embed(text).unwrap();
-            assert!(distance(&[alone], &[found.clone()]) < 1e-5, "depends on the batch");
+            assert!(distance(&[alone], std::slice::from_ref(found)) < 1e-5, "depends on the batch");
         }
 
         let dense = open(folder.path(), format, EncoderSparsity::Dense).unwrap();
