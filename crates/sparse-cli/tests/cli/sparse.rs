@@ -170,3 +170,31 @@ fn a_screened_head_writes_the_same_and_is_measured() {
     let refused = run(args!["perplexity", "-m", &model, "--text", &text, "--ctx", "32", "--measure-screen"]);
     assert!(refused.stderr.contains("screen is missing, expected a model with a screen"), "{refused:?}");
 }
+
+#[test]
+fn neurons_may_be_in_lanes() {
+    let folder = Folder::new();
+    let model = folder.model(&relu().build());
+    let text = folder.write("text.txt", TEXT.repeat(60));
+    let perplexity = |flags: &[OsString]| {
+        let mut args = args!["perplexity", "-m", &model, "--text", &text, "--ctx", "32", "--json"].to_vec();
+        args.extend_from_slice(flags);
+        json(&run(&args).ok())["perplexity"].as_f64().unwrap()
+    };
+    let own = perplexity(&[]);
+    let off = |lane: &str| (perplexity(args!["--ffn-lane", lane]) / own - 1.0).abs();
+    let (bit7, bit3) = (off("bit7"), off("bit3"));
+    assert!(bit7 > 0.0 && bit7 < 0.01 && bit3 > bit7, "bit7 {bit7}, bit3 {bit3}");
+    let unknown = run(args!["perplexity", "-m", &model, "--text", &text, "--ffn-lane", "bit4"]);
+    unknown.fails(2, &["bit4"]);
+
+    let flags =
+        ["--ctx", "32", "--tune-tokens", "256", "--test-tokens", "512", "--max-loss", "20%", "-t", "1"];
+    let mut args = args!["calibrate", "-m", &model, "--text", &text, "--only", "lanes", "--json"].to_vec();
+    args.extend(flags.iter().map(Into::into));
+    let report = json(&run(&args).ok());
+    let chosen = &report["chosen"];
+    assert!(chosen["bytes"].as_u64() < chosen["file_bytes"].as_u64(), "{report:#}");
+    let sidecar = model.with_extension("sparse.gguf");
+    assert!((perplexity(args!["--sparse", &sidecar]) / own - 1.0).abs() < 0.2);
+}
