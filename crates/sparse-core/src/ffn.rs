@@ -13,6 +13,7 @@ mod down;
 mod fit;
 mod predictor;
 mod quality;
+mod scratch;
 mod selector;
 #[cfg(feature = "std")]
 mod times;
@@ -29,6 +30,8 @@ use down::scatter;
 pub use fit::{PredictorFactors, PredictorFit};
 pub use predictor::LowRankPredictor;
 pub use quality::SelectorQuality;
+use scratch::Chosen;
+pub use scratch::FfnScratch;
 pub use selector::{Rule, Selector, SparsityConfig};
 use selector::{gather, reordered};
 #[cfg(feature = "std")]
@@ -126,76 +129,6 @@ impl AddAssign for FfnCounts {
         self.up += o.up;
         self.down += o.down;
         self.bytes += o.bytes;
-    }
-}
-
-/// Buffers for [`SparseFfn::forward`], allocated once for the largest batch and layer.
-#[derive(Debug, Default)]
-pub struct FfnScratch {
-    /// Up, or gate of a dense batch, `[tokens x neurons]`.
-    up: Vec<f32>,
-    /// Gate of a masked batch, `[tokens x neurons]`.
-    gate: Vec<f32>,
-    /// What `down` multiplies, `[tokens x neurons]`.
-    hidden: Activations,
-    /// Between the factors of the predictor.
-    projected: Activations,
-    /// The predictor's scores.
-    scores: Vec<f32>,
-    active: Vec<u32>,
-    /// `act(gate)`, then `h`, of the neurons in `active`.
-    values: Vec<f32>,
-    /// One token of a batch.
-    one: Activations,
-}
-
-/// The active set of one token in the making.
-struct Chosen<'a> {
-    active: &'a mut Vec<u32>,
-    /// `act(gate)`, then `h`, of the neurons in `active`.
-    values: &'a mut [f32],
-    /// `up` of the neurons in `active`.
-    up: &'a mut [f32],
-}
-
-impl FfnScratch {
-    /// Room for `tokens` tokens of any of `ffns`.
-    pub fn new<'a>(tokens: usize, ffns: impl IntoIterator<Item = &'a SparseFfn>) -> Self {
-        let (mut neurons, mut rank, mut scores) = (0, 0, 0);
-        for ffn in ffns {
-            neurons = neurons.max(ffn.neurons());
-            if let Selector::LowRank { predictor, .. } = &ffn.selector {
-                rank = rank.max(predictor.rank());
-            }
-            if ffn.selector.has_scores() {
-                scores = scores.max(ffn.neurons());
-            }
-        }
-        Self {
-            up: vec![0.0; tokens * neurons],
-            gate: Vec::new(),
-            hidden: Activations::with_capacity(tokens, neurons),
-            projected: Activations::with_capacity(1, rank),
-            scores: vec![0.0; scores],
-            active: Vec::with_capacity(neurons),
-            values: vec![0.0; neurons],
-            one: Activations::default(),
-        }
-    }
-
-    /// Grows to what tokens of `ffn` take in [`BatchMode::Each`] and [`SparseFfn::forward_from_up`].
-    pub fn reserve(&mut self, ffn: &SparseFfn) {
-        let neurons = ffn.neurons();
-        let grown = neurons.max(self.values.len());
-        self.values.resize(grown, 0.0);
-        let grown = neurons.max(self.up.len());
-        self.up.resize(grown, 0.0);
-    }
-
-    /// What `down` was multiplied with in the last [`BatchMode::Masked`] batch, `[tokens x neurons]`: zero where a neuron
-    /// was not chosen. Less the neurons' [means](SparseFfn::set_means), if they have some.
-    pub fn hidden(&self) -> &[f32] {
-        self.hidden.x()
     }
 }
 

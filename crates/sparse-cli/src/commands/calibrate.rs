@@ -11,10 +11,11 @@ use anyhow::Context;
 use serde::Serialize;
 use sparse_calibrate::{
     Candidate, Chosen, ChosenLanes, Error, HeadCalibration, HeadReport, LaneCandidate, LayerReport, Options,
-    calibrate, calibrate_lanes, sampled,
+    Speed, calibrate, calibrate_lanes, sampled,
 };
 use sparse_gguf::Gguf;
 use sparse_model::Model;
+use sparse_model::sidecar::MeasuredLoss;
 use sparse_model::tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::args::{CalibrateArgs, Part};
@@ -154,16 +155,7 @@ fn print_lanes(report: &LaneReport<'_>) -> anyhow::Result<()> {
             [i.to_string(), bit7.to_string(), bit5.to_string(), bit3.to_string()]
         });
         writeln!(out, "{}\n", output::table(header, rows).trim_fmt())?;
-        let (loss, speed) = (&chosen.loss, &chosen.speed);
-        writeln!(
-            out,
-            "On {} tokens that nothing was fitted to: perplexity {:+.2} % ± {:.2} %, KL {:.4}, same top token {:.1} %.",
-            loss.tokens,
-            100.0 * loss.perplexity_increase,
-            100.0 * loss.standard_error,
-            loss.kl,
-            100.0 * loss.top1
-        )?;
+        print_loss(&mut out, &chosen.loss)?;
         writeln!(
             out,
             "Feed-forward weights: {:.1} KB, {:.1} KB in the file; a token reads {:.1} KB.",
@@ -171,16 +163,8 @@ fn print_lanes(report: &LaneReport<'_>) -> anyhow::Result<()> {
             chosen.file_bytes as f64 / 1e3,
             chosen.bytes_per_token / 1e3
         )?;
-        writeln!(
-            out,
-            "Decoding with {} threads: as in the file {:.1} tokens/s, in lanes {:.1}, ratio {:.2} ({:.2}..{:.2}).\n",
-            speed.threads,
-            speed.dense_tokens_per_s,
-            speed.sparse_tokens_per_s,
-            speed.gain,
-            speed.lowest_gain,
-            speed.highest_gain
-        )?;
+        print_speed(&mut out, "as in the file", "in lanes", &chosen.speed)?;
+        writeln!(out)?;
     }
     writeln!(out, "{}\nwritten to {}", report.verdict, report.sidecar.display())?;
     Ok(())
@@ -223,16 +207,7 @@ fn print(report: &Report<'_>) -> anyhow::Result<()> {
 fn print_head(out: &mut impl Write, head: &HeadCalibration) -> anyhow::Result<()> {
     screens(out, &head.candidates)?;
     if let Some(speed) = &head.speed {
-        writeln!(
-            out,
-            "Decoding with {} threads: whole head {:.1} tokens/s, screened {:.1}, ratio {:.2} ({:.2}..{:.2}).",
-            speed.threads,
-            speed.dense_tokens_per_s,
-            speed.sparse_tokens_per_s,
-            speed.gain,
-            speed.lowest_gain,
-            speed.highest_gain
-        )?;
+        print_speed(out, "whole head", "screened", speed)?;
     }
     if let Some(c) = &head.continuations {
         writeln!(out, "{} of {} greedy continuations of {} tokens are the same.", c.same, c.texts, c.tokens)?;
@@ -329,27 +304,35 @@ fn print_ffn(out: &mut impl Write, report: &Report<'_>) -> anyhow::Result<()> {
             [layer, selector, percent(l.gate_density), up, down, recall, energy, bytes, share]
         });
         writeln!(out, "{}\n", output::table(header, rows).trim_fmt())?;
-        let (loss, speed) = (&chosen.loss, &chosen.speed);
-        writeln!(
-            out,
-            "On {} tokens that nothing was fitted to: perplexity {:+.2} % ± {:.2} %, KL {:.4}, same top token {:.1} %.",
-            loss.tokens,
-            100.0 * loss.perplexity_increase,
-            100.0 * loss.standard_error,
-            loss.kl,
-            100.0 * loss.top1
-        )?;
-        writeln!(
-            out,
-            "Decoding with {} threads: dense {:.1} tokens/s, sparse {:.1}, ratio {:.2} ({:.2}..{:.2}).",
-            speed.threads,
-            speed.dense_tokens_per_s,
-            speed.sparse_tokens_per_s,
-            speed.gain,
-            speed.lowest_gain,
-            speed.highest_gain
-        )?;
+        print_loss(out, &chosen.loss)?;
+        print_speed(out, "dense", "sparse", &chosen.speed)?;
     }
     writeln!(out)?;
     Ok(())
+}
+
+fn print_loss(out: &mut impl Write, loss: &MeasuredLoss) -> io::Result<()> {
+    writeln!(
+        out,
+        "On {} tokens that nothing was fitted to: perplexity {:+.2} % ± {:.2} %, KL {:.4}, same top token {:.1} %.",
+        loss.tokens,
+        100.0 * loss.perplexity_increase,
+        100.0 * loss.standard_error,
+        loss.kl,
+        100.0 * loss.top1
+    )
+}
+
+/// `before` and `after` say what was timed by turns.
+fn print_speed(out: &mut impl Write, before: &str, after: &str, speed: &Speed) -> io::Result<()> {
+    writeln!(
+        out,
+        "Decoding with {} threads: {before} {:.1} tokens/s, {after} {:.1}, ratio {:.2} ({:.2}..{:.2}).",
+        speed.threads,
+        speed.dense_tokens_per_s,
+        speed.sparse_tokens_per_s,
+        speed.gain,
+        speed.lowest_gain,
+        speed.highest_gain
+    )
 }

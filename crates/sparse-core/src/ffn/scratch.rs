@@ -1,0 +1,77 @@
+//! What computing a layer needs room for.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::{Selector, SparseFfn};
+use crate::Activations;
+
+/// Buffers for [`SparseFfn::forward`], allocated once for the largest batch and layer.
+#[derive(Debug, Default)]
+pub struct FfnScratch {
+    /// Up, or gate of a dense batch, `[tokens x neurons]`.
+    pub(super) up: Vec<f32>,
+    /// Gate of a masked batch, `[tokens x neurons]`.
+    pub(super) gate: Vec<f32>,
+    /// What `down` multiplies, `[tokens x neurons]`.
+    pub(super) hidden: Activations,
+    /// Between the factors of the predictor.
+    pub(super) projected: Activations,
+    /// The predictor's scores.
+    pub(super) scores: Vec<f32>,
+    pub(super) active: Vec<u32>,
+    /// `act(gate)`, then `h`, of the neurons in `active`.
+    pub(super) values: Vec<f32>,
+    /// One token of a batch.
+    pub(super) one: Activations,
+}
+
+/// The active set of one token in the making.
+pub(super) struct Chosen<'a> {
+    pub(super) active: &'a mut Vec<u32>,
+    /// `act(gate)`, then `h`, of the neurons in `active`.
+    pub(super) values: &'a mut [f32],
+    /// `up` of the neurons in `active`.
+    pub(super) up: &'a mut [f32],
+}
+
+impl FfnScratch {
+    /// Room for `tokens` tokens of any of `ffns`.
+    pub fn new<'a>(tokens: usize, ffns: impl IntoIterator<Item = &'a SparseFfn>) -> Self {
+        let (mut neurons, mut rank, mut scores) = (0, 0, 0);
+        for ffn in ffns {
+            neurons = neurons.max(ffn.neurons());
+            if let Selector::LowRank { predictor, .. } = &ffn.selector {
+                rank = rank.max(predictor.rank());
+            }
+            if ffn.selector.has_scores() {
+                scores = scores.max(ffn.neurons());
+            }
+        }
+        Self {
+            up: vec![0.0; tokens * neurons],
+            gate: Vec::new(),
+            hidden: Activations::with_capacity(tokens, neurons),
+            projected: Activations::with_capacity(1, rank),
+            scores: vec![0.0; scores],
+            active: Vec::with_capacity(neurons),
+            values: vec![0.0; neurons],
+            one: Activations::default(),
+        }
+    }
+
+    /// Grows to what tokens of `ffn` take in [`BatchMode::Each`] and [`SparseFfn::forward_from_up`].
+    pub fn reserve(&mut self, ffn: &SparseFfn) {
+        let neurons = ffn.neurons();
+        let grown = neurons.max(self.values.len());
+        self.values.resize(grown, 0.0);
+        let grown = neurons.max(self.up.len());
+        self.up.resize(grown, 0.0);
+    }
+
+    /// What `down` was multiplied with in the last [`BatchMode::Masked`] batch, `[tokens x neurons]`: zero where a neuron
+    /// was not chosen. Less the neurons' [means](SparseFfn::set_means), if they have some.
+    pub fn hidden(&self) -> &[f32] {
+        self.hidden.x()
+    }
+}
