@@ -60,7 +60,7 @@ impl FfnScratch {
         }
     }
 
-    /// Grows to what tokens of `ffn` take in [`BatchMode::Each`] and [`SparseFfn::forward_from_up`].
+    /// Grows to what tokens of `ffn` take in [`BatchMode::Each`](super::BatchMode::Each) and [`SparseFfn::forward_from_up`].
     pub fn reserve(&mut self, ffn: &SparseFfn) {
         let neurons = ffn.neurons();
         let grown = neurons.max(self.values.len());
@@ -69,8 +69,8 @@ impl FfnScratch {
         self.up.resize(grown, 0.0);
     }
 
-    /// What `down` was multiplied with in the last [`BatchMode::Masked`] batch, `[tokens x neurons]`: zero where a neuron
-    /// was not chosen. Less the neurons' [means](SparseFfn::set_means), if they have some.
+    /// What `down` was multiplied with in the last [`BatchMode::Masked`](super::BatchMode::Masked) batch, `[tokens x neurons]`: zero
+    /// where a neuron was not chosen. Less the neurons' [means](SparseFfn::set_means), if they have some.
     pub fn hidden(&self) -> &[f32] {
         self.hidden.x()
     }
