@@ -42,4 +42,4 @@ pub use profile::{LayerProfile, SHARES, profile};
 pub use progress::{Progress, Silent};
 pub use report::{Calibration, Candidate, Chosen, LayerReport, Speed};
 pub use speed::store_by_rows;
-pub use text::sampled;
+pub use text::{drawn_evenly, sampled};

@@ -1,8 +1,11 @@
-//! Text that the model makes up itself.
+//! Text for a model that comes with none.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use sparse_model::tokenizer::Tokenizer;
 use sparse_model::{GenerateOptions, Model, SamplerConfig, Session, generate};
 
 use crate::Error;
@@ -47,4 +50,13 @@ pub fn sampled(
         step(progress)?;
     }
     Ok(text)
+}
+
+/// `tokens` of the tokens that there are, each as likely as any other: "text" for a model of random weights, to which none means
+/// anything and whose own would repeat itself. The same seed gives the same text.
+pub fn drawn_evenly(tokenizer: &Tokenizer, tokens: usize, seed: u64) -> Vec<u32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let vocabulary = tokenizer.vocab_len() as u64;
+    // The upper half of a product is even enough: a vocabulary is far smaller than 2^32.
+    (0..tokens).map(|_| ((u64::from(rng.next_u32()) * vocabulary) >> 32) as u32).collect()
 }

@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use sparse_calibrate::{Error, Options, Progress, Silent, calibrate, measure_screen, profile, sampled};
+use sparse_calibrate::{
+    Error, Options, Progress, Silent, calibrate, drawn_evenly, measure_screen, profile, sampled,
+};
 use sparse_gguf::{BlockFormat, Gguf};
 use sparse_model::{Model, Sidecar};
 use sparse_testdata::TinyLlama;
@@ -33,6 +35,19 @@ fn text(gguf: &Gguf, tokens: usize) -> Vec<u32> {
     assert!(text.len() >= tokens);
     assert_eq!(text, sampled(&model, tokens, 32, 3, &mut Silent).unwrap());
     text
+}
+
+#[test]
+fn tokens_are_drawn_evenly() {
+    let tokenizer = sparse_model::tokenizer::Tokenizer::from_metadata(gguf(None).metadata()).unwrap();
+    let tokens = drawn_evenly(&tokenizer, 200 * tokenizer.vocab_len(), 5);
+    assert_eq!(tokens, drawn_evenly(&tokenizer, tokens.len(), 5));
+    let mut counts = vec![0_u32; tokenizer.vocab_len()];
+    for token in tokens {
+        counts[token as usize] += 1;
+    }
+    // Eight standard deviations of a Poisson variable of mean 200.
+    assert!(counts.iter().all(|n| (87..=313).contains(n)), "{counts:?}");
 }
 
 #[test]

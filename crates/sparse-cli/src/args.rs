@@ -460,7 +460,7 @@ pub(crate) enum Part {
 pub(crate) struct CalibrateArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Text to calibrate on; `-` is stdin [default: text sampled from the model]
+    /// Text to calibrate on; `-` is stdin [default: text sampled from the model; with --recall, tokens drawn evenly]
     #[arg(long, value_name = "FILE")]
     pub(crate) text: Option<PathBuf>,
     /// Text to measure the result on [default: a part of the text that nothing else uses]

@@ -11,7 +11,7 @@ use anyhow::Context;
 use serde::Serialize;
 use sparse_calibrate::{
     Candidate, Chosen, ChosenLanes, Error, HeadCalibration, HeadReport, LaneCandidate, LayerReport, Options,
-    Speed, calibrate, calibrate_lanes, sampled,
+    Speed, calibrate, calibrate_lanes, drawn_evenly, sampled,
 };
 use sparse_gguf::Gguf;
 use sparse_model::Model;
@@ -185,9 +185,12 @@ fn texts(
     if let Some(file) = &args.text {
         return Ok((tokens(file)?, args.test.as_deref().map(tokens).transpose()?));
     }
-    let model = Arc::new(Model::from_gguf(gguf, options.threads)?);
     let test = options.test_tokens.min(SAMPLED_TEST);
     let length = options.fit_tokens + options.tune_tokens + test;
+    if options.recall.is_some() {
+        return Ok((drawn_evenly(&tokenizer, length, SEED), None));
+    }
+    let model = Arc::new(Model::from_gguf(gguf, options.threads)?);
     Ok((sampled(&model, length, options.window, SEED, bar)?, None))
 }
 
