@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use sparse_model::lanes::FfnFormat;
+use sparse_model::WeightFormat;
 use sparse_model::{EncoderFormat, SamplerConfig};
 
 pub(crate) use embed::{EmbedArgs, EncoderArgs, SearchArgs, SimilarityArgs};
@@ -94,7 +94,7 @@ pub(crate) struct SparseArgs {
     pub(crate) screen: bool,
     /// Round the feed-forward weights first: to a lane, `bit3`, `bit5` or `bit7`, or to a format of GGUF, such as `q4_0`
     #[arg(long, value_name = "LANE")]
-    pub(crate) ffn_lane: Option<FfnFormat>,
+    pub(crate) ffn_lane: Option<WeightFormat>,
 }
 
 impl SparseArgs {
@@ -412,7 +412,7 @@ pub(crate) struct BenchArgs {
     pub(crate) sparse: Vec<Sparse>,
     /// Lanes or formats to round the feed-forward weights to, as for `generate`; each with each of --sparse
     #[arg(long, value_name = "LANE,...", value_delimiter = ',')]
-    pub(crate) ffn_lane: Vec<FfnFormat>,
+    pub(crate) ffn_lane: Vec<WeightFormat>,
     /// Text to decode, which decides how many neurons can be left out [default: what the model makes up]
     #[arg(long, value_name = "FILE")]
     pub(crate) text: Option<PathBuf>,

@@ -1,92 +1,24 @@
 //! Feed-forward weights in other formats than the file has them in: all of them, or each neuron's in a lane of its own.
 
-use std::fmt;
-use std::str::FromStr;
+use sparse_core::{Down, Matrix, NeuronWeights, SegmentedMatrix, SparseFfn, check_order};
+use sparse_precision::PrecisionLane;
 
-use sparse_core::{Down, Matrix, NeuronWeights, SegmentedMatrix, SparseFfn, Storage, check_order};
-use sparse_gguf::{BlockFormat, quantise};
-use sparse_precision::{LaneMatrix, PrecisionLane};
-
-use crate::{Error, Model};
-
-/// A format that feed-forward weights can be rounded to when a model is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FfnFormat {
-    /// A lane, rounded as [`LaneMatrix`] does it.
-    Lane(PrecisionLane),
-    /// A format of GGUF, rounded as ggml does it.
-    Gguf(BlockFormat),
-}
-
-impl FfnFormat {
-    /// All that weights can be rounded to: lanes, and formats with a quantiser.
-    pub const ALL: [Self; 8] = [
-        Self::Lane(PrecisionLane::Bit3),
-        Self::Lane(PrecisionLane::Bit5),
-        Self::Lane(PrecisionLane::Bit7),
-        Self::Gguf(BlockFormat::Q4_0),
-        Self::Gguf(BlockFormat::Q4_1),
-        Self::Gguf(BlockFormat::Q5_0),
-        Self::Gguf(BlockFormat::Q5_1),
-        Self::Gguf(BlockFormat::Q8_0),
-    ];
-
-    /// Rounds rows of `cols` values; errors in column `c` of a lane count `importance[c]` times, if that is given.
-    fn round(self, cols: usize, values: &[f32], importance: Option<&[f32]>) -> Result<Matrix, String> {
-        let (format, bytes) = match self {
-            Self::Lane(lane) => {
-                let rounded = match importance {
-                    Some(importance) => LaneMatrix::weighted(lane, cols, values, importance),
-                    None => LaneMatrix::new(lane, cols, values),
-                };
-                (lane.format(), rounded.map_err(|e| e.to_string())?.into_bytes())
-            }
-            Self::Gguf(format) => (format, quantise(format, values).map_err(|e| e.to_string())?),
-        };
-        let storage = Storage::filled(bytes.len(), |out| out.copy_from_slice(&bytes));
-        Matrix::new(format, cols, storage).map_err(|e| e.to_string())
-    }
-
-    fn round_matrix(self, matrix: &Matrix, importance: Option<&[f32]>) -> Result<Matrix, String> {
-        self.round(matrix.cols(), &decoded(matrix), importance)
-    }
-}
-
-impl fmt::Display for FfnFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self {
-            Self::Lane(lane) => lane.to_string(),
-            Self::Gguf(format) => format.name().to_owned(),
-        };
-        f.pad(&name.to_lowercase())
-    }
-}
-
-impl FromStr for FfnFormat {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|f| f.to_string() == name.to_lowercase()).ok_or_else(|| {
-            let all = Self::ALL.map(|f| f.to_string()).join(", ");
-            format!("no format for feed-forward weights is called so; there are {all}")
-        })
-    }
-}
+use crate::{Error, Model, WeightFormat};
 
 /// Rounds all feed-forward weights of `model` to `format`, in the storage that they are in, to see what that costs.
 ///
 /// # Errors
 /// If rows are no whole number of blocks, a weight is not finite or too large, or neurons are in lanes already.
-pub fn round_ffns(model: &mut Model, format: FfnFormat) -> Result<(), Error> {
+pub fn round_ffns(model: &mut Model, format: WeightFormat) -> Result<(), Error> {
     model.for_each_ffn(|i, ffn| {
-        let round = |part: &'static str, matrix: &Matrix| {
-            format.round_matrix(matrix, None).map_err(|problem| fault(i, part, problem))
+        let rounded = |part: &'static str, matrix: &Matrix| {
+            round(format, matrix, None).map_err(|problem| fault(i, part, problem))
         };
-        let gate = ffn.gate().map(|gate| round("gate", single(i, gate.weight())?)).transpose()?;
-        let up = round("up", single(i, ffn.up().weight())?)?;
+        let gate = ffn.gate().map(|gate| rounded("gate", single(i, gate.weight())?)).transpose()?;
+        let up = rounded("up", single(i, ffn.up().weight())?)?;
         let down = match ffn.down() {
-            Down::Rows(w) => Down::Rows(round("down", w)?),
-            Down::Neurons(w) => Down::Neurons(round("down", single(i, w)?)?.into()),
+            Down::Rows(w) => Down::Rows(rounded("down", w)?),
+            Down::Neurons(w) => Down::Neurons(rounded("down", single(i, w)?)?.into()),
             other => return Err(fault(i, "down", format!("{other:?} cannot be rounded"))),
         };
         let order: Vec<u32> = (0..ffn.neurons() as u32).collect();
@@ -147,15 +79,14 @@ impl NeuronRecords {
     /// # Errors
     /// If rows are no whole number of blocks, or a weight cannot be stored.
     pub fn in_lane(&self, lane: PrecisionLane, importance: &[f32]) -> Result<Self, Error> {
-        let round = |part, w: &Matrix, importance| {
-            let rounded = FfnFormat::Lane(lane).round_matrix(w, importance);
-            rounded.map_err(|problem| fault(self.layer, part, problem))
+        let rounded = |part, w: &Matrix, importance| {
+            round(lane.into(), w, importance).map_err(|problem| fault(self.layer, part, problem))
         };
         Ok(Self {
             layer: self.layer,
-            gate: self.gate.as_ref().map(|w| round("gate", w, Some(importance))).transpose()?,
-            up: round("up", &self.up, Some(importance))?,
-            down: round("down", &self.down, None)?,
+            gate: self.gate.as_ref().map(|w| rounded("gate", w, Some(importance))).transpose()?,
+            up: rounded("up", &self.up, Some(importance))?,
+            down: rounded("down", &self.down, None)?,
         })
     }
 }
@@ -251,6 +182,10 @@ fn single(layer: usize, matrix: &SegmentedMatrix) -> Result<&Matrix, Error> {
         [matrix] => Ok(matrix),
         _ => Err(fault(layer, "up", "is in lanes already: choose one or the other".into())),
     }
+}
+
+fn round(format: WeightFormat, matrix: &Matrix, importance: Option<&[f32]>) -> Result<Matrix, String> {
+    format.round(matrix.cols(), &decoded(matrix), importance)
 }
 
 fn decoded(matrix: &Matrix) -> Vec<f32> {

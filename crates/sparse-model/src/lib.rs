@@ -27,6 +27,7 @@ mod attention;
 mod bert;
 mod config;
 mod error;
+mod format;
 mod generate;
 mod kv_cache;
 mod llama;
@@ -42,6 +43,7 @@ pub use bert::{
 };
 pub use config::LlamaConfig;
 pub use error::Error;
+pub use format::WeightFormat;
 pub use generate::{GenerateOptions, Generation, Stop, generate};
 pub use llama::{PartTimes, ScreenCounts, Session};
 pub use model::Model;

@@ -266,7 +266,7 @@ fn an_embedding_depends_neither_on_its_batch_nor_on_threads() {
     let folder = folder_of(&model);
     let texts: Vec<String> =
         (0..150).map(|i| "the cat sat on a mat. ".repeat(1 + i * i % 47).split_off(i % 3)).collect();
-    for format in [EncoderFormat::F32, EncoderFormat::Int8, EncoderFormat::Blocks(BlockFormat::Q4_0)] {
+    for format in [EncoderFormat::F32, EncoderFormat::Int8, EncoderFormat::Blocks(BlockFormat::Q4_0.into())] {
         let encoder = |threads| {
             let mut options = options(format, threads);
             options.max_tokens = Some(300);

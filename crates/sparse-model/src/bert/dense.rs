@@ -1,12 +1,10 @@
 //! A matrix and a bias, in the storage that the options ask for.
 
-use sparse_core::{ActivationType, Activations, Compute, Linear, Matrix, PackedMatrix, Storage};
-use sparse_gguf::{BlockFormat, quantise};
-use sparse_precision::{LaneMatrix, PrecisionLane};
+use sparse_core::{ActivationType, Activations, Compute, Linear, Matrix, PackedMatrix};
 use sparse_simd::{Kernels, MatMut, PanelKind};
 
 use super::{EncoderFormat, TOKENS};
-use crate::Error;
+use crate::{Error, WeightFormat};
 
 /// Inputs that [`Kernels::hadamard`] takes are a multiple of this; twice, it multiplies with this.
 const TURNED: usize = 16;
@@ -48,21 +46,10 @@ impl Dense {
                 }
                 Ok(Self::Integers { weight: packed(PanelKind::Int8, &weights)?, turned })
             }
-            EncoderFormat::Blocks(blocks) => {
-                Self::blocks(Blocks::Format(blocks), name, inputs, &weights, bias)
+            EncoderFormat::Blocks(format) => {
+                Ok(Self::Blocks(Linear::new(matrix(format, name, inputs, &weights)?, Some(bias))?))
             }
-            EncoderFormat::Lane(lane) => Self::blocks(Blocks::Lane(lane), name, inputs, &weights, bias),
         }
-    }
-
-    fn blocks(
-        blocks: Blocks,
-        name: &str,
-        inputs: usize,
-        weights: &[f32],
-        bias: Vec<f32>,
-    ) -> Result<Self, Error> {
-        Ok(Self::Blocks(Linear::new(matrix(blocks, name, inputs, weights)?, Some(bias))?))
     }
 
     /// `out[t] = W x[t] + b` for every token; `out` is `[tokens x outputs]`. What `x` holds afterwards is of no meaning.
@@ -112,56 +99,8 @@ impl Dense {
     }
 }
 
-/// Blocks that matrices are rounded to.
-#[derive(Clone, Copy)]
-pub(super) enum Blocks {
-    /// As ggml does it.
-    Format(BlockFormat),
-    /// By a search for the scales.
-    Lane(PrecisionLane),
-}
-
-impl Blocks {
-    /// Blocks for rows of `cols` values where a format has packed panels for whole products.
-    pub(super) fn of(format: EncoderFormat, cols: usize) -> Self {
-        match format {
-            EncoderFormat::F32 => Self::Format(BlockFormat::F32),
-            EncoderFormat::Int8 if !cols.is_multiple_of(32) => Self::Format(BlockFormat::F16),
-            EncoderFormat::Int8 => Self::Format(BlockFormat::Q8_0),
-            EncoderFormat::Blocks(format) => Self::Format(format),
-            EncoderFormat::Lane(lane) => Self::Lane(lane),
-        }
-    }
-
-    pub(super) fn format(self) -> BlockFormat {
-        match self {
-            Self::Format(format) => format,
-            Self::Lane(lane) => lane.format(),
-        }
-    }
-
-    /// Rounds whole rows of `cols` values. The error is a problem in words.
-    pub(super) fn quantise(self, cols: usize, values: &[f32]) -> Result<Vec<u8>, String> {
-        match self {
-            Self::Format(format) => quantise(format, values).map_err(|e| e.to_string()),
-            Self::Lane(lane) => {
-                LaneMatrix::new(lane, cols, values).map(LaneMatrix::into_bytes).map_err(|e| e.to_string())
-            }
-        }
-    }
-}
-
-/// A matrix of rows of `cols` values.
-pub(super) fn matrix(blocks: Blocks, name: &str, cols: usize, values: &[f32]) -> Result<Matrix, Error> {
+/// Rows of `cols` values in blocks. `name` is for errors.
+pub(super) fn matrix(format: WeightFormat, name: &str, cols: usize, values: &[f32]) -> Result<Matrix, Error> {
     let fault = |problem| Error::Tensor { name: name.to_owned(), problem };
-    let format = blocks.format();
-    if !cols.is_multiple_of(format.block_len()) {
-        return Err(fault(format!(
-            "rows of {cols} values cannot be stored in {}, which takes multiples of {}; choose another format",
-            format.name(),
-            format.block_len()
-        )));
-    }
-    let bytes = blocks.quantise(cols, values).map_err(fault)?;
-    Matrix::new(format, cols, Storage::Owned(bytes)).map_err(|e| fault(e.to_string()))
+    format.round(cols, values, None).map_err(fault)
 }

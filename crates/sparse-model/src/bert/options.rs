@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use sparse_gguf::BlockFormat;
-use sparse_precision::PrecisionLane;
 
-use crate::Error;
+use crate::{Error, WeightFormat};
 
 /// How an encoder's weights are stored in memory; they are converted when they are loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -18,19 +17,28 @@ pub enum EncoderFormat {
     /// Integers of 8 bits.
     #[default]
     Int8,
-    /// Blocks of a GGUF format that [`sparse_gguf::quantise`] writes, such as Q8_0 or Q4_0.
-    Blocks(BlockFormat),
-    /// Blocks of a precision lane, with scales searched for the least error.
-    Lane(PrecisionLane),
+    /// Blocks with scales of their own.
+    Blocks(WeightFormat),
+}
+
+impl EncoderFormat {
+    /// Blocks for rows of `cols` values where a format has packed panels for whole products.
+    pub(super) fn blocks(self, cols: usize) -> WeightFormat {
+        match self {
+            Self::F32 => BlockFormat::F32.into(),
+            Self::Int8 if !cols.is_multiple_of(32) => BlockFormat::F16.into(),
+            Self::Int8 => BlockFormat::Q8_0.into(),
+            Self::Blocks(format) => format,
+        }
+    }
 }
 
 impl fmt::Display for EncoderFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::F32 => f.write_str("f32"),
-            Self::Int8 => f.write_str("int8"),
-            Self::Blocks(format) => f.write_str(format.name()),
-            Self::Lane(lane) => fmt::Display::fmt(lane, f),
+            Self::F32 => f.pad("f32"),
+            Self::Int8 => f.pad("int8"),
+            Self::Blocks(format) => format.fmt(f),
         }
     }
 }
@@ -38,22 +46,15 @@ impl fmt::Display for EncoderFormat {
 impl FromStr for EncoderFormat {
     type Err = Error;
 
-    /// `f32`, `int8`, or the name of a lane or of a block format, in any case.
+    /// `f32`, `int8`, or the name of a [`WeightFormat`], in any case.
     fn from_str(name: &str) -> Result<Self, Error> {
-        let is = |other: &str| name.eq_ignore_ascii_case(other);
-        let blocks = BlockFormat::GGML.into_iter().find(|format| is(format.name())).map(Self::Blocks);
-        let lane =
-            name.parse().ok().filter(|lane: &PrecisionLane| *lane != PrecisionLane::Float).map(Self::Lane);
-        match blocks.or(lane) {
-            _ if is("f32") => Ok(Self::F32),
-            _ if is("int8") => Ok(Self::Int8),
-            Some(format) => Ok(format),
-            None => Err(Error::setting(
-                "the weights' format",
-                format!(
-                    "\"{name}\" is unknown; there are f32, int8, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0, Bit3, Bit5 and Bit7"
-                ),
-            )),
+        match name.to_lowercase().as_str() {
+            "f32" => Ok(Self::F32),
+            "int8" => Ok(Self::Int8),
+            _ => name
+                .parse()
+                .map(Self::Blocks)
+                .map_err(|problem| Error::setting("the encoder's format", format!("{problem}, f32, int8"))),
         }
     }
 }

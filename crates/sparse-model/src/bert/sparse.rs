@@ -5,7 +5,7 @@ use std::time::Instant;
 use sparse_core::{Activations, Compute, Down, Linear, Selector, SparseFfn};
 use sparse_precision::PrecisionLane;
 
-use super::dense::{Blocks, matrix};
+use super::dense::matrix;
 use super::weights::{Layer, Weights};
 use super::{BertConfig, EncoderFormat, Pass, Scratch};
 use crate::Error;
@@ -42,7 +42,7 @@ pub fn low_bit_copy(up: &Linear) -> Result<Linear, Error> {
     let (rows, cols) = (up.weight().rows(), up.weight().cols());
     let mut weights = vec![0.0; rows * cols];
     weights.chunks_mut(cols).enumerate().for_each(|(r, row)| up.weight().decode_row(r, row));
-    let copy = matrix(Blocks::Lane(PrecisionLane::Bit3), "the copy of a feed-forward layer", cols, &weights)?;
+    let copy = matrix(PrecisionLane::Bit3.into(), "the copy of a feed-forward layer", cols, &weights)?;
     Ok(Linear::new(copy, up.bias().map(<[f32]>::to_vec))?)
 }
 
@@ -56,7 +56,7 @@ impl Sparse {
         (down, down_bias): (&[f32], Vec<f32>),
     ) -> Result<Self, Error> {
         let (width, neurons) = (config.embedding, config.feed_forward);
-        let blocks = Blocks::of(format, width);
+        let blocks = format.blocks(width);
         let mut records = vec![0.0; down.len()];
         for (j, record) in records.chunks_mut(width).enumerate() {
             record.iter_mut().zip(down[j..].iter().step_by(neurons)).for_each(|(to, from)| *to = *from);

@@ -2,7 +2,7 @@
 
 use sparse_core::{Matrix, Storage};
 
-use super::dense::{Blocks, Dense};
+use super::dense::Dense;
 use super::sparse::Sparse;
 use super::tensors::Tensors;
 use super::{BertConfig, EncoderFormat, EncoderOptions, EncoderSparsity};
@@ -136,8 +136,8 @@ fn token_embedding(
 ) -> Result<Matrix, Error> {
     const NAME: &str = "token_embd.weight";
     let (rows, cols) = (config.vocabulary, config.embedding);
-    let blocks = Blocks::of(format, cols);
-    let format = blocks.format();
+    let rounded = format.blocks(cols);
+    let format = rounded.blocks();
     let name = tensors.expect(NAME, &[rows, cols])?;
     let fault = |problem: String| Error::Tensor { name: name.clone(), problem };
     let row_bytes = format
@@ -151,7 +151,7 @@ fn token_embedding(
         converted = parts.into_iter().try_for_each(|(i, bytes)| {
             let values = &mut values[..bytes.len() / row_bytes * cols];
             tensors.read(&name, i * some * cols, values)?;
-            bytes.copy_from_slice(&blocks.quantise(cols, values).map_err(fault)?);
+            bytes.copy_from_slice(&rounded.quantise(cols, values, None).map_err(fault)?);
             Ok(())
         });
     });

@@ -211,9 +211,9 @@ fn options_that_do_not_fit_are_errors() {
         change(&mut options);
         Encoder::open(folder.path(), &options).unwrap_err().to_string()
     };
-    let message = error(&|o| o.format = EncoderFormat::Blocks(BlockFormat::Q8_0));
+    let message = error(&|o| o.format = EncoderFormat::Blocks(BlockFormat::Q8_0.into()));
     assert!(message.contains("36 values") && message.contains("Q8_0"), "{message}");
-    let message = error(&|o| o.format = EncoderFormat::Blocks(BlockFormat::Q4K));
+    let message = error(&|o| o.format = EncoderFormat::Blocks(BlockFormat::Q4K.into()));
     assert!(message.contains("Q4_K"), "{message}");
     let message = error(&|o| o.feed_forward = Some("Bit7".parse().unwrap()));
     assert!(message.contains("36 values") && message.contains("BIT7"), "{message}");

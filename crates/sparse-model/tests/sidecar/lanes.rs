@@ -1,6 +1,7 @@
 //! Neurons in lanes: in sidecars, and what models do with them.
 
-use sparse_model::lanes::{FfnFormat, NeuronLanes, round_ffns};
+use sparse_model::WeightFormat;
+use sparse_model::lanes::{NeuronLanes, round_ffns};
 use sparse_precision::PrecisionLane;
 
 use super::*;
@@ -146,6 +147,9 @@ fn weights_rounded_to_a_lane_are_within_its_error() {
             assert!(error < most && error > 0.3 * most, "{name}: {error}");
         }
     }
-    let unknown = "bit4".parse::<FfnFormat>().unwrap_err();
-    assert!(unknown.ends_with("there are bit3, bit5, bit7, q4_0, q4_1, q5_0, q5_1, q8_0"), "{unknown}");
+    let unknown = "bit4".parse::<WeightFormat>().unwrap_err();
+    assert!(
+        unknown.ends_with("there are Bit3, Bit5, Bit7, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, F16, BF16"),
+        "{unknown}"
+    );
 }
