@@ -232,7 +232,7 @@ fn calibrate_ffn(
     let mut best: Option<(usize, f32, f64, f64)> = None;
     for (i, family) in families.iter().enumerate() {
         progress.begin(&format!("trying {}", family.name()), TRIALS * reference.windows().len());
-        let found = search(family.most(), budget, |knob| {
+        let found = search(family.range(), budget, |knob| {
             equip(&mut sparse, family.selectors(knob))?;
             let measured = reference.loss(&sparse, progress)?;
             Ok((measured.loss.upper(), measured))

@@ -226,7 +226,7 @@ pub fn calibrate_encoder(
     let (mut candidates, mut best) = (Vec::new(), None::<(usize, f32, f64)>);
     for (i, family) in families.iter().enumerate() {
         progress.begin(&format!("trying {}", family.name()), TRIALS * steps);
-        let found = search(1.0, options.max_loss, |knob| {
+        let found = search((0.5, 1.0), options.max_loss, |knob| {
             equip(&mut sparse, family.layers(knob))?;
             let loss = tune.loss(&sparse, progress)?;
             Ok((loss.upper(), loss))

@@ -19,8 +19,8 @@ use crate::search::{Family, equip};
 const TOKENS: usize = 1024;
 /// Share of the neurons that is left out to see what that costs.
 const PROBE: f32 = 0.5;
-/// Most of `|h|` that the search leaves out.
-const MOST: f32 = 0.9;
+/// Shares of `|h|` to leave out that the search begins with, and goes up to.
+const RANGE: (f32, f32) = (0.35, 0.9);
 
 /// What the shares of a layer's neurons are made of.
 struct LayerShares {
@@ -139,8 +139,8 @@ impl Family for GateFamily<'_> {
         layers.collect()
     }
 
-    fn most(&self) -> f32 {
-        MOST
+    fn range(&self) -> (f32, f32) {
+        RANGE
     }
 }
 

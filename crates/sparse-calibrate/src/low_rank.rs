@@ -99,6 +99,10 @@ impl Family for LowRankFamily {
         let rule = Rule::Threshold(from + knob * (to - from));
         self.predictors.iter().map(|p| Selector::LowRank { predictor: p.clone(), rule }).collect()
     }
+
+    fn range(&self) -> (f32, f32) {
+        (0.5, 1.0)
+    }
 }
 
 /// Predictors whose thresholds were chosen by recall: there is nothing to turn.

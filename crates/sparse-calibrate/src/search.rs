@@ -7,10 +7,15 @@ use sparse_model::Model;
 
 use crate::Error;
 
-/// Settings that are tried.
+/// Settings that are tried at most.
 pub(crate) const TRIALS: usize = 7;
-/// The least and the most of the range between a setting inside the budget and one outside that the next trial goes.
-const STEPS: (f64, f64) = (0.15, 0.85);
+/// The share of the budget that is aimed at, and the one that ends the search.
+const AIM: f64 = 0.985;
+const CLOSE: f64 = 0.97;
+/// The power of a setting that losses are taken to grow with until there is one on either side of the budget.
+const POWER: f64 = 2.5;
+/// The least and the most of the way from a setting inside the budget to one outside that the next trial goes.
+const STEPS: (f64, f64) = (0.1, 0.9);
 
 /// Selectors with one knob, from 0, which costs (nearly) nothing, to 1, which costs far too much.
 pub(crate) trait Family {
@@ -18,9 +23,9 @@ pub(crate) trait Family {
     fn name(&self) -> String;
     /// A selector for every layer.
     fn selectors(&self, knob: f32) -> Vec<Selector>;
-    /// The largest setting to try.
-    fn most(&self) -> f32 {
-        1.0
+    /// The setting to begin with, and the largest: the same if there is nothing to turn.
+    fn range(&self) -> (f32, f32) {
+        (1.0, 1.0)
     }
 }
 
@@ -34,36 +39,87 @@ pub(crate) fn equip(model: &mut Arc<Model>, selectors: Vec<Selector>) -> Result<
 }
 
 /// The sparsest setting found whose loss has its upper 95 % bound inside `budget`, with what was measured there; nothing
-/// if even the smallest setting tried is outside. `measure` gives that bound at a setting, and settings go up to `most`.
+/// if even the smallest setting tried is outside. `measure` gives that bound at a setting; settings begin with `first` and go up
+/// to `most`.
 pub(crate) fn search<M>(
-    most: f32,
+    (first, most): (f32, f32),
     budget: f64,
     mut measure: impl FnMut(f32) -> Result<(f64, M), Error>,
 ) -> Result<Option<(f32, M)>, Error> {
-    let most = f64::from(most);
-    // Settings and their losses.
-    let (mut inside, mut outside): ((f64, f64), Option<(f64, f64)>) = ((0.0, 0.0), None);
+    // Settings and the logarithms of their losses over what is aimed at. A loss may be measured as less than nothing, or not at all.
+    let (mut inside, mut outside): (Option<(f64, f64)>, Option<(f64, f64)>) = (None, None);
+    let log = |loss: f64| if loss.is_nan() { 10.0 } else { (loss / (AIM * budget)).clamp(1e-4, 1e4).ln() };
     let mut best = None;
+    let mut knob = first;
     for _ in 0..TRIALS {
-        let knob = match outside {
-            None => most,
-            // Losses grow faster than settings: where the straight line is inside, the loss is.
-            Some((knob, loss)) => {
-                let share = (budget - inside.1) / (loss - inside.1);
-                inside.0 + (knob - inside.0) * share.clamp(STEPS.0, STEPS.1)
-            }
-        };
-        let (upper, measured) = measure(knob as f32)?;
+        let (upper, measured) = measure(knob)?;
         tracing::debug!(knob, upper, "tried");
+        let setting = f64::from(knob);
         if upper <= budget {
-            inside = (knob, upper);
-            best = Some((knob as f32, measured));
-            if knob >= most {
+            inside = Some((setting, log(upper)));
+            best = Some((knob, measured));
+            if knob >= most || upper >= CLOSE * budget {
                 break;
             }
         } else {
-            outside = Some((knob, upper));
+            outside = Some((setting, log(upper)));
         }
+        let next = match (inside, outside) {
+            // Straight between them, in logarithms.
+            (Some((low, loss)), Some((high, more))) => {
+                let share = loss / (loss - more);
+                let by_loss = (low.ln() + (high.ln() - low.ln()) * share).exp();
+                by_loss.clamp(low + STEPS.0 * (high - low), low + STEPS.1 * (high - low))
+            }
+            (Some((low, loss)), None) => low * (-loss / POWER).exp().clamp(1.2, 3.0),
+            (None, outside) => setting * (outside.map_or(0.0, |o| -o.1) / POWER).exp().clamp(0.25, 0.6),
+        };
+        knob = (next as f32).min(most);
     }
     Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The setting that is found where `loss` is allowed to be 1, and how many were tried.
+    fn found(loss: impl Fn(f32) -> f64) -> (Option<f32>, usize) {
+        let mut tried = 0;
+        let best = search((0.35, 0.9), 1.0, |knob| {
+            tried += 1;
+            assert!(knob > 0.0 && knob <= 0.9, "{knob}");
+            Ok((loss(knob), ()))
+        });
+        (best.unwrap().map(|(knob, ())| knob), tried)
+    }
+
+    #[test]
+    fn most_of_the_budget_is_used_in_a_few_trials() {
+        for scale in [0.05_f64, 0.2, 0.5, 0.8] {
+            for power in [1.0, 2.0, 3.0, 5.0] {
+                let loss = |knob: f32| (f64::from(knob) / scale).powf(power);
+                let (knob, tried) = found(loss);
+                let used = loss(knob.unwrap());
+                assert!(used <= 1.0 && used > 0.9, "{scale}, {power}: {used} of the budget after {tried}");
+            }
+            let exponential = |knob: f32| (20.0 * (f64::from(knob) - scale)).exp();
+            let (knob, tried) = found(exponential);
+            let used = exponential(knob.unwrap());
+            assert!(used <= 1.0 && used > 0.8, "{scale}: {used} of the budget after {tried}");
+        }
+    }
+
+    #[test]
+    fn odd_losses_end_the_search_all_the_same() {
+        assert_eq!(found(|_| -0.1), (Some(0.9), 2));
+        assert_eq!(found(|_| 2.0), (None, TRIALS));
+        assert_eq!(found(|_| f64::NAN), (None, TRIALS));
+        assert_eq!(found(|_| f64::INFINITY), (None, TRIALS));
+        let cliff = found(|knob| if knob < 0.5 { 0.0 } else { f64::NAN }).0.unwrap();
+        assert!(cliff > 0.4 && cliff < 0.5, "{cliff}");
+        // Nothing to turn.
+        let once = search((1.0, 1.0), f64::INFINITY, |knob| Ok((f64::from(knob), ()))).unwrap();
+        assert_eq!(once, Some((1.0, ())));
+    }
 }

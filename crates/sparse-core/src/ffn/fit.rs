@@ -95,8 +95,12 @@ impl PredictorFit {
         // M = L^-1 X' Y: its left singular vectors are the directions that explain most.
         let mut m = x.transpose() * scaled * faer::Scale(1.0 / n);
         solve_lower_triangular_in_place(l, m.as_mut(), par);
-        let eigen = (&m * m.transpose()).self_adjoint_eigen(Side::Lower).map_err(|_| bad_inputs())?;
-        let mut directions = eigen.U().reverse_cols().to_owned();
+        let squares = &m * m.transpose();
+        // In f64, as the axes of a screen: the decomposition takes long to compile, so that there is one of it.
+        let squares = Mat::from_fn(inputs, inputs, |i, j| f64::from(squares[(i, j)]));
+        let eigen = squares.self_adjoint_eigen(Side::Lower).map_err(|_| bad_inputs())?;
+        let u = eigen.U().reverse_cols();
+        let mut directions = Mat::from_fn(inputs, inputs, |i, k| u[(i, k)] as f32);
         let explained = directions.transpose() * m;
         solve_upper_triangular_in_place(l.transpose(), directions.as_mut(), par);
         Ok(Self { x, mean, active, frequency, directions, explained })
