@@ -13,7 +13,7 @@ pub(crate) const TRIALS: usize = 7;
 const AIM: f64 = 0.985;
 const CLOSE: f64 = 0.97;
 /// The power of a setting that losses are taken to grow with until there is one on either side of the budget.
-const POWER: f64 = 2.5;
+const POWER: f64 = 2.0;
 /// The least and the most of the way from a setting inside the budget to one outside that the next trial goes.
 const STEPS: (f64, f64) = (0.1, 0.9);
 
@@ -72,7 +72,7 @@ pub(crate) fn search<M>(
                 by_loss.clamp(low + STEPS.0 * (high - low), low + STEPS.1 * (high - low))
             }
             (Some((low, loss)), None) => low * (-loss / POWER).exp().clamp(1.2, 3.0),
-            (None, outside) => setting * (outside.map_or(0.0, |o| -o.1) / POWER).exp().clamp(0.25, 0.6),
+            (None, outside) => setting * (outside.map_or(0.0, |o| -o.1) / POWER).exp().clamp(0.25, 0.9),
         };
         knob = (next as f32).min(most);
     }

@@ -32,7 +32,9 @@ struct Row {
 /// What candle gets of the prompt and of the tokens to decode: with some formats it takes minutes for all.
 const CANDLE: (usize, usize) = (64, 16);
 
-const PEERS: &str = "benches/peers/Cargo.toml";
+/// The peers' program, a workspace of its own that is built beside ours.
+const PEERS: [&str; 6] =
+    ["--quiet", "--release", "--manifest-path", "benches/peers/Cargo.toml", "--target-dir", "target/peers"];
 
 pub(super) fn run(args: &Args, report: &mut Report) -> Result<()> {
     let python = crate::root().join(&args.python);
@@ -41,7 +43,7 @@ pub(super) fn run(args: &Args, report: &mut Report) -> Result<()> {
         "{} is not there: make a virtual environment as tools/reference/README.md says, or name one with --python",
         python.display()
     );
-    program::run(cargo().args(["build", "--quiet", "--release", "--manifest-path", PEERS]))?;
+    program::run(cargo().arg("build").args(PEERS))?;
     let mut rows = Vec::new();
     for model in args.models()? {
         for &threads in &args.threads {
@@ -197,6 +199,6 @@ pub(super) fn ffn(report: &mut Report) -> Result<()> {
 
 fn peer(what: &str) -> Command {
     let mut command = cargo();
-    command.args(["run", "--quiet", "--release", "--manifest-path", PEERS, "--", what]);
+    command.arg("run").args(PEERS).args(["--", what]);
     command
 }
