@@ -47,7 +47,8 @@ pub(crate) fn search<M>(
     mut measure: impl FnMut(f32) -> Result<(f64, M), Error>,
 ) -> Result<Option<(f32, M)>, Error> {
     // Settings and the logarithms of their losses over what is aimed at. A loss may be measured as less than nothing, or not at all.
-    let (mut inside, mut outside): (Option<(f64, f64)>, Option<(f64, f64)>) = (None, None);
+    type Tried = Option<(f64, f64)>;
+    let (mut inside, mut outside): (Tried, Tried) = (None, None);
     let log = |loss: f64| if loss.is_nan() { 10.0 } else { (loss / (AIM * budget)).clamp(1e-4, 1e4).ln() };
     let mut best = None;
     let mut knob = first;
