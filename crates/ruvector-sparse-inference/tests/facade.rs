@@ -91,6 +91,7 @@ fn a_sidecar_makes_a_model_sparse_and_is_refused_by_another() {
             loss: None,
             screen: None,
             lanes: None,
+            densities: None,
         };
         made.save(&path).unwrap();
         Sidecar::open(&path).unwrap().apply(&gguf, &mut model).unwrap();

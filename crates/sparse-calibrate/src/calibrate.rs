@@ -2,31 +2,22 @@
 
 use std::sync::Arc;
 
-use sparse_core::{FfnCounts, Selector};
+use sparse_core::{FfnCounts, Selector, SparseFfn};
 use sparse_gguf::Gguf;
 use sparse_model::sidecar::MeasuredLoss;
 use sparse_model::{Model, Sidecar, sidecar};
 
 use crate::gate::{GateFamily, Shares};
-use crate::loss::{Divergence, Measured, Reference, verify};
+use crate::loss::{Divergence, Loss, Measured, Reference, verify};
 use crate::low_rank::{self, Recalling};
-use crate::progress::Progress;
+use crate::mixed::Mixed;
+use crate::progress::{Progress, step};
 use crate::report::{Calibration, Candidate, Chosen, LayerReport, quality};
-use crate::samples::collect;
-use crate::search::{Family, TRIALS, equip, search};
+use crate::samples::{Samples, collect};
+use crate::search::{Family, RETRIES, TRIALS, alone, equip, fixed, retreat, search};
 use crate::speed::{Curves, decode, fastest};
+use crate::windows::Windows;
 use crate::{Error, head};
-
-/// Windows that the sensitivity of layers is measured on.
-pub(crate) const PROBES: usize = 2;
-/// Gains below this are noise.
-const LEAST_GAIN: f64 = 1.01;
-/// Ratios of what is left out of `up` and of `down` that are tried.
-const RATIOS: [f32; 3] = [0.0, 0.4, 0.75];
-/// How often a configuration that is over the budget on the last text is made less sparse.
-pub(crate) const RETRIES: usize = 4;
-/// By how much of its setting.
-pub(crate) const RETREAT: f32 = 0.06;
 
 /// What calibration is to do.
 #[derive(Clone, Debug)]
@@ -84,71 +75,15 @@ impl Default for Options {
     }
 }
 
-/// Text, cut into windows for each purpose.
-pub(crate) struct Windows {
-    pub(crate) fit: Vec<Vec<u32>>,
-    pub(crate) tune: Vec<Vec<u32>>,
-    pub(crate) test: Vec<Vec<u32>>,
-}
-
-impl Windows {
-    /// `text` is fitted to and tuned by; `test`, or what is left of `text`, is for the last measurement.
-    pub(crate) fn new(
-        model: &Model,
-        text: &[u32],
-        test: Option<&[u32]>,
-        options: &Options,
-    ) -> Result<Self, Error> {
-        let window = options.window;
-        let limit = model.config().context;
-        if !(8..=limit).contains(&window) {
-            let expected = format!("8 to {limit} tokens");
-            return Err(Error::Option { option: "window", value: window.to_string(), expected });
-        }
-        let begin = if model.tokenizer().add_bos() { model.tokenizer().bos() } else { None };
-        let cut = |text: &[u32]| -> Vec<Vec<u32>> {
-            let windows = text.chunks_exact(window).map(|w| {
-                let mut w = w.to_vec();
-                if let Some(bos) = begin {
-                    w[0] = bos;
-                }
-                w
-            });
-            windows.collect()
-        };
-        let count = |tokens: usize| tokens.div_ceil(window).max(1);
-        let (fit, tune) = (count(options.fit_tokens), count(options.tune_tokens));
-        let mut all = cut(text);
-        // A short text is shared out evenly.
-        let parts = if test.is_some() { 2 } else { 3 };
-        let (found, least) = (all.len(), parts * PROBES);
-        if found < least {
-            let needed = least * window;
-            return Err(Error::TextTooShort { found: text.len(), needed, windows: least, window });
-        }
-        let tune_windows = all.split_off(fit.min(found / parts));
-        let fit_windows = std::mem::replace(&mut all, tune_windows);
-        let mut test_windows = match test {
-            Some(test) => cut(test),
-            None => all.split_off(tune.min(found / parts)),
-        };
-        all.truncate(tune);
-        test_windows.truncate(count(options.test_tokens));
-        if test_windows.is_empty() {
-            let found = test.map_or(0, <[u32]>::len);
-            return Err(Error::TextTooShort { found, needed: window, windows: 1, window });
-        }
-        Ok(Self { fit: fit_windows, tune: all, test: test_windows })
-    }
-}
-
-/// Chooses selectors and a screen of the head for the model in `gguf`, by the tokens of `text`; the result is measured on `test`, or on a part of
-/// `text` that was used for nothing else.
+/// Chooses selectors and a screen of the head for the model in `gguf`, by the tokens of `text`; the result is measured on
+/// `test`, or on a part of `text` that was used for nothing else. A part of the model that `options` leave out stays as
+/// `before` has it, but for lanes, which new selectors end: they were chosen beside the old ones.
 ///
 /// # Errors
-/// If the text is too short, the model fails, or `progress` asks to stop.
+/// If the text is too short, `before` is for another model, the model fails, or `progress` asks to stop.
 pub fn calibrate(
     gguf: &Gguf,
+    before: Option<Sidecar>,
     text: &[u32],
     test: Option<&[u32]>,
     options: &Options,
@@ -156,30 +91,74 @@ pub fn calibrate(
 ) -> Result<Calibration, Error> {
     let model = Model::from_gguf(gguf, options.threads)?;
     let windows = Windows::new(&model, text, test, options)?;
-    let mut calibration = match options.ffn {
-        true => calibrate_ffn(gguf, &windows, options, progress)?,
-        false => Calibration {
-            candidates: Vec::new(),
-            chosen: None,
-            head: None,
-            sidecar: Sidecar {
-                fingerprint: sidecar::fingerprint(gguf),
-                selectors: model.ffns().map(|f| f.selector().clone()).collect(),
-                loss: None,
-                screen: None,
-                lanes: None,
-            },
-        },
+    let before = match before {
+        Some(before) => before.check(gguf)?,
+        None => Sidecar::of(gguf, &model),
     };
     drop(model);
+    let mut calibration = match options.ffn {
+        true => calibrate_ffn(gguf, &windows, options, progress)?,
+        false => Calibration { candidates: Vec::new(), chosen: None, head: None, sidecar: before.clone() },
+    };
+    calibration.sidecar.screen = before.screen;
     if options.head {
-        let texts = head::Texts { fit: &windows.fit, tune: &windows.tune, test: &windows.test };
-        let found =
-            head::calibrate(gguf, &texts, options.threads, options.continuations, options.keep, progress)?;
+        // With the neurons that will be left out.
+        let plain = Sidecar { screen: None, ..calibration.sidecar.clone() };
+        let found = head::calibrate(gguf, &plain, &windows, options, progress)?;
         calibration.sidecar.screen = found.screen.clone();
         calibration.head = Some(found);
     }
     Ok(calibration)
+}
+
+/// A family at the sparsest setting inside the budget.
+pub(crate) struct Found {
+    pub(crate) knob: f32,
+    loss: Loss,
+    bytes_share: f64,
+    /// Seconds of each layer, by curves.
+    pub(crate) times: Vec<f64>,
+}
+
+/// What trying a family takes.
+pub(crate) struct Trials<'a> {
+    pub(crate) dense: &'a Arc<Model>,
+    pub(crate) curves: Curves,
+    reference: Reference,
+    budget: f64,
+}
+
+impl Trials<'_> {
+    /// Turns the knob of `family` as far as the budget allows; nothing if even its smallest setting is over it.
+    fn search(
+        &self,
+        sparse: &mut Arc<Model>,
+        family: &dyn Family,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<Found>, Error> {
+        progress.begin(&format!("trying {}", family.name()), TRIALS * self.reference.windows().len());
+        let found = search(family.range(), self.budget, |knob| {
+            equip(sparse, family.selectors(knob))?;
+            let measured = self.reference.loss(sparse, progress)?;
+            Ok((measured.loss.upper(), measured))
+        })?;
+        let Some((knob, Measured { loss, counts })) = found else { return Ok(None) };
+        equip(sparse, family.selectors(knob))?;
+        let bytes: u64 = counts.iter().map(|c| c.bytes).sum();
+        let tokens = counts.first().map_or(1, |c| c.tokens.max(1));
+        let dense_bytes: usize = self.dense.ffns().map(SparseFfn::bytes).sum();
+        let bytes_share = bytes as f64 / tokens as f64 / dense_bytes as f64;
+        Ok(Some(Found { knob, loss, bytes_share, times: self.curves.layers(sparse, &counts) }))
+    }
+
+    fn candidate(&self, name: String, found: Option<&Found>) -> Candidate {
+        Candidate {
+            name,
+            loss: found.map(|f| f.loss),
+            bytes_share: found.map_or(1.0, |f| f.bytes_share),
+            time_share: found.map_or(1.0, |f| f.times.iter().sum::<f64>() / self.curves.dense()),
+        }
+    }
 }
 
 /// The part that is about neurons.
@@ -199,26 +178,24 @@ fn calibrate_ffn(
     let timed = fastest(gguf, &dense)?;
     let curves = Curves::measure(&timed, &sparse);
     let mut sparse = Arc::new(sparse);
-    let dense_bytes: usize = dense.ffns().map(|f| f.bytes()).sum();
 
     progress.begin("watching the layers", windows.fit.len());
     let samples = collect(&dense, &windows.fit, progress)?;
     progress.begin("scoring the dense model", windows.tune.len());
     let reference = Reference::new(&dense, windows.tune.clone(), progress)?;
+    let divergence = Divergence::new(&dense, windows.probes())?;
+    let trials = Trials { dense: &dense, curves, reference, budget: options.budget() };
 
-    let budget = options.budget();
-    let lossless = dense.ffns().all(|f| f.activation().has_zeros());
     let shares;
     let mut families: Vec<Box<dyn Family + '_>> = Vec::new();
     // By recall, predictors alone are chosen.
-    if options.recall.is_none() && lossless {
+    if options.recall.is_none() && dense.ffns().all(|f| f.activation().has_zeros()) {
         families.push(Box::new(ExactZero(layers)));
     } else if options.recall.is_none() {
-        let divergence = Divergence::new(&dense, &windows.tune[..PROBES])?;
         shares = Shares::new(&dense, &mut sparse, &samples, &divergence, progress)?;
-        families.extend(
-            RATIOS.map(|ratio| -> Box<dyn Family> { Box::new(GateFamily { shares: &shares, ratio }) }),
-        );
+        for ratio in shares.ratios() {
+            families.push(Box::new(GateFamily { shares: &shares, ratio: *ratio }));
+        }
     }
     for family in low_rank::fit(&dense, &samples, &options.ranks, progress)? {
         families.push(match options.recall {
@@ -227,90 +204,101 @@ fn calibrate_ffn(
         });
     }
 
-    let mut candidates =
-        vec![Candidate { name: "dense".into(), loss: None, bytes_share: 1.0, time_share: 1.0 }];
-    let mut best: Option<(usize, f32, f64, f64)> = None;
-    for (i, family) in families.iter().enumerate() {
-        progress.begin(&format!("trying {}", family.name()), TRIALS * reference.windows().len());
-        let found = search(family.range(), budget, |knob| {
-            equip(&mut sparse, family.selectors(knob))?;
-            let measured = reference.loss(&sparse, progress)?;
-            Ok((measured.loss.upper(), measured))
-        })?;
-        let mut candidate = Candidate { name: family.name(), loss: None, bytes_share: 1.0, time_share: 1.0 };
-        if let Some((knob, Measured { loss, counts })) = found {
-            equip(&mut sparse, family.selectors(knob))?;
-            let bytes: u64 = counts.iter().map(|c| c.bytes).sum();
-            let tokens = counts.first().map_or(1, |c| c.tokens.max(1));
-            candidate.loss = Some(loss);
-            candidate.bytes_share = bytes as f64 / tokens as f64 / dense_bytes as f64;
-            candidate.time_share = curves.sparse(&sparse, &counts) / curves.dense();
-            // The fastest; among those that gain nothing, the one that reads least.
-            let key = (candidate.time_share.min(1.0), candidate.bytes_share);
-            if best.is_none_or(|(_, _, time, bytes)| key < (time, bytes)) {
-                best = Some((i, knob, key.0, key.1));
-            }
-        }
-        candidates.push(candidate);
+    let mut found = Vec::new();
+    for family in &families {
+        found.push(trials.search(&mut sparse, &**family, progress)?);
     }
+    // What serves one layer best need not serve the next.
+    let by_loss = options.recall.is_none().then_some(&divergence);
+    if let Some(mixed) = Mixed::new(&trials, &mut sparse, &families, &found, by_loss, progress)? {
+        found.push(trials.search(&mut sparse, &mixed, progress)?);
+        families.push(Box::new(mixed));
+    }
+    let mut candidates = vec![trials.candidate(Selector::Dense.name().into(), None)];
+    candidates
+        .extend(families.iter().zip(&found).map(|(f, found)| trials.candidate(f.name(), found.as_ref())));
 
-    let chosen = match best {
-        Some((i, knob, ..)) => {
-            let inside =
-                verified(&dense, &mut sparse, &*families[i], knob, &windows.test, options, progress)?;
-            inside.map(|measured| (families[i].name(), measured))
+    // The fastest; among those that gain nothing, the one that reads least.
+    let key = |i: usize| (candidates[i + 1].time_share.min(1.0), candidates[i + 1].bytes_share);
+    let mut inside: Vec<(usize, f32)> =
+        found.iter().enumerate().filter_map(|(i, found)| Some((i, found.as_ref()?.knob))).collect();
+    inside.sort_by(|a, b| key(a.0).0.total_cmp(&key(b.0).0).then(key(a.0).1.total_cmp(&key(b.0).1)));
+    let mut verified = None;
+    for (i, knob) in inside {
+        verified = verify_on(&windows.test, &trials, &mut sparse, &*families[i], knob, progress)?
+            .map(|(loss, counts)| (families[i].name(), loss, counts));
+        if verified.is_some() {
+            break;
         }
-        None => None,
+    }
+    let mut sidecar = Sidecar::of(gguf, &dense);
+    let Some((name, loss, counts)) = verified else {
+        return Ok(Calibration { candidates, chosen: None, head: None, sidecar });
     };
-    let chosen = match chosen {
-        Some((name, (loss, counts))) => {
-            let reports = sparse.ffns().zip(&samples).zip(&counts).enumerate();
-            let layers: Vec<LayerReport> = reports
-                .map(|(i, ((ffn, samples), counts))| {
-                    LayerReport::new(i, ffn, counts, &quality(sparse.compute(), ffn, samples).0)
-                })
-                .collect();
-            // Timed as it will run: with the crossover.
-            sidecar::prepare(Arc::get_mut(&mut sparse).expect("no session holds the model"))?;
-            let prompt = &windows.test[0][..options.window / 4];
-            let speed = decode(&timed, &sparse, prompt, progress)?;
-            let bytes_share = layers.iter().map(|l| l.bytes).sum::<f64>() / dense_bytes as f64;
-            Some(Chosen { name, layers, loss, bytes_share, speed, pays: speed.gain >= LEAST_GAIN })
-        }
-        None => None,
-    };
-    let kept = chosen.as_ref().filter(|c| c.pays || options.keep);
-    let selectors = match kept {
-        Some(_) => sparse.ffns().map(|f| f.selector().clone()).collect(),
-        None => dense.ffns().map(|_| Selector::Dense).collect(),
-    };
-    let loss = kept.map(|c| c.loss);
-    let sidecar =
-        Sidecar { fingerprint: sidecar::fingerprint(gguf), selectors, loss, screen: None, lanes: None };
+    let selectors: Vec<Selector> = sparse.ffns().map(|f| f.selector().clone()).collect();
+    let layers = reports(&mut sparse, &samples, &counts, &divergence, progress)?;
+    let densities: Vec<_> = sparse.ffns().zip(&counts).map(|(f, c)| c.density(f.neurons())).collect();
+    // Timed as it will run: layers in which skipping is slower are dense, unless all are to be kept.
+    let densities = (!options.keep).then_some(densities);
+    let model = Arc::get_mut(&mut sparse).expect("no session holds the model");
+    let slower = sidecar::prepare(model, densities.as_deref())?;
+    let speed = decode(&timed, &sparse, &windows.test[0][..options.window / 4], progress)?;
+    let dense_bytes: usize = layers.iter().map(|l| l.dense_bytes).sum();
+    let bytes_share = layers.iter().map(|l| l.bytes).sum::<f64>() / dense_bytes as f64;
+    let pays = speed.pays() && slower < layers.len();
+    if pays || options.keep {
+        sidecar = Sidecar { selectors, densities, loss: Some(loss), ..sidecar };
+    }
+    let chosen = Some(Chosen { name, layers, loss, bytes_share, speed, slower, pays });
     Ok(Calibration { candidates, chosen, head: None, sidecar })
+}
+
+/// How each layer of `sparse` chooses, and what it costs alone.
+fn reports(
+    sparse: &mut Arc<Model>,
+    samples: &[Samples],
+    counts: &[FfnCounts],
+    divergence: &Divergence,
+    progress: &mut dyn Progress,
+) -> Result<Vec<LayerReport>, Error> {
+    let selectors: Vec<Selector> = sparse.ffns().map(|f| f.selector().clone()).collect();
+    progress.begin("measuring each layer alone", selectors.len());
+    let mut reports = Vec::new();
+    for (i, (ffn, (samples, counts))) in sparse.ffns().zip(samples.iter().zip(counts)).enumerate() {
+        reports.push(LayerReport::new(i, ffn, counts, &quality(sparse.compute(), ffn, samples).0));
+    }
+    for (i, report) in reports.iter_mut().enumerate() {
+        equip(sparse, alone(&selectors, i))?;
+        report.kl = Some(divergence.of(sparse)?.0);
+        step(progress)?;
+    }
+    equip(sparse, selectors)?;
+    Ok(reports)
 }
 
 /// Measures a configuration on text that it was not chosen by, and makes it less sparse until it is inside the budget
 /// there, too. Nothing if it does not get there. Each retreat looks at the same text again, so the bound of a configuration
 /// that needed some is a little too good.
-fn verified(
-    dense: &Arc<Model>,
+fn verify_on(
+    test: &[Vec<u32>],
+    trials: &Trials<'_>,
     sparse: &mut Arc<Model>,
     family: &dyn Family,
     mut knob: f32,
-    test: &[Vec<u32>],
-    options: &Options,
     progress: &mut dyn Progress,
 ) -> Result<Option<(MeasuredLoss, Vec<FfnCounts>)>, Error> {
     for _ in 0..=RETRIES {
         equip(sparse, family.selectors(knob))?;
         progress.begin("measuring the loss on other text", test.len());
-        let (loss, counts) = verify(dense, sparse, test, progress)?;
-        if loss.upper() <= options.budget() {
+        let (loss, counts) = verify(trials.dense, sparse, test, progress)?;
+        if loss.upper() <= trials.budget {
             return Ok(Some((loss, counts)));
         }
         tracing::info!(knob, upper = loss.upper(), "over the budget on other text");
-        knob *= 1.0 - RETREAT;
+        if fixed(family.range()) {
+            break;
+        }
+        knob *= retreat(loss.upper(), trials.budget);
     }
     Ok(None)
 }

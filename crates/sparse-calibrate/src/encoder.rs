@@ -10,11 +10,10 @@ use sparse_model::sidecar::{EncoderLoss, EncoderSidecar};
 use sparse_model::{Encoder, EncoderFormat, EncoderOptions, EncoderSparsity};
 
 use crate::Error;
-use crate::calibrate::{RETREAT, RETRIES};
 use crate::progress::{Progress, step};
 use crate::report::{LayerReport, quality};
 use crate::samples::Samples;
-use crate::search::{TRIALS, search};
+use crate::search::{RETRIES, TRIALS, retreat, search};
 use families::{Layer, families};
 
 /// Tokens computed together that are timed.
@@ -288,7 +287,7 @@ pub fn calibrate_encoder(
                 break;
             }
             // Each retreat looks at the same sentences again, so the bound then is a little too good.
-            knob *= 1.0 - RETREAT;
+            knob *= retreat(loss.upper(), options.max_loss);
         }
     }
     Ok(EncoderCalibration { candidates, chosen, sidecar })

@@ -13,7 +13,7 @@ use crate::Error;
 use crate::loss::Divergence;
 use crate::progress::{Progress, step};
 use crate::samples::Samples;
-use crate::search::{Family, equip};
+use crate::search::{Family, alone_in, equip};
 
 /// Tokens of a layer that thresholds are chosen by.
 const TOKENS: usize = 1024;
@@ -21,6 +21,11 @@ const TOKENS: usize = 1024;
 const PROBE: f32 = 0.5;
 /// Shares of `|h|` to leave out that the search begins with, and goes up to.
 const RANGE: (f32, f32) = (0.35, 0.9);
+
+/// Ratios of what is left out of `up` and of `down` that are tried.
+const RATIOS: [f32; 3] = [0.0, 0.4, 0.75];
+/// Every so many neurons of a token are looked at. Odd and no divisor of a width in use, so that all get their turn.
+const STRIDE: usize = 11;
 
 /// What the shares of a layer's neurons are made of.
 struct LayerShares {
@@ -49,6 +54,7 @@ impl Shares {
         progress: &mut dyn Progress,
     ) -> Result<Self, Error> {
         let (mut layers, mut gate, mut hidden) = (Vec::new(), Vec::new(), Vec::new());
+        let layer_count = samples.len();
         let gated = dense.ffns().all(|ffn| ffn.gate().is_some());
         progress.begin("measuring how much each layer matters", samples.len());
         for (i, (ffn, samples)) in dense.ffns().zip(samples).enumerate() {
@@ -70,14 +76,18 @@ impl Shares {
                     / tokens as f64;
             equip(
                 sparse,
-                alone(dense, i, Selector::Intermediate { hidden: thresholds(&layer.by_hidden, probe) }),
+                alone_in(
+                    layer_count,
+                    i,
+                    Selector::Intermediate { hidden: thresholds(&layer.by_hidden, probe) },
+                ),
             )?;
-            let cost = divergence.of(sparse)?;
+            let cost = divergence.of(sparse)?.0;
             // KL grows with the square of the error.
             let scale = (cost.max(1e-9) / lost.max(1e-30)).sqrt() as f32;
             layer.by_gate.iter_mut().chain(&mut layer.by_hidden).for_each(|s| *s *= scale);
-            gate.extend(shares(&values.gate, &layer.by_gate).step_by(7));
-            hidden.extend(shares(&values.hidden, &layer.by_hidden).step_by(7));
+            gate.extend(shares(&values.gate, &layer.by_gate).step_by(STRIDE));
+            hidden.extend(shares(&values.hidden, &layer.by_hidden).step_by(STRIDE));
             layers.push(layer);
             step(progress)?;
         }
@@ -85,13 +95,11 @@ impl Shares {
         hidden.sort_by(f32::total_cmp);
         Ok(Self { layers, gated, gate, hidden })
     }
-}
 
-/// Dense layers, but for one.
-fn alone(model: &Model, layer: usize, selector: Selector) -> Vec<Selector> {
-    let mut selectors: Vec<Selector> = model.ffns().map(|_| Selector::Dense).collect();
-    selectors[layer] = selector;
-    selectors
+    /// Ratios that are worth trying: without a gate there is nothing to tell apart.
+    pub(crate) fn ratios(&self) -> &'static [f32] {
+        if self.gated { &RATIOS } else { &RATIOS[..1] }
+    }
 }
 
 /// `|value| * scale`, neuron by neuron, token after token.

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use sparse_core::{Activations, AxesFit, Margins, Reach, Screen, ScreenScratch, lost_rows};
+use sparse_core::{Activations, AxesFit, BatchMode, Margins, Reach, Screen, ScreenScratch, lost_rows};
 use sparse_gguf::Gguf;
 use sparse_model::sidecar::HeadScreen;
-use sparse_model::{Model, ScreenCounts, Session};
+use sparse_model::{Model, ScreenCounts, Session, Sidecar};
 
 use crate::Error;
+use crate::calibrate::Options;
+use crate::loss::session;
 use crate::progress::{Progress, step};
-use crate::report::Speed;
-use crate::speed::decode;
+use crate::speed::{Speed, decode};
+use crate::windows::Windows;
 
 /// Share of the tokens whose best row may be missed when margins are chosen, and of the probability that may be: somewhat
 /// less than what is allowed in the end.
@@ -27,8 +29,6 @@ const STRIDE: usize = 4;
 const TOP_P: f32 = 0.95;
 /// Tokens whose logits are computed at a time.
 const BATCH: usize = 16;
-/// Gains below this are noise.
-const LEAST_GAIN: f64 = 1.01;
 /// Tokens of a continuation, and of the text before it.
 const CONTINUATION: usize = 64;
 
@@ -119,47 +119,46 @@ impl HeadCalibration {
     }
 }
 
-/// Windows of text for each purpose.
-pub(crate) struct Texts<'a> {
-    pub(crate) fit: &'a [Vec<u32>],
-    pub(crate) tune: &'a [Vec<u32>],
-    pub(crate) test: &'a [Vec<u32>],
-}
-
-/// Fits a screen to the head of the model in `gguf` and measures it, beside one with random axes.
+/// Fits a screen to the head of the model in `gguf` with the selectors and lanes of `sidecar`, and measures it, beside one with
+/// random axes.
 pub(crate) fn calibrate(
     gguf: &Gguf,
-    texts: &Texts<'_>,
-    threads: usize,
-    continuations: usize,
-    keep: bool,
+    sidecar: &Sidecar,
+    texts: &Windows,
+    options: &Options,
     progress: &mut dyn Progress,
 ) -> Result<HeadCalibration, Error> {
-    let whole = Arc::new(Model::from_gguf(gguf, threads)?);
-    let mut kinds = [fit(&whole, texts.fit, progress)?, HeadScreen::default()];
+    let Options { threads, continuations, keep, .. } = *options;
+    let open = || -> Result<Model, Error> {
+        let mut model = Model::from_gguf(gguf, threads)?;
+        sidecar.clone().apply(gguf, &mut model)?;
+        Ok(model)
+    };
+    let whole = Arc::new(open()?);
+    let mut kinds = [fit(&whole, &texts.fit, progress)?, HeadScreen::default()];
     let mut screens = Vec::new();
     for kind in &mut kinds {
         let mut screen = whole.make_screen(kind)?;
-        kind.margins = tune(&whole, &mut screen, texts.tune, progress)?;
+        kind.margins = tune(&whole, &mut screen, &texts.tune, progress)?;
         screen.set_margins(kind.margins);
         screens.push(screen);
     }
-    let candidates = measure(&whole, &screens.iter().collect::<Vec<_>>(), texts.test, progress)?;
+    let candidates = measure(&whole, &screens.iter().collect::<Vec<_>>(), &texts.test, progress)?;
     drop(screens);
     let enough = (0..candidates.len()).filter(|i| candidates[*i].suffices() || keep);
     let chosen = enough.min_by(|a, b| candidates[*a].best.bytes.total_cmp(&candidates[*b].best.bytes));
     let mut result = HeadCalibration { candidates, chosen, speed: None, continuations: None, screen: None };
     if let Some(i) = chosen {
         let screen = kinds[i].clone();
-        let mut screened = Model::from_gguf(gguf, threads)?;
+        let mut screened = open()?;
         screen.apply(&mut screened)?;
         let screened = Arc::new(screened);
         let prompt = &texts.test[0][..texts.test[0].len() / 4];
         let speed = decode(&whole, &screened, prompt, progress)?;
         if continuations > 0 {
-            result.continuations = Some(compare(&whole, &screened, texts.test, continuations, progress)?);
+            result.continuations = Some(compare(&whole, &screened, &texts.test, continuations, progress)?);
         }
-        result.screen = (keep || speed.gain >= LEAST_GAIN).then_some(screen);
+        result.screen = (keep || speed.pays()).then_some(screen);
         result.speed = Some(speed);
     }
     Ok(result)
@@ -169,7 +168,7 @@ pub(crate) fn calibrate(
 fn fit(model: &Arc<Model>, windows: &[Vec<u32>], progress: &mut dyn Progress) -> Result<HeadScreen, Error> {
     progress.begin("watching what the head is given", windows.len());
     let mut fit = AxesFit::new(model.config().embedding);
-    let mut session = Session::new(model, windows.first().map_or(1, Vec::len))?;
+    let mut session = session(model, windows, BatchMode::Masked)?;
     for window in windows {
         let mut added = Ok(());
         session.truncate(0);
@@ -194,7 +193,7 @@ fn watch(
     mut each: impl FnMut(&Activations, &[f32]),
 ) -> Result<(), Error> {
     let (d, rows, compute) = (model.config().embedding, model.vocab_len(), model.compute());
-    let mut session = Session::new(model, windows.first().map_or(1, Vec::len))?;
+    let mut session = session(model, windows, BatchMode::Masked)?;
     let (mut batch, mut one) = (Activations::with_capacity(BATCH, d), Activations::with_capacity(1, d));
     let mut logits = vec![0.0; BATCH * rows];
     one.resize(1);

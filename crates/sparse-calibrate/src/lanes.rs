@@ -16,12 +16,13 @@ use sparse_model::{Model, Sidecar, sidecar};
 use sparse_precision::PrecisionLane::{self, Bit3, Bit5, Bit7};
 
 use crate::Error;
-use crate::calibrate::{Options, PROBES, Windows};
+use crate::calibrate::Options;
 use crate::loss::{Divergence, Loss, Reference, verify};
 use crate::progress::{Progress, step};
-use crate::report::{Speed, loss_fields};
+use crate::report::loss_fields;
 use crate::samples::{Samples, collect};
-use crate::speed::decode;
+use crate::speed::{Speed, decode};
+use crate::windows::Windows;
 
 /// Widest first.
 const LANES: [PrecisionLane; 3] = [Bit7, Bit5, Bit3];
@@ -119,17 +120,9 @@ pub fn calibrate_lanes(
     progress: &mut dyn Progress,
 ) -> Result<LaneCalibration, Error> {
     let mut dense = Model::from_gguf(gguf, options.threads)?;
-    let fingerprint = sidecar::fingerprint(gguf);
     let mut kept = match before {
-        Some(before) if before.fingerprint != fingerprint => {
-            let (expected, found) = (before.fingerprint, fingerprint);
-            return Err(sparse_model::Error::Sidecar { expected, found }.into());
-        }
-        Some(before) => before,
-        None => {
-            let selectors = dense.ffns().map(|f| f.selector().clone()).collect();
-            Sidecar { fingerprint, selectors, loss: None, screen: None, lanes: None }
-        }
+        Some(before) => before.check(gguf)?,
+        None => Sidecar::of(gguf, &dense),
     };
     for ffn in dense.ffns_mut() {
         ffn.set_selector(Selector::Dense)?;
@@ -141,7 +134,7 @@ pub fn calibrate_lanes(
     progress.begin("scoring the dense model", windows.tune.len());
     let reference = Reference::new(&dense, windows.tune.clone(), progress)?;
     let layers = Layers::new(gguf, &dense, &samples, options.threads, progress)?;
-    let divergence = Divergence::new(&dense, &windows.tune[..PROBES.min(windows.tune.len())])?;
+    let divergence = Divergence::new(&dense, windows.probes())?;
     let costs = layers.costs(&divergence, progress)?;
 
     let weights: usize = dense
@@ -208,7 +201,8 @@ pub fn calibrate_lanes(
     // Timed as they will run: with the crossover.
     let mut plain = layers.model(&[], &kept.selectors)?;
     for model in [&mut model, &mut plain] {
-        sidecar::prepare(Arc::get_mut(model).expect("no session holds the model"))?;
+        let model = Arc::get_mut(model).expect("no session holds the model");
+        sidecar::prepare(model, kept.densities.as_deref())?;
     }
     let prompt = &windows.test[0][..options.window / 4];
     let speed = decode(&plain, &model, prompt, progress)?;
@@ -307,7 +301,7 @@ impl<'a> Layers<'a> {
             for ffn in ffns.skip(i).take(1) {
                 layer.apply(&layer.lanes(&layer.energy, |_| Bit3)?, ffn)?;
             }
-            let matters = divergence.of(&model)?.max(1e-9);
+            let matters = divergence.of(&model)?.0.max(1e-9);
             costs.push(layer.energy.iter().map(|e| e * matters).collect());
             step(progress)?;
         }

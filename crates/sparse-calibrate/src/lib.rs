@@ -7,6 +7,7 @@
 //! - `samples.rs`: what layers are given, and what their neurons make of it.
 //! - `loss.rs`: perplexity against the dense model, paired token by token.
 //! - `gate.rs`, `low_rank.rs`: two families of selectors, each with one knob from dense to sparse.
+//! - `mixed.rs`: a choice for each layer, out of what these offer.
 //! - `search.rs`: turns the knob as far as the budget allows.
 //! - `encoder.rs`: the same for sentence encoders, whose loss is the cosine to the dense embedding.
 //! - `head.rs`: a [screen](sparse_core::Screen) for the output head.
@@ -22,6 +23,7 @@ mod head;
 mod lanes;
 mod loss;
 mod low_rank;
+mod mixed;
 mod profile;
 mod progress;
 mod report;
@@ -29,6 +31,7 @@ mod samples;
 mod search;
 mod speed;
 mod text;
+mod windows;
 
 pub use calibrate::{Options, calibrate};
 pub use encoder::{
@@ -40,6 +43,6 @@ pub use lanes::{ChosenLanes, LaneCalibration, LaneCandidate, calibrate_lanes};
 pub use loss::Loss;
 pub use profile::{LayerProfile, SHARES, profile};
 pub use progress::{Progress, Silent};
-pub use report::{Calibration, Candidate, Chosen, LayerReport, Speed};
-pub use speed::store_by_rows;
+pub use report::{Calibration, Candidate, Chosen, LayerReport};
+pub use speed::{Speed, store_by_rows};
 pub use text::{drawn_evenly, sampled};

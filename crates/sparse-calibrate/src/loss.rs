@@ -139,7 +139,8 @@ impl Divergence {
         Ok(Self { windows: windows.to_vec(), logits })
     }
 
-    pub(crate) fn of(&self, sparse: &Arc<Model>) -> Result<f64, Error> {
+    /// That of `sparse`, and what its layers did.
+    pub(crate) fn of(&self, sparse: &Arc<Model>) -> Result<(f64, Vec<FfnCounts>), Error> {
         let mut session = session(sparse, &self.windows, BatchMode::Masked)?;
         let mut expected = self.logits.chunks_exact(sparse.vocab_len());
         let (mut kl, mut n) = (0.0, 0_usize);
@@ -151,11 +152,12 @@ impl Divergence {
                 }
             })?;
         }
-        Ok(kl / n.max(1) as f64)
+        Ok((kl / n.max(1) as f64, session.ffn_counts().to_vec()))
     }
 }
 
-fn session(model: &Arc<Model>, windows: &[Vec<u32>], mode: BatchMode) -> Result<Session, Error> {
+/// A session with room for any of the windows.
+pub(crate) fn session(model: &Arc<Model>, windows: &[Vec<u32>], mode: BatchMode) -> Result<Session, Error> {
     let mut session = Session::new(model, windows.first().map_or(1, Vec::len))?;
     session.set_batch_mode(mode);
     Ok(session)

@@ -9,6 +9,7 @@ use sparse_model::sidecar::MeasuredLoss;
 use crate::head::HeadCalibration;
 use crate::loss::Loss;
 use crate::samples::Samples;
+use crate::speed::Speed;
 
 /// The result of [`calibrate`](crate::calibrate).
 #[derive(Debug)]
@@ -36,8 +37,11 @@ pub struct Chosen {
     pub loss: MeasuredLoss,
     /// Share of the dense layers' bytes that it reads per token.
     pub bytes_share: f64,
-    /// How fast the whole model decodes with it.
+    /// How fast the whole model decodes with it, as it runs: dense in `slower` layers.
     pub speed: Speed,
+    /// Layers that stay dense on this machine, because skipping is slower in them; none if selectors are kept whatever they
+    /// gain.
+    pub slower: usize,
     /// Whether that is faster than the dense model.
     pub pays: bool,
 }
@@ -54,16 +58,31 @@ impl Calibration {
         let Some(chosen) = &self.chosen else {
             return "nothing that was tried stays inside the budget: the model stays dense".into();
         };
-        let Chosen { name, loss, speed, bytes_share, .. } = chosen;
+        let Chosen { name, loss, speed, bytes_share, slower, .. } = chosen;
         let (percent, upper) = (100.0 * loss.perplexity_increase, 100.0 * loss.upper());
         let measured = format!(
-            "{name} reads {:.0} % of the feed-forward weights, costs {percent:.2} % of perplexity (at most {upper:.2} %) and decodes at {:.2} times the dense speed",
+            "{name} reads {:.1} % of the feed-forward weights and costs {percent:.2} % of perplexity (at most {upper:.2} %, on {} tokens)",
             100.0 * bytes_share,
-            speed.gain
+            loss.tokens
         );
+        let layers = chosen.layers.len();
+        let here = match *slower {
+            0 => String::new(),
+            n => format!(
+                "; skipping is slower than the dense path in {n} of {layers} layers, which stay dense on this machine"
+            ),
+        };
         match chosen.pays {
-            true => measured,
-            false => format!("{measured}: skipping gains nothing here, the model stays dense"),
+            true => format!("{measured}; the model decodes at {:.2} times its dense speed{here}", speed.gain),
+            false if *slower == layers => {
+                format!(
+                    "{measured}, but skipping is slower than the dense path in every layer here: the model stays dense"
+                )
+            }
+            false => format!(
+                "{measured}, but the model decodes at {:.2} times its dense speed: skipping gains nothing here, it stays dense{here}",
+                speed.gain
+            ),
         }
     }
 }
@@ -109,29 +128,17 @@ pub struct LayerReport {
     /// Share of the neurons that an oracle would have taken that were kept: for ReLU those that are not zero, for others
     /// as many as were chosen.
     pub recall: f64,
+    /// Share of the neurons kept that an oracle would have taken.
+    pub precision: f64,
     /// Share of the output's energy that was kept.
     pub kept_energy: f64,
+    /// The divergence, in nats, that the layer causes if all others are dense; nothing for encoders.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
     /// Bytes read per token.
     pub bytes: f64,
     /// Bytes read per token when dense.
     pub dense_bytes: usize,
-}
-
-/// Whole-model decoding, dense and sparse by turns.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Speed {
-    /// Median of the dense model.
-    pub dense_tokens_per_s: f64,
-    /// Median of the sparse one.
-    pub sparse_tokens_per_s: f64,
-    /// Median of the rounds' ratios.
-    pub gain: f64,
-    /// Lowest ratio of a round.
-    pub lowest_gain: f64,
-    /// Highest ratio of a round.
-    pub highest_gain: f64,
-    /// Threads.
-    pub threads: usize,
 }
 
 impl LayerReport {
@@ -145,6 +152,8 @@ impl LayerReport {
             up_density: density(counts.up),
             down_density: density(counts.down),
             recall: quality.recall(),
+            precision: quality.precision(),
+            kl: None,
             kept_energy: quality.kept_energy(),
             bytes: counts.bytes as f64 / tokens,
             dense_bytes: ffn.bytes(),

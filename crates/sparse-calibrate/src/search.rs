@@ -17,6 +17,15 @@ const POWER: f64 = 2.0;
 /// The least and the most of the way from a setting inside the budget to one outside that the next trial goes.
 const STEPS: (f64, f64) = (0.1, 0.9);
 
+/// How often a setting that is over the budget on the last text is made smaller.
+pub(crate) const RETRIES: usize = 4;
+
+/// By which factor a setting with this loss is made smaller, to come inside the budget.
+pub(crate) fn retreat(upper: f64, budget: f64) -> f32 {
+    // The lower end also catches losses that are no numbers.
+    (budget / upper).powf(1.0 / POWER).max(0.5).min(0.94) as f32
+}
+
 /// Selectors with one knob, from 0, which costs (nearly) nothing, to 1, which costs far too much.
 pub(crate) trait Family {
     /// For tables.
@@ -27,6 +36,23 @@ pub(crate) trait Family {
     fn range(&self) -> (f32, f32) {
         (1.0, 1.0)
     }
+}
+
+/// Whether a range of settings leaves nothing to turn.
+pub(crate) fn fixed((first, most): (f32, f32)) -> bool {
+    first >= most
+}
+
+/// Dense layers, but for one.
+pub(crate) fn alone_in(layers: usize, layer: usize, selector: Selector) -> Vec<Selector> {
+    let mut selectors = vec![Selector::Dense; layers];
+    selectors[layer] = selector;
+    selectors
+}
+
+/// Dense layers, but for the one that stays as it is.
+pub(crate) fn alone(selectors: &[Selector], layer: usize) -> Vec<Selector> {
+    alone_in(selectors.len(), layer, selectors[layer].clone())
 }
 
 /// Gives every layer of `model` its selector.
@@ -76,6 +102,9 @@ pub(crate) fn search<M>(
             (None, outside) => setting * (outside.map_or(0.0, |o| -o.1) / POWER).exp().clamp(0.25, 0.9),
         };
         knob = (next as f32).min(most);
+        if fixed((first, most)) {
+            break;
+        }
     }
     Ok(best)
 }
@@ -112,6 +141,12 @@ mod tests {
     }
 
     #[test]
+    fn retreats_go_by_how_far_over_the_budget_a_loss_is() {
+        assert!((retreat(0.04, 0.02) - 0.5_f32.sqrt()).abs() < 1e-6);
+        assert_eq!([retreat(0.0201, 0.02), retreat(1.0, 0.02), retreat(f64::NAN, 0.02)], [0.94, 0.5, 0.5]);
+    }
+
+    #[test]
     fn odd_losses_end_the_search_all_the_same() {
         assert_eq!(found(|_| -0.1), (Some(0.9), 2));
         assert_eq!(found(|_| 2.0), (None, TRIALS));
@@ -119,8 +154,14 @@ mod tests {
         assert_eq!(found(|_| f64::INFINITY), (None, TRIALS));
         let cliff = found(|knob| if knob < 0.5 { 0.0 } else { f64::NAN }).0.unwrap();
         assert!(cliff > 0.4 && cliff < 0.5, "{cliff}");
-        // Nothing to turn.
-        let once = search((1.0, 1.0), f64::INFINITY, |knob| Ok((f64::from(knob), ()))).unwrap();
-        assert_eq!(once, Some((1.0, ())));
+        // Nothing to turn: measured once, inside or not.
+        for (budget, expected) in [(f64::INFINITY, Some((1.0, ()))), (0.5, None)] {
+            let mut tried = 0;
+            let once = search((1.0, 1.0), budget, |knob| {
+                tried += 1;
+                Ok((f64::from(knob), ()))
+            });
+            assert_eq!((once.unwrap(), tried), (expected, 1));
+        }
     }
 }

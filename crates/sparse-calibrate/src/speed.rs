@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use sparse_core::{Down, FfnCounts, FfnTimes, Matrix, Selector, SparseFfn, Storage};
 use sparse_gguf::{Gguf, quantise};
 use sparse_model::{Model, Sampler, SamplerConfig, Session};
 
 use crate::Error;
 use crate::progress::{Progress, step};
-use crate::report::Speed;
 
+/// Gains below this are noise.
+const LEAST_GAIN: f64 = 1.01;
 /// Rounds that a curve is the median of.
 const ROUNDS: usize = 15;
 /// Tokens decoded per round of the whole model, and rounds.
@@ -71,9 +73,7 @@ impl Curves {
                     Model::ffns(m).zip(kinds).filter(|(_, k)| **k == wanted).map(|(f, _)| f).collect()
                 };
                 let sparse = FfnTimes::measure(sparse.compute(), &pick(sparse, &of_sparse, kind(s)), ROUNDS);
-                let dense = FfnTimes::measure(dense.compute(), &pick(dense, &of_dense, kind(d)), ROUNDS);
-                let rows = if d.gate().is_some() { 2.0 } else { 1.0 };
-                let all = rows * dense.dense_rows + dense.dense_down;
+                let all = FfnTimes::dense(dense.compute(), &pick(dense, &of_dense, kind(d)), ROUNDS);
                 (sparse, all)
             });
             layers.push((curves.clone(), *all));
@@ -86,26 +86,50 @@ impl Curves {
         self.layers.iter().map(|l| l.1).sum()
     }
 
-    /// Seconds of layer `i`, which did `counts`.
-    pub(crate) fn layer(&self, i: usize, ffn: &SparseFfn, counts: &FfnCounts) -> f64 {
-        let (times, dense) = &self.layers[i];
-        if matches!(ffn.selector(), Selector::Dense) || counts.tokens == 0 {
-            return *dense;
-        }
-        let all = (counts.tokens as usize * ffn.neurons()) as f32;
-        let gate = if ffn.gate().is_some() { times.rows_at(counts.gate as f32 / all) } else { 0.0 };
-        let predictor = match ffn.selector() {
-            Selector::LowRank { predictor, .. } => {
-                times.dense_rows * predictor.bytes() as f64 / ffn.up().weight().bytes() as f64
-            }
-            _ => 0.0,
-        };
-        predictor + gate + times.rows_at(counts.up as f32 / all) + times.down_at(counts.down as f32 / all)
+    /// Seconds of each dense layer.
+    pub(crate) fn dense_layers(&self) -> Vec<f64> {
+        self.layers.iter().map(|l| l.1).collect()
     }
 
-    /// Seconds of all layers.
-    pub(crate) fn sparse(&self, model: &Model, counts: &[FfnCounts]) -> f64 {
-        model.ffns().zip(counts).enumerate().map(|(i, (ffn, counts))| self.layer(i, ffn, counts)).sum()
+    /// Seconds of each layer of `model`, whose layers did `counts`, selectors included.
+    pub(crate) fn layers(&self, model: &Model, counts: &[FfnCounts]) -> Vec<f64> {
+        let shape = |f: &SparseFfn| (f.inputs(), f.neurons(), f.selector().bytes());
+        let mut selectors = HashMap::new();
+        let mut layer = |ffn: &SparseFfn, counts: &FfnCounts, (times, dense): &(FfnTimes, f64)| {
+            if matches!(ffn.selector(), Selector::Dense) || counts.tokens == 0 {
+                return *dense;
+            }
+            let selector = *selectors.entry(shape(ffn)).or_insert_with(|| {
+                let alike: Vec<_> = model.ffns().filter(|f| shape(f) == shape(ffn)).collect();
+                FfnTimes::selector(model.compute(), &alike, ROUNDS)
+            });
+            selector + times.layer_at(counts.density(ffn.neurons()))
+        };
+        model.ffns().zip(counts).zip(&self.layers).map(|((f, c), l)| layer(f, c, l)).collect()
+    }
+}
+
+/// Whole-model decoding, dense and sparse by turns.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Speed {
+    /// Median of the dense model.
+    pub dense_tokens_per_s: f64,
+    /// Median of the sparse one.
+    pub sparse_tokens_per_s: f64,
+    /// Median of the rounds' ratios.
+    pub gain: f64,
+    /// Lowest ratio of a round.
+    pub lowest_gain: f64,
+    /// Highest ratio of a round.
+    pub highest_gain: f64,
+    /// Threads.
+    pub threads: usize,
+}
+
+impl Speed {
+    /// Whether the sparse model is faster, by more than noise.
+    pub(crate) fn pays(&self) -> bool {
+        self.gain >= LEAST_GAIN
     }
 }
 

@@ -53,9 +53,10 @@ fn tokens_are_drawn_evenly() {
 #[test]
 fn a_relu_model_skips_zeros_without_any_loss() {
     let gguf = gguf(Some("relu"));
-    let result = calibrate(&gguf, &text(&gguf, 1400), None, &options(), &mut Silent).unwrap();
+    let result = calibrate(&gguf, None, &text(&gguf, 1400), None, &options(), &mut Silent).unwrap();
     let names: Vec<&str> = result.candidates.iter().map(|c| c.name.as_str()).collect();
-    assert_eq!(names, ["dense", "exact-zero", "low-rank 32"]);
+    // "by layer" follows if the clock says that some layer is faster than dense.
+    assert_eq!(names[..3], ["dense", "exact-zero", "low-rank 32"]);
     let exact = &result.candidates[1];
     assert!(exact.loss.unwrap().nats.abs() < 1e-3, "{exact:?}");
     assert!(exact.bytes_share < 0.95, "{exact:?}");
@@ -83,11 +84,12 @@ fn predictors_can_be_chosen_by_what_they_find() {
     let mut densities = Vec::new();
     for recall in [0.7, 0.95] {
         let options = Options { recall: Some(recall), ..options() };
-        let result = calibrate(&gguf, &text(&gguf, 1400), None, &options, &mut Silent).unwrap();
+        let result = calibrate(&gguf, None, &text(&gguf, 1400), None, &options, &mut Silent).unwrap();
         let names: Vec<&str> = result.candidates.iter().map(|c| c.name.as_str()).collect();
-        assert_eq!(names, ["dense", &format!("low-rank 32, recall {:.1} %", 100.0 * recall)]);
+        assert_eq!(names[..2], ["dense", &format!("low-rank 32, recall {:.1} %", 100.0 * recall)]);
         let layers = result.chosen.expect("whatever the loss").layers;
-        for layer in &layers {
+        // Chosen by layer, some may be dense.
+        for layer in layers.iter().filter(|layer| layer.selector != "dense") {
             assert!((layer.recall - recall).abs() < 0.05, "{layer:?}");
         }
         densities.push(layers.iter().map(|l| l.gate_density).sum::<f64>());
@@ -98,29 +100,61 @@ fn predictors_can_be_chosen_by_what_they_find() {
 #[test]
 fn a_silu_model_stays_inside_its_budget() {
     let gguf = gguf(None);
-    let result = calibrate(&gguf, &text(&gguf, 1400), None, &options(), &mut Silent).unwrap();
+    let result = calibrate(&gguf, None, &text(&gguf, 1400), None, &options(), &mut Silent).unwrap();
     assert!(
         result.candidates.iter().any(|c| c.name == "gate 0.4" && c.loss.is_some()),
         "{:?}",
         result.candidates
     );
-    for candidate in &result.candidates {
-        assert!(candidate.loss.is_none_or(|l| l.upper() <= 0.02), "{candidate:?}");
-    }
+    let most = result.candidates.iter().filter_map(|c| c.loss).map(|l| l.upper()).fold(0.0, f64::max);
+    assert!(most > 0.01, "most of the budget is used: {:?}", result.candidates);
     let chosen = result.chosen.as_ref().expect("a few neurons can always be spared");
     assert!(chosen.loss.upper() <= 0.02 && chosen.bytes_share < 1.0, "{chosen:?}");
+    let apart: f64 = chosen.layers.iter().map(|l| l.kl.expect("measured")).sum();
+    assert!(apart > 0.0 && apart < 10.0 * chosen.loss.kl, "{chosen:?}");
+    // Everything that was asked to be kept is used, however slow.
+    assert_eq!((chosen.slower, result.sidecar.densities.is_none()), (0, true));
     assert!(result.verdict().contains("% of the feed-forward weights"), "{}", result.verdict());
     // Nothing is kept of what does not pay, unless asked for.
     let options = Options { max_loss: 1e-9, keep: false, ..options() };
-    let result = calibrate(&gguf, &text(&gguf, 1400), None, &options, &mut Silent).unwrap();
+    let result = calibrate(&gguf, None, &text(&gguf, 1400), None, &options, &mut Silent).unwrap();
     assert!(result.sidecar.selectors.iter().all(|s| s.name() == "dense") && result.sidecar.loss.is_none());
+}
+
+#[test]
+fn one_window_to_tune_by_is_enough() {
+    let gguf = gguf(None);
+    let options = Options { tune_tokens: 1, ..options() };
+    let result = calibrate(&gguf, None, &text(&gguf, 1400), None, &options, &mut Silent).unwrap();
+    assert_eq!(result.candidates[0].name, "dense");
+}
+
+#[test]
+fn what_is_not_looked_at_stays() {
+    let gguf = gguf(Some("relu"));
+    let text = text(&gguf, 1400);
+    let options = options();
+    let neurons = calibrate(&gguf, None, &text, None, &options, &mut Silent).unwrap().sidecar;
+    let names = |sidecar: &Sidecar| sidecar.selectors.iter().map(|s| s.name()).collect::<Vec<_>>();
+    let (before, loss) = (names(&neurons), neurons.loss);
+    assert!(loss.is_some() && neurons.screen.is_none());
+
+    let head = Options { ffn: false, head: true, continuations: 0, ..options.clone() };
+    let both = calibrate(&gguf, Some(neurons), &text, None, &head, &mut Silent).unwrap().sidecar;
+    assert_eq!((names(&both), both.loss, both.screen.is_some()), (before, loss, true));
+    let again = calibrate(&gguf, Some(both), &text, None, &options, &mut Silent).unwrap().sidecar;
+    assert!(again.screen.is_some() && again.loss.is_some());
+
+    let other = Sidecar { fingerprint: "another".into(), ..again };
+    let refused = calibrate(&gguf, Some(other), &text, None, &head, &mut Silent).unwrap_err().to_string();
+    assert!(refused.contains("another"), "{refused}");
 }
 
 #[test]
 fn too_little_text_and_wrong_windows_are_refused() {
     let gguf = gguf(None);
     let refused = |text: &[u32], options: &Options| {
-        calibrate(&gguf, text, None, options, &mut Silent).map(|_| ()).unwrap_err().to_string()
+        calibrate(&gguf, None, text, None, options, &mut Silent).map(|_| ()).unwrap_err().to_string()
     };
     let short = refused(&[1; 100], &options());
     assert!(short.starts_with("the text has 100 tokens, but calibration needs at least 192"), "{short}");
@@ -146,7 +180,7 @@ fn progress_can_end_it() {
     let gguf = gguf(None);
     let text = text(&gguf, 1400);
     for steps in [1, 10, 30, 60] {
-        let result = calibrate(&gguf, &text, None, &options(), &mut Until(steps));
+        let result = calibrate(&gguf, None, &text, None, &options(), &mut Until(steps));
         assert!(matches!(result, Err(Error::Interrupted)), "{steps} steps");
     }
 }
@@ -174,7 +208,7 @@ fn a_head_gets_a_screen() {
     let gguf = gguf(None);
     let text = text(&gguf, 2000);
     let options = Options { ffn: false, head: true, continuations: 3, ..options() };
-    let result = calibrate(&gguf, &text, None, &options, &mut Silent).unwrap();
+    let result = calibrate(&gguf, None, &text, None, &options, &mut Silent).unwrap();
     assert!(result.candidates.is_empty() && result.chosen.is_none());
     let head = result.head.as_ref().expect("asked for");
     let names: Vec<&str> = head.candidates.iter().map(|c| c.name.as_str()).collect();

@@ -23,6 +23,14 @@ pub(crate) fn usage(message: impl std::fmt::Display) -> anyhow::Error {
     clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n")).into()
 }
 
+/// Refuses options that were given but mean nothing with `what`.
+pub(crate) fn refuse(what: &str, given: &[(&str, bool)]) -> anyhow::Result<()> {
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(usage(format!("{option} means nothing with {what}: leave it out"))),
+        None => Ok(()),
+    }
+}
+
 /// The exit code for `result`; prints the error if it is one.
 pub(crate) fn code(result: anyhow::Result<End>) -> ExitCode {
     let error = match result {

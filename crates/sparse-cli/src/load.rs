@@ -126,7 +126,7 @@ impl<'a> Source<'a> {
             }
             (Some(Sparse::ExactZero), _) => {
                 all(&Selector::ExactZero).with_context(|| format!("cannot leave out zeros of {self}"))?;
-                sidecar::prepare(&mut model)?;
+                sidecar::prepare(&mut model, None)?;
             }
             #[cfg(feature = "story")]
             (None | Some(Sparse::Sidecar), Self::Story) => crate::story::sidecar()

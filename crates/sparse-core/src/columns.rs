@@ -29,9 +29,8 @@ impl ColumnMatrix {
     pub fn to_rows(&self) -> Matrix {
         let format = self.format();
         let row_bytes = self.cols() / format.block_len() * format.block_bytes();
-        let mut bytes = vec![0; self.rows() * row_bytes];
-        self.as_columns().restore(&mut bytes);
-        Matrix::new(format, self.cols(), Storage::Owned(bytes)).expect("the shape it had")
+        let storage = Storage::filled(self.rows() * row_bytes, |bytes| self.as_columns().restore(bytes));
+        Matrix::new(format, self.cols(), storage).expect("the shape it had")
     }
 
     /// The block format that the weights came in.

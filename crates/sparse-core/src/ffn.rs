@@ -8,6 +8,7 @@
 //! [`SparseFfn::forward`] is all of it. A selector may narrow the active set at any of the three places.
 
 mod activation;
+mod counts;
 mod down;
 #[cfg(feature = "fit")]
 mod fit;
@@ -20,10 +21,10 @@ mod times;
 
 use alloc::vec;
 use alloc::vec::Vec;
-use core::ops::AddAssign;
 
 pub use activation::ActivationType;
 use activation::multiply;
+pub use counts::{Density, FfnCounts};
 pub use down::Down;
 use down::scatter;
 #[cfg(feature = "fit")]
@@ -105,31 +106,6 @@ pub enum BatchMode {
     Masked,
     /// Computes for each token its own active set and no more, as for a single token.
     Each,
-}
-
-/// What computing some tokens took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FfnCounts {
-    /// Tokens.
-    pub tokens: u64,
-    /// Neurons whose gate was computed, added over tokens.
-    pub gate: u64,
-    /// Neurons whose `up` was computed.
-    pub up: u64,
-    /// Neurons whose column of `down` was used.
-    pub down: u64,
-    /// Bytes of weights read, the predictor's included. For a masked batch: that single tokens would have read.
-    pub bytes: u64,
-}
-
-impl AddAssign for FfnCounts {
-    fn add_assign(&mut self, o: Self) {
-        self.tokens += o.tokens;
-        self.gate += o.gate;
-        self.up += o.up;
-        self.down += o.down;
-        self.bytes += o.bytes;
-    }
 }
 
 impl SparseFfn {
@@ -225,6 +201,14 @@ impl SparseFfn {
             self.down = Down::Columns(ColumnMatrix::from_rows(rows)?);
         }
         Ok(())
+    }
+
+    /// Stores `down` by rows again if it is [sorted by columns](Self::sort_by_columns): faster for a layer that computes
+    /// everything.
+    pub fn sort_by_rows(&mut self) {
+        if let Down::Columns(columns) = &self.down {
+            self.down = Down::Rows(columns.to_rows());
+        }
     }
 
     /// Gives the layer another down projection and returns the one before: the same weights in another storage, say.

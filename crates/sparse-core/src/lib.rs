@@ -44,8 +44,8 @@ pub use error::{Error, check_order};
 #[cfg(feature = "std")]
 pub use ffn::FfnTimes;
 pub use ffn::{
-    ActivationType, BatchMode, Crossover, Down, FfnCounts, FfnScratch, LowRankPredictor, NeuronWeights, Rule,
-    Selector, SelectorQuality, SparseFfn, SparsityConfig,
+    ActivationType, BatchMode, Crossover, Density, Down, FfnCounts, FfnScratch, LowRankPredictor,
+    NeuronWeights, Rule, Selector, SelectorQuality, SparseFfn, SparsityConfig,
 };
 #[cfg(feature = "fit")]
 pub use ffn::{PredictorFactors, PredictorFit};

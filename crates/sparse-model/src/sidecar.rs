@@ -1,7 +1,8 @@
 //! What calibration made of a model, in one GGUF file beside it.
 //!
 //! Metadata: `sparse.version`, `sparse.model.fingerprint`, `sparse.selectors` (a name per layer), `sparse.thresholds` (the
-//! predictor's, a number per layer), and the loss that was measured. Tensors, only where the selector has them:
+//! predictor's, a number per layer), `sparse.densities` (of gate, up and down, three numbers per layer), and the loss that was
+//! measured. Tensors, only where the selector has them:
 //!
 //! ```text
 //! blk.N.ffn_predictor_p.weight   [r x d]        blk.N.ffn_gate.threshold     [neurons]
@@ -22,10 +23,11 @@ mod screen;
 mod selectors;
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use sparse_core::{FfnTimes, Selector, SparseFfn};
+use sparse_core::{Density, FfnTimes, Selector, SparseFfn};
 use sparse_gguf::Gguf;
 
 pub use encoder::{EncoderLoss, EncoderSidecar};
@@ -40,12 +42,15 @@ const SAMPLE: usize = 1024;
 const ROUNDS: usize = 5;
 
 /// Selectors for the layers of one model, and what they cost in accuracy.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sidecar {
     /// [`fingerprint`] of the model that it was made for.
     pub fingerprint: String,
     /// One per layer.
     pub selectors: Vec<Selector>,
+    /// What the layers computed when that was measured, one per layer. With them, layers in which skipping is slower on the
+    /// machine that [applies](Self::apply) the sidecar stay dense; without them all layers use their selectors.
+    pub densities: Option<Vec<Density>>,
     /// The loss measured on text that calibration did not see.
     pub loss: Option<MeasuredLoss>,
     /// How the head is screened, if it is.
@@ -124,8 +129,33 @@ impl Sidecar {
             }),
             _ => None,
         };
+        let densities =
+            meta.opt_f32s("sparse.densities")?.map(|d| densities(d, selectors.len())).transpose()?;
         let fingerprint = meta.string("sparse.model.fingerprint")?.to_owned();
-        Ok(Self { fingerprint, selectors, loss, screen: HeadScreen::read(gguf)?, lanes })
+        Ok(Self { fingerprint, selectors, densities, loss, screen: HeadScreen::read(gguf)?, lanes })
+    }
+
+    /// The selectors that `model`, opened from `gguf`, has, and nothing else.
+    pub fn of(gguf: &Gguf, model: &Model) -> Self {
+        Self {
+            fingerprint: fingerprint(gguf),
+            selectors: model.ffns().map(|ffn| ffn.selector().clone()).collect(),
+            densities: None,
+            loss: None,
+            screen: None,
+            lanes: None,
+        }
+    }
+
+    /// The sidecar, if it was made for the model in `gguf`.
+    ///
+    /// # Errors
+    /// If it was made for another.
+    pub fn check(self, gguf: &Gguf) -> Result<Self, Error> {
+        match fingerprint(gguf) {
+            found if found != self.fingerprint => Err(Error::Sidecar { expected: self.fingerprint, found }),
+            _ => Ok(self),
+        }
     }
 
     /// Writes the sidecar; whatever was at `path` stays until the new file is complete.
@@ -145,6 +175,10 @@ impl Sidecar {
             }
             meta.insert("sparse.loss.tokens", loss.tokens as u64);
         }
+        if let Some(densities) = &self.densities {
+            let numbers: Vec<f32> = densities.iter().flat_map(|d| [d.gate, d.up, d.down]).collect();
+            meta.insert("sparse.densities", numbers);
+        }
         if let Some(screen) = &self.screen {
             screen.write(&mut meta, &mut tensors);
         }
@@ -154,52 +188,101 @@ impl Sidecar {
         selectors::save(path.as_ref(), meta, &tensors)
     }
 
-    /// Gives the selectors, the lanes and the screen to `model`, opened from `gguf`, sorts the weights of its sparse layers by columns,
-    /// and measures from which density on skipping is slower than computing everything on this machine.
+    /// Gives the selectors, the lanes and the screen to `model`, opened from `gguf`, and [prepares](prepare) its layers for
+    /// this machine.
     ///
     /// # Errors
     /// If the sidecar was made for another model, or its lanes or its screen do not fit.
     pub fn apply(self, gguf: &Gguf, model: &mut Model) -> Result<(), Error> {
-        let found = fingerprint(gguf);
-        if found != self.fingerprint || self.selectors.len() != model.ffns().len() {
-            return Err(Error::Sidecar { expected: self.fingerprint, found });
+        let this = self.check(gguf)?;
+        let layers = model.ffns().len();
+        if this.selectors.len() != layers {
+            let problem = format!("has {} layers, but the model has {layers}", this.selectors.len());
+            return Err(Error::metadata("sparse.selectors", problem));
         }
-        for (ffn, selector) in model.ffns_mut().zip(self.selectors) {
+        for (ffn, selector) in model.ffns_mut().zip(this.selectors) {
             ffn.set_selector(selector)?;
         }
-        if let Some(lanes) = &self.lanes {
+        if let Some(lanes) = &this.lanes {
             lanes::apply(lanes, model)?;
         }
-        if let Some(screen) = self.screen {
+        if let Some(screen) = this.screen {
             screen.apply(model)?;
         }
-        prepare(model)
+        let slower = prepare(model, this.densities.as_deref())?;
+        tracing::debug!(slower, "layers that stay dense, since skipping is slower on this machine");
+        Ok(())
     }
 }
 
-/// Sorts the weights of the layers that are not dense by columns, and measures their crossover.
+/// The densities of so many layers, three numbers each.
+fn densities(numbers: &[f32], layers: usize) -> Result<Vec<Density>, Error> {
+    let problem = |problem| Err(Error::metadata("sparse.densities", problem));
+    if numbers.len() != 3 * layers {
+        return problem(format!("has {} numbers, but {layers} layers need three each", numbers.len()));
+    }
+    if let Some(i) = numbers.iter().position(|d| !(0.0..=1.0).contains(d)) {
+        return problem(format!("number {i} is {}, not a share from 0 to 1", numbers[i]));
+    }
+    Ok(numbers
+        .as_chunks::<3>()
+        .0
+        .iter()
+        .map(|[gate, up, down]| Density { gate: *gate, up: *up, down: *down })
+        .collect())
+}
+
+/// Sorts the weights of the layers that are not dense by columns, and measures from which density on skipping is slower than
+/// computing everything on this machine. Layers that, at the densities expected of them, are slower than the dense layer that
+/// they were before become that again; returns how many did.
 ///
 /// # Errors
 /// If a layer is too large to address.
-pub fn prepare(model: &mut Model) -> Result<(), Error> {
-    let sparse = |ffn: &SparseFfn| !matches!(ffn.selector(), Selector::Dense);
+pub fn prepare(model: &mut Model, densities: Option<&[Density]>) -> Result<usize, Error> {
     // Layers of the same kind are timed together.
-    let kind = |ffn: &SparseFfn| (ffn.inputs(), ffn.neurons(), ffn.up().weight().bytes(), ffn.down().bytes());
+    let kind = |ffn: &SparseFfn| {
+        let bytes = [ffn.up().weight().bytes(), ffn.down().bytes(), ffn.selector().bytes()];
+        (ffn.inputs(), ffn.neurons(), bytes)
+    };
+    let kinds: Vec<_> = model.ffns().map(|ffn| sparse(ffn).then(|| kind(ffn))).collect();
+    let dense = timed(model, &kinds, |ffns| FfnTimes::dense(model.compute(), ffns, ROUNDS));
     for ffn in model.ffns_mut().filter(|ffn| sparse(ffn)) {
         ffn.sort_by_columns()?;
     }
-    let mut kinds: HashMap<_, Vec<&SparseFfn>> = HashMap::new();
-    for ffn in model.ffns().filter(|ffn| sparse(ffn)) {
-        kinds.entry(kind(ffn)).or_default().push(ffn);
-    }
-    let crossovers: HashMap<_, _> = kinds
-        .into_iter()
-        .map(|(kind, ffns)| (kind, FfnTimes::measure(model.compute(), &ffns, ROUNDS).crossover()))
-        .collect();
-    for ffn in model.ffns_mut() {
-        if let Some(crossover) = crossovers.get(&kind(ffn)) {
-            ffn.set_crossover(*crossover);
+    let times = timed(model, &kinds, |ffns| {
+        let selector = FfnTimes::selector(model.compute(), ffns, ROUNDS);
+        (FfnTimes::measure(model.compute(), ffns, ROUNDS), selector)
+    });
+    let mut slower = 0;
+    for (i, ffn) in model.ffns_mut().enumerate() {
+        let Some(kind) = kinds[i] else { continue };
+        let (times, selector) = &times[&kind];
+        if densities.is_some_and(|d| selector + times.layer_at(d[i]) >= dense[&kind]) {
+            ffn.set_selector(Selector::Dense)?;
+            ffn.sort_by_rows();
+            slower += 1;
+        } else {
+            ffn.set_crossover(times.crossover());
         }
     }
-    Ok(())
+    Ok(slower)
+}
+
+fn sparse(ffn: &SparseFfn) -> bool {
+    !matches!(ffn.selector(), Selector::Dense)
+}
+
+/// What `time` says of the layers of each kind.
+fn timed<K: Copy + Eq + Hash, T>(
+    model: &Model,
+    kinds: &[Option<K>],
+    time: impl Fn(&[&SparseFfn]) -> T,
+) -> HashMap<K, T> {
+    let mut of_kind: HashMap<K, Vec<&SparseFfn>> = HashMap::new();
+    for (ffn, kind) in model.ffns().zip(kinds) {
+        if let Some(kind) = kind {
+            of_kind.entry(*kind).or_default().push(ffn);
+        }
+    }
+    of_kind.into_iter().map(|(kind, ffns)| (kind, time(&ffns))).collect()
 }

@@ -41,7 +41,14 @@ fn gate() -> Selector {
 fn sidecar(gguf: &Gguf, selectors: Vec<Selector>) -> Sidecar {
     let loss =
         MeasuredLoss { perplexity_increase: 0.005, standard_error: 0.001, kl: 0.01, top1: 0.9, tokens: 1000 };
-    Sidecar { fingerprint: fingerprint(gguf), selectors, loss: Some(loss), screen: None, lanes: None }
+    Sidecar {
+        fingerprint: fingerprint(gguf),
+        selectors,
+        densities: None,
+        loss: Some(loss),
+        screen: None,
+        lanes: None,
+    }
 }
 
 /// The logits after each token, one by one and in one masked batch, with these selectors.

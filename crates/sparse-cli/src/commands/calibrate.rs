@@ -27,6 +27,8 @@ use crate::{exit, input, interrupt, output};
 
 /// Seed of the text that the model makes up.
 const SEED: u64 = 1;
+/// Largest increase of perplexity if nothing else is said.
+const MAX_LOSS: f64 = 0.01;
 /// Tokens of made-up text that the result is measured on, at most: each costs a decoding step.
 const SAMPLED_TEST: usize = 16_384;
 
@@ -34,14 +36,13 @@ const SAMPLED_TEST: usize = 16_384;
 struct Report<'a> {
     verdict: String,
     sidecar: &'a Path,
-    max_loss: f64,
+    /// Nothing if predictors were chosen by recall.
+    max_loss: Option<f64>,
     candidates: &'a [Candidate],
     chosen: Option<&'a Chosen>,
     head: Option<&'a HeadCalibration>,
 }
 
-/// Largest increase of perplexity if nothing else is said.
-const MAX_LOSS: f64 = 0.01;
 #[derive(Serialize)]
 struct LaneReport<'a> {
     verdict: String,
@@ -55,16 +56,20 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
     if let Some(model) = args.model.model.as_deref().filter(|path| encoder::is_encoder(path)) {
         return encoder::run(args, model);
     }
-    let max_loss = args.max_loss.unwrap_or(MAX_LOSS);
+    let lanes_alone = args.only == Some(Part::Lanes);
+    if lanes_alone {
+        exit::refuse("--only lanes", &[("--keep", args.keep), ("--recall", args.recall.is_some())])?;
+    }
     let source = Source::new(args.model.model.as_deref())?;
     let gguf = source.weights()?;
     let out = args.out.clone().or_else(|| source.beside()).ok_or_else(|| {
         exit::usage(format!("the sidecar of {source} is inside this program: name a new one with --out FILE"))
     })?;
+    output::writable(&out)?;
     interrupt::handle()?;
     let mut bar = Bar::default();
     let options = Options {
-        max_loss,
+        max_loss: args.max_loss.unwrap_or(MAX_LOSS),
         recall: args.recall,
         window: args.ctx,
         tune_tokens: args.tune_tokens,
@@ -77,11 +82,14 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
         head: args.only != Some(Part::Ffn),
         continuations: args.continuations,
     };
-    if args.only == Some(Part::Lanes) {
+    if lanes_alone {
         return lanes(args, source, &gguf, &out, &options);
     }
+    // What is not looked at stays as it was.
+    let before = if args.only.is_some() { source.sidecar()? } else { None };
+    let lanes_end = options.ffn && before.as_ref().is_some_and(|before| before.lanes.is_some());
     let result = texts(args, &gguf, &options, &mut bar)
-        .and_then(|(text, test)| Ok(calibrate(&gguf, &text, test.as_deref(), &options, &mut bar)?));
+        .and_then(|(text, test)| Ok(calibrate(&gguf, before, &text, test.as_deref(), &options, &mut bar)?));
     bar.finish();
     let calibration = match result {
         Err(e) if matches!(e.downcast_ref(), Some(Error::Interrupted)) => return Ok(End::Interrupted),
@@ -91,7 +99,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
     let report = Report {
         verdict: calibration.verdict(),
         sidecar: &out,
-        max_loss,
+        max_loss: args.recall.is_none().then_some(options.max_loss),
         candidates: &calibration.candidates,
         chosen: calibration.chosen.as_ref(),
         head: calibration.head.as_ref(),
@@ -99,6 +107,11 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
     match args.json {
         true => output::json(&report)?,
         false => print(&report)?,
+    }
+    if lanes_end {
+        eprintln!(
+            "the lanes that the sidecar had were chosen beside other selectors and are gone: choose them anew with --only lanes"
+        );
     }
     Ok(End::Finished)
 }
@@ -277,7 +290,7 @@ fn print_ffn(out: &mut impl Write, report: &Report<'_>) -> anyhow::Result<()> {
             c.loss.as_ref().map_or_else(|| "-".into(), |l| format!("{:.2} %", 100.0 * f(l)))
         };
         if c.loss.is_none() && c.name != "dense" {
-            let over = format!("over {}", percent(report.max_loss));
+            let over = report.max_loss.map_or_else(|| "-".into(), |most| format!("over {}", percent(most)));
             return [c.name.clone(), over, "-".into(), "-".into(), "-".into()];
         }
         [
@@ -298,13 +311,15 @@ fn print_ffn(out: &mut impl Write, report: &Report<'_>) -> anyhow::Result<()> {
             ">DOWN",
             ">RECALL",
             ">KEPT ENERGY",
+            ">KL",
             ">KB/TOKEN",
             ">OF DENSE",
         ];
         let rows = chosen.layers.iter().map(|l| {
             let [layer, selector, rest @ ..] = layer(l);
             let [up, down, recall, energy, bytes, share] = rest;
-            [layer, selector, percent(l.gate_density), up, down, recall, energy, bytes, share]
+            let kl = l.kl.map_or_else(|| "-".into(), |kl| format!("{kl:.5}"));
+            [layer, selector, percent(l.gate_density), up, down, recall, energy, kl, bytes, share]
         });
         writeln!(out, "{}\n", output::table(header, rows).trim_fmt())?;
         print_loss(out, &chosen.loss)?;

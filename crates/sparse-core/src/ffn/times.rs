@@ -5,7 +5,7 @@ use std::time::Instant;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{Crossover, Down, SparseFfn};
+use super::{Crossover, Density, Down, FfnScratch, SparseFfn};
 use crate::{Activations, Compute, Linear};
 
 /// Densities that are timed, beside computing everything.
@@ -41,14 +41,39 @@ impl FfnTimes {
                 samples[1].push(bench.down(&ffn.down, density));
             }
         }
-        let median = |i: usize, part: usize| {
-            let mut sorted = samples[i][part].clone();
-            sorted.sort_by(f64::total_cmp);
-            sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
-        };
-        let curve = |part| (0..DENSITIES.len()).map(|i| median(i, part)).collect();
-        let dense = |part| median(DENSITIES.len(), part);
+        let at = |i: usize, part: usize| median(samples[i][part].clone());
+        let curve = |part| (0..DENSITIES.len()).map(|i| at(i, part)).collect();
+        let dense = |part| at(DENSITIES.len(), part);
         Self { rows: curve(0), down: curve(1), dense_rows: dense(0), dense_down: dense(1) }
+    }
+
+    /// Seconds that computing everything takes for a token, as the layers, of one shape, are stored.
+    pub fn dense(compute: &Compute, ffns: &[&SparseFfn], rounds: usize) -> f64 {
+        in_turn(compute, ffns, rounds, |ffn, x, scratch, out| {
+            let start = Instant::now();
+            ffn.dense(compute, x, scratch, out);
+            start.elapsed().as_secs_f64()
+        })
+    }
+
+    /// Seconds that the selectors of the layers, all of one shape, take to score a token. A layer is computed before each,
+    /// so that they come from where they come from in a real model.
+    pub fn selector(compute: &Compute, ffns: &[&SparseFfn], rounds: usize) -> f64 {
+        if !ffns.first().is_some_and(|ffn| ffn.selector.has_scores()) {
+            return 0.0;
+        }
+        in_turn(compute, ffns, rounds, |ffn, x, scratch, out| {
+            ffn.dense(compute, x, scratch, out);
+            let start = Instant::now();
+            ffn.predict(compute, x, scratch);
+            start.elapsed().as_secs_f64()
+        })
+    }
+
+    /// Seconds of the parts of a layer at this density, its selector left out.
+    pub fn layer_at(&self, density: Density) -> f64 {
+        // Where there is no gate its density is 0, and so is its time.
+        self.rows_at(density.gate) + self.rows_at(density.up) + self.down_at(density.down)
     }
 
     /// The densities up to which skipping is faster.
@@ -69,6 +94,39 @@ impl FfnTimes {
     pub fn down_at(&self, density: f32) -> f64 {
         at(&self.down, self.dense_down, density)
     }
+}
+
+/// The median of what `time` says of the layers in turn.
+fn in_turn(
+    compute: &Compute,
+    ffns: &[&SparseFfn],
+    rounds: usize,
+    mut time: impl FnMut(&SparseFfn, &Activations, &mut FfnScratch, &mut [f32]) -> f64,
+) -> f64 {
+    let Some(ffn) = ffns.first() else { return 0.0 };
+    let x = one_token(compute, ffn.inputs());
+    let mut scratch = FfnScratch::new(1, ffns.iter().copied());
+    let mut out = vec![0.0; ffn.outputs()];
+    let layers = ffns.iter().cycle().take(rounds);
+    let times = layers.map(|ffn| {
+        scratch.hidden.reshape(1, ffn.neurons());
+        time(ffn, &x, &mut scratch, &mut out)
+    });
+    median(times.collect())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// A made-up token.
+fn one_token(compute: &Compute, cols: usize) -> Activations {
+    let mut x = Activations::with_capacity(1, cols);
+    x.resize(1);
+    x.x_mut().iter_mut().enumerate().for_each(|(i, x)| *x = (i % 13) as f32 - 6.0);
+    x.quantise(compute.kernels);
+    x
 }
 
 /// Interpolated linearly, from nothing at 0.
@@ -96,13 +154,7 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn new(compute: &'a Compute, ffn: &SparseFfn, seed: u32) -> Self {
-        let one = |cols| {
-            let mut x = Activations::with_capacity(1, cols);
-            x.resize(1);
-            x.x_mut().iter_mut().enumerate().for_each(|(i, x)| *x = (i % 13) as f32 - 6.0);
-            x.quantise(compute.kernels);
-            x
-        };
+        let one = |cols| one_token(compute, cols);
         let out = vec![0.0; ffn.neurons().max(ffn.outputs())];
         Self { compute, x: one(ffn.inputs()), hidden: one(ffn.neurons()), seed, out }
     }
@@ -126,11 +178,14 @@ impl<'a> Bench<'a> {
 
     fn down(&mut self, down: &Down, density: Option<f32>) -> f64 {
         let active = density.map(|d| self.active(down.neurons(), d));
+        let everyone: Vec<u32> = (0..down.neurons() as u32).collect();
         let out = &mut self.out[..down.outputs()];
         let start = Instant::now();
-        match &active {
-            None => down.forward(self.compute, &self.hidden, out),
-            Some(active) => {
+        match (&active, down) {
+            // As a single token is computed: by an active set, which threads can share.
+            (None, Down::Neurons(w)) => w.axpy_rows(self.compute, &everyone, self.hidden.x(), out),
+            (None, _) => down.forward(self.compute, &self.hidden, out),
+            (Some(active), _) => {
                 let values = vec![1.0; active.len()];
                 let all = down.neurons();
                 down.forward_active(self.compute, active, &values, all, &mut self.hidden, out);
@@ -161,6 +216,8 @@ mod tests {
         assert!((times.rows_at(0.01) - 0.01).abs() < 1e-6);
         assert!((times.down_at(0.25) - 0.5).abs() < 1e-6);
         assert_eq!((times.rows_at(1.0), times.down_at(0.7)), (1.0, 1.0));
+        let layer = times.layer_at(Density { gate: 1.0, up: 0.5, down: 0.25 });
+        assert!((layer - 2.0).abs() < 1e-6, "{layer}");
         assert_eq!(times.crossover(), Crossover { rows: 0.9, down: 0.45 });
     }
 

@@ -50,6 +50,13 @@ fn beside(model: &Path) -> PathBuf {
 }
 
 pub(super) fn run(args: &CalibrateArgs, model: &Path) -> anyhow::Result<End> {
+    let given = [
+        ("--only", args.only.is_some()),
+        ("--test", args.test.is_some()),
+        ("--recall", args.recall.is_some()),
+        ("--keep", args.keep),
+    ];
+    exit::refuse("a sentence encoder", &given)?;
     let text = args.text.as_deref().ok_or_else(|| {
         exit::usage(
             "an encoder cannot make up text itself: name a file of sentences, one per line, with --text FILE",
@@ -58,6 +65,7 @@ pub(super) fn run(args: &CalibrateArgs, model: &Path) -> anyhow::Result<End> {
     let text = input::file(text)?;
     let sentences: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let out = args.out.clone().unwrap_or_else(|| beside(model));
+    output::writable(&out)?;
     interrupt::handle()?;
     let mut bar = Bar::default();
     let options = SentenceOptions {
