@@ -8,7 +8,10 @@ Into crates/sparse-cli/story: story.gguf (export.py), story.sparse.gguf (`sparse
 what they cost and chooses), figures.json (everything below, measured on the files as they ship), README.md and the charts
 (card.py). Held-out figures are of float arithmetic on the quantised weights (evaluate.py) and of our own program; the twins are
 compared as checkpoints, at equal steps. Samples are those of seeds 1 to 20, whatever they are, by the scalar kernels, which
-every CPU repeats. Takes an hour or two on two cores, most of it calibration; `--skip-calibration` keeps the sidecar.
+every CPU repeats. Takes about an hour on two cores, most of it calibration; `--skip-calibration` keeps the sidecar.
+
+Without a checkpoint the model and what was measured on it by torch (figures.json has it) stay as they are; sidecar, our own
+figures, samples and card are made anew.
 """
 
 import argparse
@@ -21,6 +24,7 @@ import sys
 import tempfile
 
 import card
+import data
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -47,11 +51,9 @@ def build(*flags):
 
 
 def plain(path, folder):
-    """A copy of the text that is not compressed."""
-    if path.suffix != ".xz":
-        return path.resolve()
-    out = folder / path.stem
-    out.write_bytes(lzma.decompress(path.read_bytes()))
+    """The stories of a text as the model was trained on them: the token that ends each, and no line ends around it."""
+    out = folder / f"{path.stem}.stories"
+    out.write_text(data.END + "".join(story + data.END for story in data.stories(path)), encoding="utf-8")
     return out
 
 
@@ -114,17 +116,19 @@ def samples(sparse):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=pathlib.Path)
-    parser.add_argument("--logs", type=pathlib.Path, nargs="+", required=True, help="log.jsonl of the runs, in order")
+    parser.add_argument("checkpoint", type=pathlib.Path, nargs="?")
+    parser.add_argument("--logs", type=pathlib.Path, nargs="+", help="log.jsonl of the runs, in order")
     parser.add_argument("--equal", type=pathlib.Path, help="checkpoint to compare with the twin")
     parser.add_argument("--twin", type=pathlib.Path, help="checkpoint of the SiLU twin, after as many steps")
     parser.add_argument("--text", type=pathlib.Path, required=True)
     parser.add_argument("--heldout", type=pathlib.Path, required=True)
-    parser.add_argument("--tokenizer", type=pathlib.Path, required=True)
+    parser.add_argument("--tokenizer", type=pathlib.Path)
     parser.add_argument("--max-loss", default="0.5%")
     parser.add_argument("--calibrate", default="", help="more options for `sparse calibrate`, as one argument")
     parser.add_argument("--skip-calibration", action="store_true", help="the sidecar and its report are there already")
     args = parser.parse_args()
+    if args.checkpoint and not (args.logs and args.tokenizer):
+        parser.error("a checkpoint needs --logs and --tokenizer")
     args = argparse.Namespace(**{
         key: value.resolve() if isinstance(value, pathlib.Path) else value for key, value in vars(args).items()
     })
@@ -132,7 +136,8 @@ def main():
     evaluation = ("--heldout", args.heldout, "--tokenizer", args.tokenizer, "--json")
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        python("export.py", args.checkpoint, "--tokenizer", args.tokenizer, "--out", model)
+        if args.checkpoint:
+            python("export.py", args.checkpoint, "--tokenizer", args.tokenizer, "--out", model)
         heldout = plain(args.heldout, folder)
         if not args.skip_calibration:
             report.parent.mkdir(exist_ok=True)
@@ -140,11 +145,11 @@ def main():
                 build("--no-default-features"), "calibrate", "--model", model, "--text", plain(args.text, folder), "--test", heldout,
                 "--max-loss", args.max_loss, "--out", sidecar, "--json", *args.calibrate.split(),
             ), encoding="utf-8")
-        figures = {
-            "curve": curve(args.logs),
-            "heldout": json.loads(python("evaluate.py", model, "--windows", 0, *evaluation)),
-            "sidecar": json.loads(report.read_text(encoding="utf-8")),
-        }
+        if args.checkpoint:
+            figures = {"curve": curve(args.logs), "heldout": json.loads(python("evaluate.py", model, "--windows", 0, *evaluation))}
+        else:
+            figures = json.loads((STORY / "figures.json").read_text(encoding="utf-8"))
+        figures["sidecar"] = json.loads(report.read_text(encoding="utf-8"))
         if args.twin:
             figures["twin"] = json.loads(python("evaluate.py", args.equal, "--twin", args.twin, *evaluation))
         sparse = build()

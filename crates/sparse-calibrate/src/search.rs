@@ -22,8 +22,10 @@ pub(crate) const RETRIES: usize = 4;
 
 /// By which factor a setting with this loss is made smaller, to come inside the budget.
 pub(crate) fn retreat(upper: f64, budget: f64) -> f32 {
-    // The lower end also catches losses that are no numbers.
-    (budget / upper).powf(1.0 / POWER).max(0.5).min(0.94) as f32
+    match upper.is_finite() {
+        true => (budget / upper).powf(1.0 / POWER).clamp(0.5, 0.94) as f32,
+        false => 0.5,
+    }
 }
 
 /// Selectors with one knob, from 0, which costs (nearly) nothing, to 1, which costs far too much.

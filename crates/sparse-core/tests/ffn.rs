@@ -405,3 +405,19 @@ fn skipped_neurons_give_their_means() {
         assert_eq!(ffn.means(), Some(&means[..]));
     }
 }
+
+#[test]
+fn sorted_by_columns_and_back_is_the_same_layer() {
+    for format in [BlockFormat::Q4_0, BlockFormat::Q8_0, BlockFormat::F32] {
+        let recipe = Recipe { format, kind: KINDS[2], seed: 11 };
+        let (before, mut ffn) = (recipe.build(|_| true), recipe.by_columns());
+        assert!(matches!(ffn.down(), Down::Columns(_)));
+        ffn.sort_by_rows();
+        match (before.down(), ffn.down()) {
+            (Down::Rows(a), Down::Rows(b)) => {
+                assert_eq!(a.storage().bytes(), b.storage().bytes(), "{format:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

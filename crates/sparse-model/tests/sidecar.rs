@@ -5,7 +5,7 @@ mod lanes;
 
 use std::sync::Arc;
 
-use sparse_core::{Axes, BatchMode, LowRankPredictor, Margins, Matrix, Rule, Selector, Storage};
+use sparse_core::{Axes, BatchMode, Density, LowRankPredictor, Margins, Matrix, Rule, Selector, Storage};
 use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata};
 use sparse_model::sidecar::{HeadScreen, MeasuredLoss, fingerprint};
 use sparse_model::{Model, Session, Sidecar};
@@ -121,6 +121,22 @@ fn a_saved_sidecar_is_the_same_when_opened() {
 }
 
 #[test]
+fn layers_whose_neurons_are_all_idle_stay_sparse_on_every_machine() {
+    let gguf = gguf(&relu());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.sparse.gguf");
+    let none = Density { gate: 0.0, up: 0.0, down: 0.0 };
+    let other = Density { gate: 1.0, up: 0.25, down: 0.125 };
+    let selectors = vec![Selector::ExactZero, Selector::Dense];
+    Sidecar { densities: Some(vec![none, other]), ..sidecar(&gguf, selectors) }.save(&path).unwrap();
+    let opened = Sidecar::open(&path).unwrap();
+    assert_eq!(opened.densities, Some(vec![none, other]));
+    let mut model = Model::from_gguf(&gguf, 1).unwrap();
+    opened.apply(&gguf, &mut model).unwrap();
+    assert_eq!(model.ffns().map(|f| f.selector().name()).collect::<Vec<_>>(), ["exact-zero", "dense"]);
+}
+
+#[test]
 fn a_sidecar_of_another_model_is_refused() {
     let gguf = gguf(&relu());
     let mut file = relu().build();
@@ -164,6 +180,14 @@ fn damaged_sidecars_say_what_is_wrong() {
         m.insert("sparse.thresholds", vec![f32::NAN]);
     });
     assert_eq!(thresholds, "metadata sparse.thresholds: value 0 is NaN");
+    let densities = |numbers: &'static [f32]| {
+        refused(&move |m| {
+            m.insert("sparse.densities", numbers.to_vec());
+        })
+    };
+    assert_eq!(densities(&[0.5]), "metadata sparse.densities: has 1 numbers, but 1 layers need three each");
+    let found = "metadata sparse.densities: number 1 is NaN, not a share from 0 to 1";
+    assert_eq!(densities(&[0.5, f32::NAN, 0.0]), found);
     assert!(Sidecar::open("no/such/file").unwrap_err().to_string().contains("no/such/file"));
 }
 
