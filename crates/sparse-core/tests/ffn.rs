@@ -286,7 +286,23 @@ fn what_does_not_fit_is_refused() {
         refused(Selector::LowRank { predictor: small, rule }),
         "neurons of the predictor: expected 512, found 64"
     );
+    let some_nan = || (0..NEURONS).map(|j| if j == 77 { f32::NAN } else { 0.0 }).collect::<Vec<_>>();
+    let nan = " needs thresholds that are numbers, found NaN";
+    let fits = predictor(matrix(32, INPUTS), matrix(NEURONS, 32), NEURONS).unwrap();
+    let rule = Rule::Threshold(f32::NAN);
+    for selector in [
+        Selector::Intermediate { hidden: some_nan() },
+        Selector::Gate { gate: some_nan(), hidden: None },
+        Selector::Gate { gate: vec![0.0; NEURONS], hidden: Some(some_nan()) },
+        Selector::LowRank { predictor: fits, rule },
+        Selector::Oracle { rule, norms: vec![1.0; NEURONS] },
+    ] {
+        let name = selector.name();
+        assert_eq!(refused(selector), format!("{name}{nan}"));
+    }
     assert_eq!(ffn.selector().name(), "dense");
+    let all = Selector::Intermediate { hidden: vec![f32::NEG_INFINITY; NEURONS] };
+    ffn.set_selector(all).unwrap();
     assert!(predictor(matrix(32, INPUTS), matrix(64, 64), 64).is_err());
     assert!(predictor(matrix(32, INPUTS), matrix(64, 32), 63).is_err());
     let linear = |rows, cols| Linear::new(matrix(rows, cols), None).unwrap();
