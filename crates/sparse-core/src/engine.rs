@@ -152,7 +152,7 @@ impl SparseInferenceEngine {
     /// An engine over `weights`, which computes the neurons whose share in the output is as large as `sparsity` asks for.
     ///
     /// # Errors
-    /// If the lengths do not fit together, a weight is not finite, or the sparsity is out of range.
+    /// If the lengths do not fit together, a weight is not finite, or the sparsity is out of range or NaN.
     pub fn from_weights(
         weights: FfnWeights<'_>,
         activation: ActivationType,
@@ -208,7 +208,8 @@ impl SparseInferenceEngine {
     /// A dense engine stays dense; its quality says how many neurons were not zero.
     ///
     /// # Errors
-    /// If there are no samples, or one is no valid input. The engine then stays as it is.
+    /// If there are no samples, one is no valid input, or what the network makes of them has no bounds. The engine then
+    /// stays as it is.
     pub fn calibrate(&mut self, samples: &[Vec<f32>]) -> Result<(), Error> {
         let seen = self.observe(samples)?;
         let scores = match self.ffn.selector() {
@@ -226,7 +227,7 @@ impl SparseInferenceEngine {
             quality.add(*score > threshold, *wanted, *share);
         }
         let rule = Rule::Threshold(threshold);
-        let selector = match self.ffn.set_selector(Selector::Dense)? {
+        let selector = match self.ffn.selector().clone() {
             Selector::LowRank { predictor, .. } => Selector::LowRank { predictor, rule },
             Selector::Oracle { norms, .. } => Selector::Oracle { norms, rule },
             dense => dense,

@@ -156,7 +156,7 @@ impl SparseFfn {
     /// Gives the layer a selector and returns the one before.
     ///
     /// # Errors
-    /// If it does not fit the layer, which then keeps its own.
+    /// If it does not fit the layer, or a threshold is NaN. The layer then keeps its own.
     pub fn set_selector(&mut self, selector: Selector) -> Result<Selector, Error> {
         selector.check(self.inputs(), self.neurons(), self.gate.is_some(), self.activation.has_zeros())?;
         Ok(core::mem::replace(&mut self.selector, selector))

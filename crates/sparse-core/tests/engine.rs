@@ -195,6 +195,20 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(from(infinite, top), "b2 is inf, expected a finite number");
     let sparsity = SparsityConfig::with_target_sparsity(1.5);
     assert_eq!(from(weights, sparsity), "target sparsity is 1.5, expected a share from 0 to 1");
+    let nan = SparsityConfig::with_threshold(f32::NAN);
+    assert_eq!(from(weights, nan), "oracle needs thresholds that are numbers, found NaN");
+}
+
+#[test]
+fn calibration_on_what_overflows_changes_nothing() {
+    let (w1, w2) = ([f32::MAX, -f32::MAX, 1.0, 1.0, 1.0, 0.0], [1.0; 3]);
+    let weights = FfnWeights { w1: &w1, b1: &[0.0; 3], w2: &w2, b2: &[0.0] };
+    let top = SparsityConfig::with_top_k(1);
+    let mut engine = SparseInferenceEngine::from_weights(weights, ActivationType::Identity, top).unwrap();
+    let refused = engine.calibrate(&[vec![2.0, 2.0]]).unwrap_err().to_string();
+    assert_eq!(refused, "oracle needs thresholds that are numbers, found NaN");
+    assert!(engine.infer(&[1e-38, 0.0]).unwrap()[0] > 3.4);
+    assert_eq!(engine.sparsity_statistics().counts.down, 1);
 }
 
 #[cfg(feature = "fit")]

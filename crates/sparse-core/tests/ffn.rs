@@ -1,6 +1,5 @@
 //! Sparse FFNs against dense ones whose other neurons are zero.
 
-use proptest::prelude::*;
 use sparse_core::{
     ActivationType, Activations, BatchMode, Compute, Crossover, Down, FfnCounts, FfnScratch, Linear,
     LowRankPredictor, Matrix, Rule, Selector, SparseFfn, Storage,
@@ -109,47 +108,57 @@ fn token(x: &Activations, t: usize, compute: &Compute) -> Activations {
     one
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+/// How `down` is stored.
+#[derive(Clone, Copy, Debug)]
+enum Stored {
+    Rows,
+    Columns,
+    Neurons,
+}
 
-    #[test]
-    fn a_set_is_the_dense_path_with_the_others_zero(
-        format in 0..BlockFormat::ALL.len(),
-        kind in 0..KINDS.len(),
-        share in prop_oneof![Just(0.0), Just(1.0), 0.02..0.98],
-        skip_gate: bool,
-        storage in 0..3,
-        seed in 0_u64..1000,
-    ) {
-        let recipe = Recipe { format: BlockFormat::ALL[format], kind: KINDS[kind], seed };
-        let set: Vec<bool> = (0..NEURONS)
-            .map(|j| (j as u64 * 7919 + seed * 104_729) % 1000 < (share * 1000.0) as u64)
-            .collect();
-        let one = Compute::new(1);
-        let x = input(&one, 3, seed);
-        let stored = |keep: &dyn Fn(usize) -> bool| match storage {
-            2 => recipe.neuron_records(keep),
-            _ => recipe.build(keep),
-        };
-        let expected = run(&stored(&|j| set[j]), &one, &x, BatchMode::Dense).0;
+#[test]
+fn a_set_is_the_dense_path_with_the_others_zero() {
+    let stored = [Stored::Rows, Stored::Columns, Stored::Neurons];
+    let shares = [0, 20, 400, 1000];
+    let cases = BlockFormat::ALL.into_iter().flat_map(|f| stored.map(|s| (f, s)));
+    let cases = cases.flat_map(|(f, s)| shares.map(|per_mille| (f, s, per_mille)));
+    for (i, (format, stored, per_mille)) in cases.enumerate() {
+        // Seven kinds against twelve pairs: every kind meets every pair of storage and share.
+        let recipe = Recipe { format, kind: KINDS[i % KINDS.len()], seed: i as u64 };
+        check_set(&recipe, stored, per_mille, (i / KINDS.len()).is_multiple_of(2));
+    }
+}
 
-        let mut ffn = stored(&|_| true);
-        if storage == 1 {
-            ffn.sort_by_columns().unwrap();
-        }
-        ffn.set_selector(Selector::Fixed { active: set.clone(), skip_gate }).unwrap();
-        let masked = run(&ffn, &one, &x, BatchMode::Masked).0;
-        prop_assert!(distance(&masked, &expected) < 1e-5, "masked: {}", distance(&masked, &expected));
-        for t in 0..x.tokens() {
-            let (of_token, x) = (t * ffn.outputs()..(t + 1) * ffn.outputs(), token(&x, t, &one));
-            let (alone, counts) = run(&ffn, &one, &x, BatchMode::Dense);
-            let off = distance(&alone, &expected[of_token]);
-            prop_assert!(off < 1e-5, "token {t} alone: {off}");
-            prop_assert!(counts.down as usize <= set.iter().filter(|s| **s).count());
-            for threads in [2, 4] {
-                let many = run(&ffn, &Compute::new(threads), &x, BatchMode::Dense).0;
-                prop_assert_eq!(&many, &alone, "{} threads", threads);
-            }
+/// A layer that computes `per_mille` of its neurons against one whose other neurons are zero.
+fn check_set(recipe: &Recipe, stored: Stored, per_mille: u64, skip_gate: bool) {
+    let Recipe { format, kind, seed } = *recipe;
+    let case = format!("{} {kind:?} {stored:?}, {per_mille} of 1000, skip_gate {skip_gate}", format.name());
+    let set: Vec<bool> =
+        (0..NEURONS).map(|j| (j as u64 * 7919 + seed * 104_729) % 1000 < per_mille).collect();
+    let one = Compute::new(1);
+    let x = input(&one, 3, seed);
+    let build = |keep: &dyn Fn(usize) -> bool| match stored {
+        Stored::Neurons => recipe.neuron_records(keep),
+        Stored::Rows | Stored::Columns => recipe.build(keep),
+    };
+    let expected = run(&build(&|j| set[j]), &one, &x, BatchMode::Dense).0;
+
+    let mut ffn = build(&|_| true);
+    if let Stored::Columns = stored {
+        ffn.sort_by_columns().unwrap();
+    }
+    ffn.set_selector(Selector::Fixed { active: set.clone(), skip_gate }).unwrap();
+    let masked = run(&ffn, &one, &x, BatchMode::Masked).0;
+    assert!(distance(&masked, &expected) < 1e-5, "{case}, masked: {}", distance(&masked, &expected));
+    for t in 0..x.tokens() {
+        let (of_token, x) = (t * ffn.outputs()..(t + 1) * ffn.outputs(), token(&x, t, &one));
+        let (alone, counts) = run(&ffn, &one, &x, BatchMode::Dense);
+        let off = distance(&alone, &expected[of_token]);
+        assert!(off < 1e-5, "{case}, token {t} alone: {off}");
+        assert!(counts.down as usize <= set.iter().filter(|s| **s).count(), "{case}: {counts:?}");
+        for threads in [2, 4] {
+            let many = run(&ffn, &Compute::new(threads), &x, BatchMode::Dense).0;
+            assert_eq!(many, alone, "{case}, {threads} threads");
         }
     }
 }
@@ -286,7 +295,23 @@ fn what_does_not_fit_is_refused() {
         refused(Selector::LowRank { predictor: small, rule }),
         "neurons of the predictor: expected 512, found 64"
     );
+    let some_nan = || (0..NEURONS).map(|j| if j == 77 { f32::NAN } else { 0.0 }).collect::<Vec<_>>();
+    let nan = " needs thresholds that are numbers, found NaN";
+    let fits = predictor(matrix(32, INPUTS), matrix(NEURONS, 32), NEURONS).unwrap();
+    let rule = Rule::Threshold(f32::NAN);
+    for selector in [
+        Selector::Intermediate { hidden: some_nan() },
+        Selector::Gate { gate: some_nan(), hidden: None },
+        Selector::Gate { gate: vec![0.0; NEURONS], hidden: Some(some_nan()) },
+        Selector::LowRank { predictor: fits, rule },
+        Selector::Oracle { rule, norms: vec![1.0; NEURONS] },
+    ] {
+        let name = selector.name();
+        assert_eq!(refused(selector), format!("{name}{nan}"));
+    }
     assert_eq!(ffn.selector().name(), "dense");
+    let all = Selector::Intermediate { hidden: vec![f32::NEG_INFINITY; NEURONS] };
+    ffn.set_selector(all).unwrap();
     assert!(predictor(matrix(32, INPUTS), matrix(64, 64), 64).is_err());
     assert!(predictor(matrix(32, INPUTS), matrix(64, 32), 63).is_err());
     let linear = |rows, cols| Linear::new(matrix(rows, cols), None).unwrap();

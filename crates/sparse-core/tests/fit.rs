@@ -64,16 +64,23 @@ fn a_layer_of_low_rank_is_predicted_and_one_of_full_rank_is_not() {
         quality(&predictor, &x[fitted * INPUTS..], &gates[fitted * NEURONS..], -1.0)
     };
     let enough = measure(8, 0.05, 8, 200);
-    assert!(enough.recall() > 0.95 && enough.precision() > 0.6, "{enough:?}");
-    assert!(enough.kept_energy() > 0.99, "{enough:?}");
+    // Beside each bound stands what was measured.
+    assert!(enough.recall() > 0.99, "0.9985: {enough:?}");
+    assert!(enough.precision() > 0.75, "0.82: {enough:?}");
+    assert!(enough.kept_energy() > 0.999, "0.99999: {enough:?}");
     let too_low = measure(8, 0.05, 2, 200);
-    assert!(too_low.recall() < enough.recall() - 0.05 || too_low.precision() < 0.6, "{too_low:?}");
-    // Random gates of full rank have nothing for a low rank to find.
+    assert!(too_low.recall() < 0.7, "0.56: {too_low:?}");
+    assert!(too_low.precision() < 0.6, "0.48: {too_low:?}");
+    assert!(too_low.kept_energy() < 0.9, "0.79: {too_low:?}");
+    // Random gates of full rank have little for a low rank to find: it takes most neurons, and 46 % of all are active.
     let random = measure(1, 10.0, 8, 200);
-    assert!(random.recall() < 0.9 || random.precision() < 0.5, "{random:?}");
+    assert!(random.density() > 0.6, "0.71: {random:?}");
+    assert!(random.recall() < 0.93, "0.90: {random:?}");
+    assert!(random.precision() < 0.65, "0.58: {random:?}");
     // The gradient steps improve on the closed form: as many neurons found, fewer chosen.
     let closed = measure(8, 0.05, 8, 0);
-    assert!(closed.recall() > 0.7, "{closed:?}");
+    assert!(closed.recall() > 0.99, "0.9998: {closed:?}");
+    assert!(closed.precision() < 0.6, "0.45: {closed:?}");
     let f1 = |q: &SelectorQuality| 2.0 * q.recall() * q.precision() / (q.recall() + q.precision());
     assert!(f1(&enough) > f1(&closed), "closed form {closed:?}, refined {enough:?}");
 }

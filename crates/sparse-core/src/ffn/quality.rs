@@ -1,7 +1,5 @@
 //! How well a selector chooses.
 
-use core::ops::AddAssign;
-
 /// What a selector kept of the neurons that mattered, added over tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SelectorQuality {
@@ -56,15 +54,4 @@ impl SelectorQuality {
 /// Of nothing, everything is kept.
 fn ratio(part: f64, all: f64) -> f64 {
     if all > 0.0 { part / all } else { 1.0 }
-}
-
-impl AddAssign for SelectorQuality {
-    fn add_assign(&mut self, o: Self) {
-        self.neurons += o.neurons;
-        self.chosen += o.chosen;
-        self.mattered += o.mattered;
-        self.hits += o.hits;
-        self.energy += o.energy;
-        self.chosen_energy += o.chosen_energy;
-    }
 }

@@ -1,6 +1,7 @@
 //! Which neurons are computed.
 
 use alloc::vec::Vec;
+use core::slice;
 
 use crate::error::same_len;
 use crate::{Error, Linear, LowRankPredictor};
@@ -106,9 +107,12 @@ impl Selector {
         })
     }
 
-    /// Fails unless it fits an FFN of this shape.
+    /// Fails unless it fits an FFN of this shape, and its thresholds are numbers: nothing is above NaN.
     pub(super) fn check(&self, inputs: usize, neurons: usize, gated: bool, zeros: bool) -> Result<(), Error> {
         let needs = |needs| Err(Error::Selector { selector: self.name(), needs });
+        if self.thresholds().iter().copied().flatten().any(|t| t.is_nan()) {
+            return needs("thresholds that are numbers, found NaN");
+        }
         match self {
             Self::Dense => Ok(()),
             Self::ExactZero if !zeros => needs("an activation that gives zeros, such as relu"),
@@ -131,6 +135,16 @@ impl Selector {
             Self::Intermediate { hidden } => same_len("thresholds of h", neurons, hidden.len()),
             Self::Fixed { active, .. } => same_len("fixed active set", neurons, active.len()),
             Self::Oracle { norms, .. } => same_len("norms of the oracle", neurons, norms.len()),
+        }
+    }
+
+    fn thresholds(&self) -> [&[f32]; 2] {
+        match self {
+            Self::LowRank { rule: Rule::Threshold(t), .. }
+            | Self::Oracle { rule: Rule::Threshold(t), .. } => [slice::from_ref(t), &[]],
+            Self::Copy { hidden, .. } | Self::Intermediate { hidden } => [hidden, &[]],
+            Self::Gate { gate, hidden } => [gate, hidden.as_deref().unwrap_or_default()],
+            _ => [&[], &[]],
         }
     }
 

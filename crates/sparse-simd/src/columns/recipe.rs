@@ -123,16 +123,16 @@ impl Recipe {
 }
 
 /// The integer that code `code` of `format` stands for.
-pub(crate) fn value(format: BlockFormat, code: u8) -> i32 {
-    let q = i32::from(code);
+pub(crate) const fn value(format: BlockFormat, code: u8) -> i32 {
+    let q = code as i32;
     match format {
         BlockFormat::Q4_0 => q - 8,
         BlockFormat::Q5_0 => q - 16,
-        BlockFormat::Q8_0 => i32::from(code as i8),
+        BlockFormat::Q8_0 => code as i8 as i32,
         BlockFormat::Q3K | BlockFormat::Bit3 => q - 4,
         BlockFormat::Q6K => q - 32,
         BlockFormat::Bit7 => q - 64,
-        BlockFormat::Iq4Nl => i32::from(IQ4_NL_VALUES[code as usize & 15]),
+        BlockFormat::Iq4Nl => IQ4_NL_VALUES[code as usize & 15] as i32,
         _ => q,
     }
 }

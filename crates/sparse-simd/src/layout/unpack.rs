@@ -1,5 +1,6 @@
 //! What a block means, for every quantised format in the same terms.
 
+use super::BlockFormat;
 use super::blocks::*;
 use bytemuck::Pod;
 
@@ -26,8 +27,9 @@ impl Scales {
 
 /// A block of a quantised format.
 pub(crate) trait Block: Pod {
+    const FORMAT: BlockFormat;
     /// Values per block.
-    const LEN: usize;
+    const LEN: usize = Self::FORMAT.block_len();
     /// Whether the format has minima; without, `m` and `min` are zero.
     const HAS_MIN: bool;
     /// Where codes are nibbles in the last 16 bytes and nothing else: the code that each nibble stands for.
@@ -80,7 +82,7 @@ fn add_bit4(qh: [u8; 4], offset: i8, out: &mut [i8]) {
 }
 
 impl Block for BlockQ4_0 {
-    const LEN: usize = 32;
+    const FORMAT: BlockFormat = BlockFormat::Q4_0;
     const HAS_MIN: bool = false;
     const NIBBLES: Option<[i8; 16]> = Some([-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7]);
 
@@ -95,7 +97,7 @@ impl Block for BlockQ4_0 {
 }
 
 impl Block for BlockQ4_1 {
-    const LEN: usize = 32;
+    const FORMAT: BlockFormat = BlockFormat::Q4_1;
     const HAS_MIN: bool = true;
     const NIBBLES: Option<[i8; 16]> = Some([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 
@@ -110,7 +112,7 @@ impl Block for BlockQ4_1 {
 }
 
 impl Block for BlockQ5_0 {
-    const LEN: usize = 32;
+    const FORMAT: BlockFormat = BlockFormat::Q5_0;
     const HAS_MIN: bool = false;
     const LANE: Option<u32> = Some(5);
 
@@ -126,7 +128,7 @@ impl Block for BlockQ5_0 {
 }
 
 impl Block for BlockQ5_1 {
-    const LEN: usize = 32;
+    const FORMAT: BlockFormat = BlockFormat::Q5_1;
     const HAS_MIN: bool = true;
 
     fn scales(&self) -> Scales {
@@ -141,7 +143,7 @@ impl Block for BlockQ5_1 {
 }
 
 impl Block for BlockQ8_0 {
-    const LEN: usize = 32;
+    const FORMAT: BlockFormat = BlockFormat::Q8_0;
     const HAS_MIN: bool = false;
 
     fn scales(&self) -> Scales {
@@ -155,7 +157,7 @@ impl Block for BlockQ8_0 {
 }
 
 impl Block for BlockIq4Nl {
-    const LEN: usize = 32;
+    const FORMAT: BlockFormat = BlockFormat::Iq4Nl;
     const HAS_MIN: bool = false;
     const NIBBLES: Option<[i8; 16]> = Some(IQ4_NL_VALUES);
 
@@ -170,7 +172,7 @@ impl Block for BlockIq4Nl {
 }
 
 impl Block for BlockBit3 {
-    const LEN: usize = 32;
+    const FORMAT: BlockFormat = BlockFormat::Bit3;
     const HAS_MIN: bool = false;
     const LANE: Option<u32> = Some(3);
 
@@ -185,7 +187,7 @@ impl Block for BlockBit3 {
 }
 
 impl Block for BlockBit7 {
-    const LEN: usize = 32;
+    const FORMAT: BlockFormat = BlockFormat::Bit7;
     const HAS_MIN: bool = false;
     const LANE: Option<u32> = Some(7);
 
@@ -200,7 +202,7 @@ impl Block for BlockBit7 {
 }
 
 impl Block for BlockQ2K {
-    const LEN: usize = 256;
+    const FORMAT: BlockFormat = BlockFormat::Q2K;
     const HAS_MIN: bool = true;
 
     fn scales(&self) -> Scales {
@@ -219,7 +221,7 @@ impl Block for BlockQ2K {
 }
 
 impl Block for BlockQ3K {
-    const LEN: usize = 256;
+    const FORMAT: BlockFormat = BlockFormat::Q3K;
     const HAS_MIN: bool = false;
 
     fn scales(&self) -> Scales {
@@ -244,7 +246,7 @@ impl Block for BlockQ3K {
 }
 
 impl Block for BlockQ4K {
-    const LEN: usize = 256;
+    const FORMAT: BlockFormat = BlockFormat::Q4K;
     const HAS_MIN: bool = true;
 
     fn scales(&self) -> Scales {
@@ -258,7 +260,7 @@ impl Block for BlockQ4K {
 }
 
 impl Block for BlockQ5K {
-    const LEN: usize = 256;
+    const FORMAT: BlockFormat = BlockFormat::Q5K;
     const HAS_MIN: bool = true;
 
     fn scales(&self) -> Scales {
@@ -277,7 +279,7 @@ impl Block for BlockQ5K {
 }
 
 impl Block for BlockQ6K {
-    const LEN: usize = 256;
+    const FORMAT: BlockFormat = BlockFormat::Q6K;
     const HAS_MIN: bool = false;
 
     fn scales(&self) -> Scales {

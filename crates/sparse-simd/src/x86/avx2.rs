@@ -19,7 +19,7 @@ mod super_blocks;
 use crate::kernels::{Sparse, SparseQ8};
 use crate::layout::*;
 use crate::{Kernels, Level};
-use columns::ColumnStep;
+use quantised::Step;
 
 pub(crate) const KERNELS: Kernels = Kernels {
     level: Level::Avx2,
@@ -65,24 +65,24 @@ pub(crate) const KERNELS: Kernels = Kernels {
 };
 
 const SPARSE: Sparse = Sparse {
-    q4_0: sparse::<[BlockQ4_0; 8]>(),
-    q4_1: sparse::<[BlockQ4_1; 8]>(),
-    q5_0: sparse::<[BlockQ5_0; 8]>(),
-    q5_1: sparse::<[BlockQ5_1; 8]>(),
-    q8_0: sparse::<[BlockQ8_0; 8]>(),
-    q2_k: sparse::<BlockQ2K>(),
-    q3_k: sparse::<BlockQ3K>(),
-    q4_k: sparse::<BlockQ4K>(),
-    q5_k: sparse::<BlockQ5K>(),
-    q6_k: sparse::<BlockQ6K>(),
-    iq4_nl: sparse::<[BlockIq4Nl; 8]>(),
-    bit3: sparse::<[BlockBit3; 8]>(),
-    bit7: sparse::<[BlockBit7; 8]>(),
+    q4_0: sparse::<[BlockQ4_0; 8], BlockQ4_0>(),
+    q4_1: sparse::<[BlockQ4_1; 8], BlockQ4_1>(),
+    q5_0: sparse::<[BlockQ5_0; 8], BlockQ5_0>(),
+    q5_1: sparse::<[BlockQ5_1; 8], BlockQ5_1>(),
+    q8_0: sparse::<[BlockQ8_0; 8], BlockQ8_0>(),
+    q2_k: sparse::<BlockQ2K, BlockQ2K>(),
+    q3_k: sparse::<BlockQ3K, BlockQ3K>(),
+    q4_k: sparse::<BlockQ4K, BlockQ4K>(),
+    q5_k: sparse::<BlockQ5K, BlockQ5K>(),
+    q6_k: sparse::<BlockQ6K, BlockQ6K>(),
+    iq4_nl: sparse::<[BlockIq4Nl; 8], BlockIq4Nl>(),
+    bit3: sparse::<[BlockBit3; 8], BlockBit3>(),
+    bit7: sparse::<[BlockBit7; 8], BlockBit7>(),
     rows_floats: simd::matmul_rows,
     axpy_floats: simd::axpy_columns,
     add_rows: simd::add_rows,
 };
 
-const fn sparse<S: ColumnStep>() -> SparseQ8 {
-    SparseQ8 { rows: quantised::rows::<S>, axpy: columns::axpy::<S>, matmul: columns::matmul::<S> }
+const fn sparse<S: Step, B: Block>() -> SparseQ8 {
+    SparseQ8 { rows: quantised::rows::<S>, axpy: columns::axpy::<B>, matmul: columns::matmul::<B> }
 }

@@ -4,6 +4,8 @@
 //! codes of four columns, so that a lane holds four codes of a row, with one broadcast dword of activations; the sums
 //! stay in registers, and the group's scales are applied once.
 
+pub(super) mod pairs;
+
 use super::shared::prefetch_far;
 use crate::columns::{Choice, Recipe, SubScales, run_of_group};
 use crate::{BlockFormat, ColumnLayout, Columns, Q8};
@@ -20,8 +22,12 @@ pub(super) trait ColumnKernel {
     const FORMAT: BlockFormat;
     /// What is subtracted from each code as the kernel reads it.
     const OFFSET: i32;
-    /// Whether there is a minimum beside each scale, added (1) or subtracted (-1).
-    const MINS: i32;
+    /// Whether there is a minimum beside each scale, added (1) or, as the K formats have it, subtracted (-1).
+    const MINS: i32 = match (Self::RECIPE.halves.len(), Self::RECIPE.subs) {
+        (1, _) => 0,
+        (_, SubScales::None) => 1,
+        _ => -1,
+    };
     const RECIPE: Recipe = match Recipe::of(Self::FORMAT) {
         Some(recipe) => recipe,
         None => panic!("not quantised"),

@@ -5,6 +5,7 @@
 //! - `simd`: everything on floats, from the generic kernels.
 //! - `quantise`: activations to int8; `int8`: products of packed int8 weights.
 
+mod columns;
 mod int8;
 mod load;
 mod quantise;
@@ -63,29 +64,25 @@ pub(crate) const KERNELS: Kernels = Kernels {
     rope_halves: simd::rope_halves,
 };
 
-/// Products by columns are the scalar level's.
-const SPARSE: Sparse = {
-    let scalar = crate::scalar::KERNELS.sparse;
-    Sparse {
-        q4_0: with_rows::<[BlockQ4_0; 4]>(scalar.q4_0),
-        q4_1: with_rows::<[BlockQ4_1; 4]>(scalar.q4_1),
-        q5_0: with_rows::<[BlockQ5_0; 4]>(scalar.q5_0),
-        q5_1: with_rows::<[BlockQ5_1; 4]>(scalar.q5_1),
-        q8_0: with_rows::<[BlockQ8_0; 4]>(scalar.q8_0),
-        q2_k: with_rows::<BlockQ2K>(scalar.q2_k),
-        q3_k: with_rows::<BlockQ3K>(scalar.q3_k),
-        q4_k: with_rows::<BlockQ4K>(scalar.q4_k),
-        q5_k: with_rows::<BlockQ5K>(scalar.q5_k),
-        q6_k: with_rows::<BlockQ6K>(scalar.q6_k),
-        iq4_nl: with_rows::<[BlockIq4Nl; 4]>(scalar.iq4_nl),
-        bit3: with_rows::<[BlockBit3; 4]>(scalar.bit3),
-        bit7: with_rows::<[BlockBit7; 4]>(scalar.bit7),
-        rows_floats: simd::matmul_rows,
-        axpy_floats: simd::axpy_columns,
-        add_rows: simd::add_rows,
-    }
+const SPARSE: Sparse = Sparse {
+    q4_0: sparse::<[BlockQ4_0; 4], BlockQ4_0>(),
+    q4_1: sparse::<[BlockQ4_1; 4], BlockQ4_1>(),
+    q5_0: sparse::<[BlockQ5_0; 4], BlockQ5_0>(),
+    q5_1: sparse::<[BlockQ5_1; 4], BlockQ5_1>(),
+    q8_0: sparse::<[BlockQ8_0; 4], BlockQ8_0>(),
+    q2_k: sparse::<BlockQ2K, BlockQ2K>(),
+    q3_k: sparse::<BlockQ3K, BlockQ3K>(),
+    q4_k: sparse::<BlockQ4K, BlockQ4K>(),
+    q5_k: sparse::<BlockQ5K, BlockQ5K>(),
+    q6_k: sparse::<BlockQ6K, BlockQ6K>(),
+    iq4_nl: sparse::<[BlockIq4Nl; 4], BlockIq4Nl>(),
+    bit3: sparse::<[BlockBit3; 4], BlockBit3>(),
+    bit7: sparse::<[BlockBit7; 4], BlockBit7>(),
+    rows_floats: simd::matmul_rows,
+    axpy_floats: simd::axpy_columns,
+    add_rows: simd::add_rows,
 };
 
-const fn with_rows<S: Step>(others: SparseQ8) -> SparseQ8 {
-    SparseQ8 { rows: quantised::rows::<S>, ..others }
+const fn sparse<S: Step, B: Block>() -> SparseQ8 {
+    SparseQ8 { rows: quantised::rows::<S>, axpy: columns::axpy::<B>, matmul: columns::matmul::<B> }
 }

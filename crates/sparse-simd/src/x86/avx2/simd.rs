@@ -29,6 +29,7 @@ macro_rules! with_avx2 {
         unsafe { $code }
     };
 }
+pub(super) use with_avx2;
 
 impl Simd for Avx2 {
     type F = __m256;

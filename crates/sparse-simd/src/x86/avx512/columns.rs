@@ -33,7 +33,6 @@ struct Kernel<F>(PhantomData<F>);
 impl<F: ColumnFormat> ColumnKernel for Kernel<F> {
     const FORMAT: BlockFormat = F::FORMAT;
     const OFFSET: i32 = F::OFFSET;
-    const MINS: i32 = F::MINS;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]

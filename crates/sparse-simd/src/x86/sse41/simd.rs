@@ -29,6 +29,7 @@ macro_rules! with_sse41 {
         unsafe { $code }
     };
 }
+pub(super) use with_sse41;
 
 impl Simd for Sse41 {
     type F = __m128;

@@ -52,15 +52,22 @@ fn nibbles(qs: &[u8; 16]) -> [__m128i; 2] {
 #[inline]
 #[target_feature(enable = "sse4.1")]
 fn five_bits(qs: &[u8; 16], qh: [u8; 4]) -> [__m128i; 2] {
-    let qh = _mm_cvtsi32_si128(i32::from_le_bytes(qh));
-    let own_byte = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-    let own_bit = _mm_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+    let (qh, fifth) = (_mm_cvtsi32_si128(i32::from_le_bytes(qh)), _mm_set1_epi8(16));
     let [low, high] = nibbles(qs);
-    let add_fifth = |x, own_byte| {
-        let bits = _mm_and_si128(_mm_shuffle_epi8(qh, own_byte), own_bit);
-        _mm_or_si128(x, _mm_and_si128(_mm_cmpeq_epi8(bits, own_bit), _mm_set1_epi8(16)))
-    };
-    [add_fifth(low, own_byte), add_fifth(high, _mm_add_epi8(own_byte, _mm_set1_epi8(2)))]
+    [
+        _mm_or_si128(low, _mm_and_si128(spread_bits(qh, 0), fifth)),
+        _mm_or_si128(high, _mm_and_si128(spread_bits(qh, 2), fifth)),
+    ]
+}
+
+/// Bit `i` of the bytes from number `first` on as all bits of byte `i`.
+#[inline]
+#[target_feature(enable = "sse4.1")]
+pub(super) fn spread_bits(bytes: __m128i, first: i8) -> __m128i {
+    let own_byte = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    let own_byte = _mm_add_epi8(own_byte, _mm_set1_epi8(first));
+    let own_bit = _mm_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+    _mm_cmpeq_epi8(_mm_and_si128(_mm_shuffle_epi8(bytes, own_byte), own_bit), own_bit)
 }
 
 /// The codes of a block of 3 bits, unsigned.

@@ -1,0 +1,316 @@
+//! Products with weights stored by columns, for levels that multiply bytes in pairs: `pmaddubsw` adds two products in
+//! 16 bits, `pmaddwd` two of those in 32.
+
+use super::{CHUNK, ColumnKernel, Fours, Group};
+use crate::BlockFormat;
+use crate::columns::{Recipe, SubScales, value};
+use crate::layout::IQ4_NL_VALUES;
+use crate::simd::Simd;
+
+/// The integer vectors of such a level, with as many bytes as its vectors of floats. A chunk of codes is 64 bytes, and
+/// part `P` of it the vector of that number.
+pub(in crate::x86) trait Bytes: Simd {
+    /// Integers of 8, 16 or 32 bits.
+    type I: Copy;
+
+    /// The same 32 bits everywhere.
+    fn dwords(self, x: i32) -> Self::I;
+    fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Codes of up to four bits, times 16.
+    fn times_16(self, codes: Self::I) -> Self::I;
+    /// The values that codes of four bits stand for.
+    fn look_up(self, values: &[i8; 16], codes: Self::I) -> Self::I;
+    /// Unpacks four columns into each other, first their bytes, then pairs: a lane has four codes of a row.
+    fn interleave(self, columns: [Self::I; 4]) -> [Self::I; 4];
+    /// `sums`, in 16 bits, plus pairs of products of codes and activations. Codes are unsigned unless `SIGNED`.
+    fn add_products<const SIGNED: bool>(self, sums: Self::I, codes: Self::I, h: Self::I) -> Self::I;
+    /// `sums`, in 32 bits, plus pairs of `words`.
+    fn add_words(self, sums: Self::I, words: Self::I) -> Self::I;
+    fn floats(self, x: Self::I) -> Self::F;
+
+    /// Codes of eight bits.
+    ///
+    /// # Safety
+    /// - A chunk of them can be read at `at`.
+    unsafe fn eight_bits<const P: usize>(self, at: *const u8) -> Self::I;
+    /// Codes of four bits.
+    ///
+    /// # Safety
+    /// - A chunk of them can be read at `at`.
+    unsafe fn four_bits<const P: usize>(self, at: *const u8) -> Self::I;
+    /// Codes of two bits.
+    ///
+    /// # Safety
+    /// - A chunk of them can be read at `at`.
+    unsafe fn two_bits<const P: usize>(self, at: *const u8) -> Self::I;
+    /// Codes of one bit, as the one of `bit`.
+    ///
+    /// # Safety
+    /// - A chunk of them can be read at `at`.
+    unsafe fn one_bit<const P: usize>(self, at: *const u8, bit: i8) -> Self::I;
+}
+
+/// Whether codes become signed bytes; others are multiplied without their offset.
+const fn signed(format: BlockFormat) -> bool {
+    matches!(format, BlockFormat::Q8_0 | BlockFormat::Iq4Nl)
+}
+
+/// [`ColumnKernel::OFFSET`] at these levels.
+pub(in crate::x86) const fn offset(format: BlockFormat) -> i32 {
+    if signed(format) { 0 } else { -value(format, 0) }
+}
+
+/// How many fours of products fit 16 bits, of the eight that a group has at most.
+const fn fit(format: BlockFormat, bits: usize) -> usize {
+    let largest = if signed(format) { 128 } else { (1 << bits) - 1 };
+    let fit = i16::MAX as usize / (2 * 127 * largest);
+    if fit < 8 { fit } else { 8 }
+}
+
+/// [`ColumnKernel::chunk`] at these levels.
+///
+/// # Safety
+/// - The format is that of `K`, and the columns and the group have the chunk.
+#[inline(always)]
+pub(in crate::x86) unsafe fn chunk<S: Bytes, K: ColumnKernel>(
+    s: S,
+    columns: &Fours,
+    offset: usize,
+    group: &Group,
+    row: usize,
+    out: &mut [f32; CHUNK],
+) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        part::<S, K, 0>(s, columns, offset, group, row, out);
+        part::<S, K, 1>(s, columns, offset, group, row, out);
+        if S::LANES == 4 {
+            part::<S, K, 2>(s, columns, offset, group, row, out);
+            part::<S, K, 3>(s, columns, offset, group, row, out);
+        }
+    }
+}
+
+/// Part `P` of [`chunk`].
+///
+/// # Safety
+/// As for [`chunk`].
+#[inline(always)]
+unsafe fn part<S: Bytes, K: ColumnKernel, const P: usize>(
+    s: S,
+    columns: &Fours,
+    offset: usize,
+    group: &Group,
+    row: usize,
+    out: &mut [f32; CHUNK],
+) {
+    // SAFETY: the caller's promises.
+    let sums = unsafe { products::<S, K, P>(s, columns, offset, group.begin) };
+    let (dh, total) = (s.splat(group.dh), s.splat(group.total));
+    let out: &mut [S::Floats] = bytemuck::cast_slice_mut(out);
+    for (v, codes) in sums.into_iter().enumerate() {
+        // Where `place` puts them.
+        let i = 16 / S::LANES * v + P;
+        // SAFETY: the caller's promises.
+        let (scales, mins) = unsafe { factors::<S, K>(s, group, row + S::LANES * i) };
+        let mut sum = s.fma(s.floats(codes), s.mul(scales, dh), s.load(&out[i]));
+        if K::MINS != 0 {
+            sum = s.fma(mins, total, sum);
+        }
+        s.store(sum, &mut out[i]);
+    }
+}
+
+/// `begin` plus the integer sums of part `P` of a chunk of all columns.
+///
+/// # Safety
+/// - The format is that of `K`, and the columns have the chunk.
+#[inline(always)]
+unsafe fn products<S: Bytes, K: ColumnKernel, const P: usize>(
+    s: S,
+    columns: &Fours,
+    offset: usize,
+    begin: i32,
+) -> [S::I; 4] {
+    let fits = const { fit(K::FORMAT, bits(&K::RECIPE)) };
+    let zero = s.dwords(0);
+    let (mut sums, mut words) = ([s.dwords(begin); 4], [zero; 4]);
+    let mut added = 0;
+    for (columns, h) in columns.iter() {
+        let mut four = [zero; 4];
+        for (codes, column) in four.iter_mut().zip(columns) {
+            // SAFETY: the caller's promises.
+            *codes = unsafe { codes_of::<S, K, P>(s, column.wrapping_add(offset)) };
+        }
+        let (codes, h) = (s.interleave(four), s.dwords(h));
+        added += 1;
+        for k in 0..4 {
+            words[k] = match const { signed(K::FORMAT) } {
+                true => s.add_products::<true>(words[k], codes[k], h),
+                false => s.add_products::<false>(words[k], codes[k], h),
+            };
+            if added == fits {
+                sums[k] = s.add_words(sums[k], words[k]);
+                words[k] = zero;
+            }
+        }
+        added %= fits;
+    }
+    for (sum, words) in sums.iter_mut().zip(words) {
+        *sum = s.add_words(*sum, words);
+    }
+    sums
+}
+
+/// Bits of a code.
+const fn bits(recipe: &Recipe) -> usize {
+    recipe.chunk_bytes() / 8
+}
+
+/// Part `P` of the codes of a chunk of a column.
+///
+/// # Safety
+/// - The format is that of `K`, and the chunk can be read at `at`.
+#[inline(always)]
+unsafe fn codes_of<S: Bytes, K: ColumnKernel, const P: usize>(s: S, at: *const u8) -> S::I {
+    let bits = const { bits(&K::RECIPE) };
+    // SAFETY: the caller's promise: the chunk has planes of eight, or four, two and one bits, one after the other.
+    unsafe {
+        let codes = match bits {
+            8 => s.eight_bits::<P>(at),
+            6 | 7 => s.or(s.four_bits::<P>(at), s.times_16(s.two_bits::<P>(at.add(32)))),
+            4 | 5 => s.four_bits::<P>(at),
+            _ => s.two_bits::<P>(at),
+        };
+        match K::FORMAT {
+            BlockFormat::Iq4Nl => s.look_up(&IQ4_NL_VALUES, codes),
+            _ if bits % 2 == 1 => s.or(codes, s.one_bit::<P>(at.add(8 * (bits - 1)), 1 << (bits - 1))),
+            _ => codes,
+        }
+    }
+}
+
+/// The scales and minima of a vector of rows, from `row` on.
+///
+/// # Safety
+/// - The group's format is that of `K`, and it has the rows.
+#[inline(always)]
+unsafe fn factors<S: Bytes, K: ColumnKernel>(s: S, group: &Group, row: usize) -> (S::F, S::F) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        let d = halves(s, group.d, row);
+        let m = if K::MINS == 0 { s.splat(0.0) } else { halves(s, group.m, row) };
+        match K::RECIPE.subs {
+            SubScales::None => (d, m),
+            SubScales::Scale => (s.mul(d, integers(s, word::<S>(group.scale, row))), m),
+            SubScales::Both => {
+                let (scale, min) = (word::<S>(group.scale, row), word::<S>(group.min, row));
+                (s.mul(d, integers(s, scale)), s.mul(m, integers(s, min)))
+            }
+            SubScales::Nibbles => {
+                let (both, mask) = (word::<S>(group.scale, row), 0x0F0F_0F0F_0F0F_0F0F);
+                (s.mul(d, integers(s, both & mask)), s.mul(m, integers(s, both >> 4 & mask)))
+            }
+        }
+    }
+}
+
+/// A vector of half-precision numbers, from number `i` on.
+///
+/// # Safety
+/// - It can be read there.
+#[inline(always)]
+unsafe fn halves<S: Simd>(s: S, at: *const u8, i: usize) -> S::F {
+    // SAFETY: the caller's promise; any bytes are halves.
+    s.f16s(&unsafe { at.wrapping_add(2 * i).cast::<S::Halves>().read_unaligned() })
+}
+
+/// As many bytes as a vector has lanes, from number `i` on.
+///
+/// # Safety
+/// - They can be read there.
+#[inline(always)]
+unsafe fn word<S: Simd>(at: *const u8, i: usize) -> u64 {
+    let at = at.wrapping_add(i);
+    // SAFETY: the caller's promise.
+    unsafe {
+        match S::LANES {
+            4 => u64::from(at.cast::<u32>().read_unaligned()),
+            _ => at.cast::<u64>().read_unaligned(),
+        }
+    }
+}
+
+/// The signed bytes of `word`.
+#[inline(always)]
+fn integers<S: Simd>(s: S, word: u64) -> S::F {
+    s.bytes(&bytemuck::cast::<u64, [i8; 8]>(word)[..S::LANES])
+}
+
+/// The kernels of a level: `column_functions!(token, features)`, in a module of its own.
+macro_rules! column_functions {
+    ($token:ty, $features:literal) => {
+        use crate::columns::All;
+        use crate::layout::Block;
+        use crate::x86::columns::{CHUNK, ColumnKernel, Fours, Group, sum};
+        use crate::{BlockFormat, Columns, MatMut, Q8};
+        use core::marker::PhantomData;
+        use core::ops::Range;
+
+        /// The kernel of a format.
+        struct Kernel<B>(PhantomData<B>);
+
+        impl<B: Block> ColumnKernel for Kernel<B> {
+            const FORMAT: BlockFormat = B::FORMAT;
+            const OFFSET: i32 = pairs::offset(B::FORMAT);
+
+            #[inline]
+            #[target_feature(enable = $features)]
+            unsafe fn chunk(
+                columns: &Fours,
+                offset: usize,
+                group: &Group,
+                row: usize,
+                out: &mut [f32; CHUNK],
+            ) {
+                // SAFETY: the caller's promises.
+                unsafe { pairs::chunk::<_, Self>(<$token>::new(), columns, offset, group, row, out) }
+            }
+        }
+
+        /// # Safety
+        /// As for [`SparseQ8`](crate::kernels::SparseQ8).
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn axpy<B: Block>(
+            w: Columns<'_>,
+            active: &[u32],
+            h: Q8<'_>,
+            rows: Range<usize>,
+            out: &mut [f32],
+        ) {
+            // SAFETY: the caller's promises.
+            unsafe { sum::<Kernel<B>, _>(w, active, h, rows, out) }
+        }
+
+        /// # Safety
+        /// As for [`SparseQ8`](crate::kernels::SparseQ8).
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn matmul<B: Block>(
+            w: Columns<'_>,
+            x: Q8<'_>,
+            rows: Range<usize>,
+            out: &mut MatMut<'_>,
+        ) {
+            // A chunk of rows stays in a cache while it is multiplied with all tokens.
+            for from in rows.clone().step_by(CHUNK) {
+                let range = from..rows.end.min(from + CHUNK);
+                for t in 0..x.tokens() {
+                    let out = &mut out.row(t)[range.start - rows.start..range.end - rows.start];
+                    // SAFETY: the caller's promises.
+                    unsafe { sum::<Kernel<B>, _>(w, All(w.cols()), x.row(t), range.clone(), out) };
+                }
+            }
+        }
+    };
+}
+pub(in crate::x86) use column_functions;
