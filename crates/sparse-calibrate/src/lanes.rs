@@ -5,6 +5,7 @@
 //! times smaller. So with one threshold `t`, neurons whose cost is below `t` go to Bit3, those below `16 t` to Bit5 and the
 //! others to Bit7: the last two bits of every neuron are then worth the same.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -41,16 +42,48 @@ const TOKENS: usize = 2048;
 pub struct LaneCalibration {
     /// Everything that was tried: neurons as the file has them, all in one lane, and in those of the threshold.
     pub candidates: Vec<LaneCandidate>,
-    /// The smallest choice inside the budget; nothing if none was.
-    pub chosen: Option<ChosenLanes>,
-    /// What to keep: selectors and screen as they were, and the lanes.
+    /// The smallest choice inside the budget, if that is smaller than the file's weights; or why there is none.
+    pub chosen: Result<ChosenLanes, NoLanes>,
+    /// What to keep: selectors and screen as they were, and the lanes, if any were chosen.
     pub sidecar: Sidecar,
+}
+
+/// Why neurons are better left as they are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum NoLanes {
+    /// All choices that were tried are over the budget.
+    OverBudget,
+    /// What is inside the budget takes as many bytes as the file's weights, or more.
+    SavesNothing {
+        /// Bits per weight of the smallest choice inside the budget.
+        bits: f64,
+        /// Those as the file has them.
+        file_bits: f64,
+    },
+    /// What is inside the budget on the text that it was chosen by is over it on other text, and so are wider lanes.
+    OverBudgetOnOtherText,
+}
+
+impl fmt::Display for NoLanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OverBudget => f.write_str("even with all neurons in Bit7 the model is over the budget"),
+            Self::SavesNothing { bits, file_bits } => write!(
+                f,
+                "those inside the budget save nothing: {bits:.2} bits per weight, and the file has {file_bits:.2}"
+            ),
+            Self::OverBudgetOnOtherText => f.write_str(
+                "those inside the budget on the text that they were chosen by are over it on other text",
+            ),
+        }
+    }
 }
 
 /// Lanes that were tried.
 #[derive(Clone, Debug, Serialize)]
 pub struct LaneCandidate {
-    /// Which.
+    /// Which: as in the file, all in one lane, or hot and cold neurons at some threshold.
     pub name: String,
     /// Loss on the text that the threshold was chosen by, that of the selectors included.
     pub loss: Loss,
@@ -85,18 +118,16 @@ pub struct ChosenLanes {
 impl LaneCalibration {
     /// What came of it, in a sentence.
     pub fn verdict(&self) -> String {
-        let Some(c) = &self.chosen else {
-            return "lanes: even with all neurons in Bit7 the model is over the budget; they stay as they are".into();
+        let c = match &self.chosen {
+            Ok(chosen) => chosen,
+            Err(why) => return format!("lanes: {why}; neurons stay as they are"),
         };
-        let change = 100.0 * (c.bytes as f64 / c.file_bytes as f64 - 1.0);
-        let saves = match change < 0.0 {
-            true => format!("{:.0} % less than the file's {:.2}", -change, c.file_bits),
-            false => format!("which saves nothing: the file has {:.2}", c.file_bits),
-        };
+        let saved = 100.0 * (1.0 - c.bytes as f64 / c.file_bytes as f64);
         format!(
-            "lanes: {:.2} bits per feed-forward weight, {saves}; they cost {:.2} % of perplexity (at most {:.2} %), selectors \
-             included, and decode at {:.2} times the speed without lanes",
+            "lanes: {:.2} bits per feed-forward weight, {saved:.0} % less than the file's {:.2}; they cost {:.2} % of perplexity \
+             (at most {:.2} %), selectors included, and decode at {:.2} times the speed without lanes",
             c.bits,
+            c.file_bits,
             100.0 * c.loss.perplexity_increase,
             100.0 * c.loss.upper(),
             c.speed.gain
@@ -142,61 +173,53 @@ pub fn calibrate_lanes(
         .map(|f| f.neurons() * (f.outputs() + f.inputs() * (1 + usize::from(f.gate().is_some()))))
         .sum();
     let bits = |bytes: usize| 8.0 * bytes as f64 / weights as f64;
+    let ffn_bytes = |model: &Model| model.ffns().map(|f| f.bytes()).sum::<usize>();
+    let (budget, file_bytes) = (options.max_loss, ffn_bytes(&dense));
     let mut candidates = Vec::new();
-    let mut measure =
-        |name: String, lanes: &[NeuronLanes], progress: &mut dyn Progress| -> Result<f64, Error> {
-            let model = layers.model(lanes, &kept.selectors)?;
-            progress.begin(&format!("trying {name}"), reference.windows().len());
-            let loss = reference.loss(&model, progress)?.loss;
-            let bytes = model.ffns().map(|f| f.bytes()).sum();
-            tracing::debug!(name, upper = loss.upper(), bytes, "tried");
-            candidates.push(LaneCandidate { name, loss, bytes, bits: bits(bytes) });
-            Ok(loss.upper())
-        };
-    measure("as in the file".into(), &[], progress)?;
-    let budget = options.max_loss;
-    let mut inside = [false; 3];
-    for (lane, inside) in LANES.into_iter().zip(&mut inside) {
-        let all = layers.lanes(&costs, |_| lane)?;
-        *inside = measure(format!("all in {lane}"), &all, progress)? <= budget;
-    }
-    // Between "all in Bit7" and "all in Bit3", by the logarithm of the threshold.
-    let positive = || costs.iter().flatten().copied().filter(|c| *c > 0.0);
-    let mut low = positive().fold(f64::INFINITY, f64::min) / STEP;
-    let mut high = 2.0 * positive().fold(low, f64::max);
-    let mut threshold = match inside {
-        [.., true] => Some(high),
-        [false, false, _] => None,
-        _ => Some(low),
+    let mut measure = |name: String, lanes: &[NeuronLanes]| -> Result<Tried, Error> {
+        let model = layers.model(lanes, &kept.selectors)?;
+        progress.begin(&format!("trying {name}"), reference.windows().len());
+        let loss = reference.loss(&model, progress)?.loss;
+        let bytes = ffn_bytes(&model);
+        tracing::debug!(name, upper = loss.upper(), bytes, "tried");
+        candidates.push(LaneCandidate { name, loss, bytes, bits: bits(bytes) });
+        Ok(Tried { bytes, inside: loss.upper() <= budget })
     };
-    if inside[0] && !inside[2] {
-        for _ in 0..TRIALS {
-            let t = (low * high).sqrt();
-            let lanes = layers.lanes(&costs, |cost| lane_of(cost, t))?;
-            match measure("hot and cold".into(), &lanes, progress)? <= budget {
-                true => (low, threshold) = (t, Some(t)),
-                false => high = t,
-            }
+    measure("as in the file".into(), &[])?;
+    let found = smallest(&costs, |choice| measure(choice.to_string(), &layers.lanes(&costs, choice)?))?;
+    let mut choice = match found {
+        None => Err(NoLanes::OverBudget),
+        Some((_, bytes)) if bytes >= file_bytes => {
+            Err(NoLanes::SavesNothing { bits: bits(bytes), file_bits: bits(file_bytes) })
         }
-    }
+        Some((choice, _)) => Ok(choice),
+    };
 
     let mut chosen = None;
+    let largest = costs.iter().flatten().copied().fold(0.0, f64::max);
     for _ in 0..=RETRIES {
-        let Some(t) = threshold else { break };
-        let lanes = layers.lanes(&costs, |cost| lane_of(cost, t))?;
+        let Ok(tried) = choice else { break };
+        let lanes = layers.lanes(&costs, tried)?;
         let model = layers.model(&lanes, &kept.selectors)?;
+        if ffn_bytes(&model) >= file_bytes {
+            break;
+        }
         progress.begin("measuring the loss on other text", windows.test.len());
         let (loss, counts) = verify(&dense, &model, &windows.test, progress)?;
         if loss.upper() <= budget {
             chosen = Some((lanes, model, loss, counts));
             break;
         }
-        tracing::info!(t, upper = loss.upper(), "over the budget on other text");
-        threshold = Some(t * RETREAT);
+        tracing::info!(%tried, upper = loss.upper(), "over the budget on other text");
+        choice = tried.wider(largest).ok_or(NoLanes::OverBudgetOnOtherText);
     }
     let Some((lanes, mut model, loss, counts)) = chosen else {
-        kept.lanes = None;
-        return Ok(LaneCalibration { candidates, chosen: None, sidecar: kept });
+        // A loss that was measured with other lanes goes with them.
+        if kept.lanes.take().is_some() {
+            kept.loss = None;
+        }
+        let why = choice.err().unwrap_or(NoLanes::OverBudgetOnOtherText);
+        return Ok(LaneCalibration { candidates, chosen: Err(why), sidecar: kept });
     };
     // Timed as they will run: with the crossover.
     let mut plain = layers.model(&[], &kept.selectors)?;
@@ -206,7 +229,7 @@ pub fn calibrate_lanes(
     }
     let prompt = &windows.test[0][..options.window / 4];
     let speed = decode(&plain, &model, prompt, progress)?;
-    let (bytes, file_bytes) = (model.ffns().map(|f| f.bytes()).sum(), dense.ffns().map(|f| f.bytes()).sum());
+    let bytes = ffn_bytes(&model);
     let per_token = |c: &FfnCounts| c.bytes as f64 / c.tokens.max(1) as f64;
     let chosen = ChosenLanes {
         neurons: lanes.iter().map(counted).collect(),
@@ -219,16 +242,86 @@ pub fn calibrate_lanes(
         speed,
     };
     (kept.loss, kept.lanes) = (Some(loss), Some(lanes));
-    Ok(LaneCalibration { candidates, chosen: Some(chosen), sidecar: kept })
+    Ok(LaneCalibration { candidates, chosen: Ok(chosen), sidecar: kept })
 }
 
-/// The lane that a neuron's cost deserves.
-fn lane_of(cost: f64, threshold: f64) -> PrecisionLane {
-    match cost / threshold {
-        x if x >= STEP => Bit7,
-        x if x >= 1.0 => Bit5,
-        _ => Bit3,
+/// How neurons get their lanes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Choice {
+    /// All the same.
+    All(PrecisionLane),
+    /// Each what its cost deserves, by the threshold below which it is Bit3.
+    Costs(f64),
+}
+
+impl Choice {
+    fn lane(self, cost: f64) -> PrecisionLane {
+        match self {
+            Self::All(lane) => lane,
+            Self::Costs(threshold) => match cost / threshold {
+                x if x >= STEP => Bit7,
+                x if x >= 1.0 => Bit5,
+                _ => Bit3,
+            },
+        }
     }
+
+    /// What to try where this is over the budget; `largest` is that of the costs.
+    fn wider(self, largest: f64) -> Option<Self> {
+        match self {
+            Self::All(Bit3) => Some(Self::Costs(largest * RETREAT)),
+            Self::All(Bit5) => Some(Self::All(Bit7)),
+            Self::All(_) => None,
+            Self::Costs(threshold) => Some(Self::Costs(threshold * RETREAT)),
+        }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All(lane) => write!(f, "all in {lane}"),
+            Self::Costs(threshold) => write!(f, "hot and cold at {threshold:.2e}"),
+        }
+    }
+}
+
+/// What was measured of a choice.
+struct Tried {
+    bytes: usize,
+    inside: bool,
+}
+
+/// The choice that takes the fewest bytes of those that `measure` has seen inside the budget, and its bytes.
+fn smallest(
+    costs: &[Vec<f64>],
+    mut measure: impl FnMut(Choice) -> Result<Tried, Error>,
+) -> Result<Option<(Choice, usize)>, Error> {
+    let mut best: Option<(Choice, usize)> = None;
+    let mut inside = |choice: Choice| -> Result<bool, Error> {
+        let tried = measure(choice)?;
+        if tried.inside && best.is_none_or(|(_, bytes)| tried.bytes < bytes) {
+            best = Some((choice, tried.bytes));
+        }
+        Ok(tried.inside)
+    };
+    let widest = inside(Choice::All(Bit7))?;
+    inside(Choice::All(Bit5))?;
+    let narrowest = inside(Choice::All(Bit3))?;
+    // Between the two, by the logarithm of the threshold.
+    if widest && !narrowest {
+        let positive = || costs.iter().flatten().copied().filter(|c| *c > 0.0);
+        let mut low = positive().fold(f64::INFINITY, f64::min) / STEP;
+        let mut high = 2.0 * positive().fold(low, f64::max);
+        for _ in 0..TRIALS {
+            let threshold = (low * high).sqrt();
+            match inside(Choice::Costs(threshold))? {
+                true => low = threshold,
+                false => high = threshold,
+            }
+        }
+    }
+    Ok(best)
 }
 
 /// Neurons in Bit7, Bit5 and Bit3.
@@ -299,7 +392,7 @@ impl<'a> Layers<'a> {
             let mut model = self.model(&[], &vec![Selector::Dense; self.layers.len()])?;
             let ffns = Arc::get_mut(&mut model).expect("no session holds the model").ffns_mut();
             for ffn in ffns.skip(i).take(1) {
-                layer.apply(&layer.lanes(&layer.energy, |_| Bit3)?, ffn)?;
+                layer.apply(&layer.lanes(&layer.energy, Choice::All(Bit3))?, ffn)?;
             }
             let matters = divergence.of(&model)?.0.max(1e-9);
             costs.push(layer.energy.iter().map(|e| e * matters).collect());
@@ -309,12 +402,8 @@ impl<'a> Layers<'a> {
     }
 
     /// Lanes for all layers, by the costs of their neurons.
-    fn lanes(
-        &self,
-        costs: &[Vec<f64>],
-        choose: impl Fn(f64) -> PrecisionLane,
-    ) -> Result<Vec<NeuronLanes>, Error> {
-        self.layers.iter().zip(costs).map(|(layer, costs)| layer.lanes(costs, &choose)).collect()
+    fn lanes(&self, costs: &[Vec<f64>], choice: Choice) -> Result<Vec<NeuronLanes>, Error> {
+        self.layers.iter().zip(costs).map(|(layer, costs)| layer.lanes(costs, choice)).collect()
     }
 }
 
@@ -327,11 +416,11 @@ impl Layer {
     }
 
     /// Neurons by falling cost, in lanes that grow no wider.
-    fn lanes(&self, costs: &[f64], choose: impl Fn(f64) -> PrecisionLane) -> Result<NeuronLanes, Error> {
+    fn lanes(&self, costs: &[f64], choice: Choice) -> Result<NeuronLanes, Error> {
         let mut order: Vec<u32> = (0..costs.len() as u32).collect();
         let cost = |j: &u32| costs[*j as usize];
         order.sort_by(|a, b| cost(b).total_cmp(&cost(a)).then(a.cmp(b)));
-        let count = |lane| order.iter().filter(|j| choose(cost(j)) == lane).count();
+        let count = |lane| order.iter().filter(|j| choice.lane(cost(j)) == lane).count();
         let segments = LANES.map(|lane| (lane, count(lane))).to_vec();
         Ok(NeuronLanes::new(order, segments, self.importance.clone())?)
     }
@@ -353,8 +442,73 @@ mod tests {
 
     #[test]
     fn two_bits_more_for_sixteen_times_the_cost() {
-        let lanes = [0.0, 0.9, 1.0, 15.0, 16.0, 1e9].map(|cost| lane_of(2.0 * cost, 2.0));
+        let lanes = [0.0, 0.9, 1.0, 15.0, 16.0, 1e9].map(|cost| Choice::Costs(2.0).lane(2.0 * cost));
         assert_eq!(lanes, [Bit3, Bit3, Bit5, Bit5, Bit7, Bit7]);
         assert_eq!(mean_squares(&[1.0, 2.0, 3.0, 4.0], 2), [5.0, 10.0]);
+    }
+
+    /// The choice for a hundred neurons whose costs are powers, if those are inside the budget that `inside` says, and how
+    /// many were tried.
+    fn found(inside: impl Fn(Choice) -> bool) -> (Option<Choice>, usize) {
+        let costs = [(0..100).map(|i| 0.8_f64.powi(i)).collect::<Vec<_>>()];
+        let mut tried = 0;
+        let best = smallest(&costs, |choice| {
+            tried += 1;
+            let bytes = costs[0].iter().map(|c| choice.lane(*c).bits() as usize).sum();
+            Ok(Tried { bytes, inside: inside(choice) })
+        });
+        (best.unwrap().map(|(choice, _)| choice), tried)
+    }
+
+    #[test]
+    fn only_what_was_measured_inside_the_budget_is_chosen() {
+        assert_eq!(found(|_| false), (None, 3));
+        assert_eq!(found(|_| true), (Some(Choice::All(Bit3)), 3));
+        assert_eq!(found(|choice| choice == Choice::All(Bit7)), (Some(Choice::All(Bit7)), 3 + TRIALS));
+        // Measured by chance: Bit7 is over the budget, Bit5 is not.
+        assert_eq!(found(|choice| choice == Choice::All(Bit5)), (Some(Choice::All(Bit5)), 3));
+        let below = |most: f64| move |choice| matches!(choice, Choice::Costs(t) if t <= most);
+        let (choice, _) = found(|choice| choice == Choice::All(Bit7) || below(0.01)(choice));
+        assert!(matches!(choice, Some(Choice::Costs(t)) if t > 0.007 && t <= 0.01), "{choice:?}");
+        // Thresholds that are larger than all in Bit5 are no gain over it.
+        let (choice, _) = found(|choice| matches!(choice, Choice::All(Bit7 | Bit5)) || below(1e-9)(choice));
+        assert_eq!(choice, Some(Choice::All(Bit5)));
+    }
+
+    #[test]
+    fn what_is_over_the_budget_is_followed_by_what_is_wider() {
+        let bits = |choice: Choice| (0..100).map(|i| choice.lane(0.8_f64.powi(i)).bits()).sum::<u32>();
+        for lane in LANES {
+            let mut choice = Choice::All(lane);
+            for _ in 0..RETRIES {
+                let Some(wider) = choice.wider(1.0) else { break };
+                assert!(bits(wider) > bits(choice), "{choice} {wider}");
+                choice = wider;
+            }
+        }
+        assert_eq!(Choice::All(Bit7).wider(1.0), None);
+    }
+
+    #[test]
+    fn verdicts_say_why_neurons_stay_as_they_are() {
+        let verdict = |why| {
+            let sidecar = Sidecar {
+                fingerprint: String::new(),
+                selectors: vec![],
+                loss: None,
+                screen: None,
+                densities: None,
+                lanes: None,
+            };
+            LaneCalibration { candidates: Vec::new(), chosen: Err(why), sidecar }.verdict()
+        };
+        let nothing = verdict(NoLanes::SavesNothing { bits: 5.5, file_bits: 4.5 });
+        assert!(nothing.contains("save nothing: 5.50 bits per weight, and the file has 4.50;"), "{nothing}");
+        assert!(verdict(NoLanes::OverBudget).contains("even with all neurons in Bit7"));
+        let other = verdict(NoLanes::OverBudgetOnOtherText);
+        assert!(
+            other.contains("over it on other text") && other.ends_with("neurons stay as they are"),
+            "{other}"
+        );
     }
 }

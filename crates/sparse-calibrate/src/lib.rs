@@ -39,7 +39,7 @@ pub use encoder::{
 };
 pub use error::Error;
 pub use head::{Continuations, HeadCalibration, HeadReport, Work, measure_screen};
-pub use lanes::{ChosenLanes, LaneCalibration, LaneCandidate, calibrate_lanes};
+pub use lanes::{ChosenLanes, LaneCalibration, LaneCandidate, NoLanes, calibrate_lanes};
 pub use loss::Loss;
 pub use profile::{LayerProfile, SHARES, profile};
 pub use progress::{Progress, Silent};

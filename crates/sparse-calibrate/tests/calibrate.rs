@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use sparse_calibrate::{
-    Error, Options, Progress, Silent, calibrate, drawn_evenly, measure_screen, profile, sampled,
+    Error, LaneCalibration, NoLanes, Options, Progress, Silent, calibrate, calibrate_lanes, drawn_evenly,
+    measure_screen, profile, sampled,
 };
 use sparse_gguf::{BlockFormat, Gguf};
 use sparse_model::{Model, Sidecar};
@@ -121,7 +122,71 @@ fn a_silu_model_stays_inside_its_budget() {
     // Nothing is kept of what does not pay, unless asked for.
     let options = Options { max_loss: 1e-9, keep: false, ..options() };
     let result = calibrate(&gguf, None, &text(&gguf, 1400), None, &options, &mut Silent).unwrap();
-    assert!(result.sidecar.selectors.iter().all(|s| s.name() == "dense") && result.sidecar.loss.is_none());
+    let pays = result.chosen.is_some_and(|c| c.pays);
+    assert!(pays || result.sidecar.selectors.iter().all(|s| s.name() == "dense"));
+    assert_eq!(result.sidecar.loss.is_some(), pays);
+}
+
+fn lanes(gguf: &Gguf, max_loss: f64) -> LaneCalibration {
+    let options = Options { max_loss, ..options() };
+    calibrate_lanes(gguf, None, &text(gguf, 1400), None, &options, &mut Silent).unwrap()
+}
+
+#[test]
+fn lanes_inside_the_budget_that_save_bytes_are_kept() {
+    let gguf = gguf(None);
+    let result = lanes(&gguf, f64::INFINITY);
+    let chosen = result.chosen.as_ref().expect("whatever the loss");
+    assert_eq!((chosen.bits, chosen.file_bits, &*chosen.neurons), (3.5, 8.5, &[[0, 0, 160]; 2][..]));
+    assert_eq!(result.sidecar.lanes.as_ref().map(Vec::len), Some(2));
+    assert!(
+        result.verdict().contains("3.50 bits per feed-forward weight, 59 % less"),
+        "{}",
+        result.verdict()
+    );
+
+    // Between the losses of all neurons in Bit7 and in Bit3.
+    let upper = |name: &str| result.candidates.iter().find(|c| c.name == name).unwrap().loss.upper();
+    let budget = 0.5 * (upper("all in Bit7") + upper("all in Bit3"));
+    let result = lanes(&gguf, budget);
+    let mut names: Vec<&str> = result.candidates.iter().map(|c| c.name.as_str()).collect();
+    names.sort_unstable();
+    assert!(names.windows(2).all(|two| two[0] != two[1]) && names.len() > 4, "{names:?}");
+    if let Ok(chosen) = result.chosen {
+        assert!(chosen.loss.upper() <= budget && chosen.bytes < chosen.file_bytes, "{chosen:?}");
+    }
+}
+
+#[test]
+fn lanes_over_the_budget_or_no_smaller_than_the_file_are_not_kept() {
+    // No perplexity is so much lower.
+    let over = lanes(&gguf(None), -1.0);
+    assert_eq!(over.chosen.as_ref().unwrap_err(), &NoLanes::OverBudget);
+    assert!(over.verdict().contains("over the budget; neurons stay as they are"), "{}", over.verdict());
+
+    let formats = vec![("ffn_", BlockFormat::Q2K)];
+    let tiny = TinyLlama { embedding: 256, feed_forward: 256, formats, ..TinyLlama::default() };
+    let larger = lanes(&Gguf::from_bytes(tiny.build().to_bytes()).unwrap(), f64::INFINITY);
+    let nothing = NoLanes::SavesNothing { bits: 3.5, file_bits: 2.625 };
+    assert_eq!(larger.chosen.as_ref().unwrap_err(), &nothing);
+    assert!(larger.verdict().contains("save nothing: 3.50 bits"), "{}", larger.verdict());
+    for result in [over, larger] {
+        assert!(result.sidecar.lanes.is_none() && result.candidates.len() >= 4);
+    }
+}
+
+#[test]
+fn lanes_over_the_budget_on_other_text_are_not_kept() {
+    let gguf = gguf(None);
+    // Tokens that are as likely as each other surprise every model, one in few bits no more than others.
+    let tokenizer = sparse_model::tokenizer::Tokenizer::from_metadata(gguf.metadata()).unwrap();
+    let (even, own) = (drawn_evenly(&tokenizer, 4400, 5), text(&gguf, 512));
+    let options = Options { max_loss: 0.06, tune_tokens: 4096, ..options() };
+    let result = calibrate_lanes(&gguf, None, &even, Some(&own), &options, &mut Silent).unwrap();
+    let inside = |name: &str| result.candidates.iter().any(|c| c.name == name && c.loss.upper() <= 0.06);
+    assert!(inside("all in Bit3"), "{:?}", result.candidates);
+    assert_eq!(result.chosen.as_ref().unwrap_err(), &NoLanes::OverBudgetOnOtherText);
+    assert!(result.verdict().contains("over it on other text") && result.sidecar.lanes.is_none());
 }
 
 #[test]

@@ -81,7 +81,8 @@ struct Worker {
 impl Pass<'_> {
     /// Computes the last layer's output for every token of `sentences`: it is then in `s.x`, sentence after sentence.
     ///
-    /// What comes out for a sentence depends neither on the others nor on the number of threads.
+    /// What comes out for a sentence depends neither on the others nor on the number of threads, but where layers leave
+    /// neurons out up to some number of tokens.
     fn run(&self, sentences: &[&[u32]], s: &mut Scratch) {
         self.run_watched(sentences, s, &mut |_, _| ());
     }

@@ -1,7 +1,7 @@
-//! What lanes cost on real weights, beside the formats of GGUF: bits and signal-to-noise ratio on the tensors of a file,
-//! and the speed of their kernels.
+//! What lanes cost, beside the formats of GGUF: the speed of their kernels, or bits and signal-to-noise ratio on the tensors
+//! of a file.
 //!
-//! `cargo run --release -p sparse-precision --example lane_costs -- FILE.gguf [PART OF TENSOR NAMES]`
+//! `cargo run --release -p sparse-precision --example lane_costs [-- FILE.gguf PART_OF_TENSOR_NAMES...]`
 
 use std::time::Instant;
 
@@ -20,11 +20,12 @@ const ROUNDS: usize = 15;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    if let Some(path) = args.next() {
-        precision(&Gguf::open(&path)?, &args.next().unwrap_or_else(|| "ffn_down".into()))?;
-    }
-    speed();
-    Ok(())
+    let Some(path) = args.next() else {
+        speed();
+        return Ok(());
+    };
+    let gguf = Gguf::open(&path)?;
+    args.try_for_each(|part| precision(&gguf, &part))
 }
 
 /// Energy of some values, and that of their errors.
@@ -66,7 +67,7 @@ fn precision(gguf: &Gguf, part: &str) -> Result<(), Box<dyn std::error::Error>> 
             energy.add(&values, &decoded);
         }
     }
-    println!("{} tensors with `{part}` in their names", names.len());
+    println!("\n{} tensors with `{part}` in their names", names.len());
     println!("{:<8} {:>6} {:>8}", "", "bits", "dB");
     for (lane, energy) in LANES.into_iter().zip(&lanes) {
         println!("{lane:<8} {:>6.2} {:>8.2}", lane.stored_bits(), energy.decibels());
@@ -116,7 +117,7 @@ fn speed() {
             timed.seconds[1].push(4.0 * start.elapsed().as_secs_f64());
         }
     }
-    println!("\none thread, {}, rows of {COLS}, weights in memory", kernels.level());
+    println!("one thread, {}, rows of {COLS}, weights in memory", kernels.level());
     println!("{:<8} {:>12} {:>8} {:>12} {:>8}", "", "dots: Mrow/s", "GB/s", "sums: Mrow/s", "GB/s");
     for timed in timed {
         let rows = timed.bytes.len() / timed.format.row_bytes(COLS).expect("whole blocks");

@@ -32,6 +32,17 @@ pub enum Error {
         /// The value found.
         value: f32,
     },
+    /// A gate that nothing but NaN and infinity would fire.
+    #[error(
+        "the gate would never fire: its limit is {limit}, and the components that change score {most} at most; \
+         learn from vectors of more of them"
+    )]
+    Gate {
+        /// The score above which it would fire.
+        limit: u32,
+        /// The largest score there can be.
+        most: u32,
+    },
     /// A name that no lane has.
     #[error("there is no lane \"{name}\", only Bit3, Bit5, Bit7 and Float")]
     Lane {

@@ -1,9 +1,9 @@
 //! Angles in a lane.
 
 use alloc::vec::Vec;
-use core::f32::consts::PI;
+use core::f64::consts::TAU;
 
-use libm::{remainderf, rintf};
+use libm::{remainder, rintf};
 
 use crate::packed::Packed;
 use crate::{Error, PrecisionLane};
@@ -11,7 +11,9 @@ use crate::{Error, PrecisionLane};
 /// Angles: rotary positions, headings, times of day. They wrap as angles do, so they have no scale and nothing
 /// saturates.
 ///
-/// An angle is at most half a [`phase_step`](PrecisionLane::phase_step) away from what was encoded.
+/// An angle is at most half a [`phase_step`](PrecisionLane::phase_step) away from what was encoded, and the 1e-6 radians of
+/// the floats that it is computed in. That holds for angles of up to a thousand million radians, either way; of larger ones
+/// the whole turns are not known exactly.
 ///
 /// ```
 /// use sparse_precision::{Phases, PrecisionLane};
@@ -99,7 +101,7 @@ impl Phases {
         }
     }
 
-    /// How far it is from angle `a` to angle `b` the short way around, from -pi to pi: `a - b`.
+    /// How far it is from angle `b` to angle `a` the short way around, from -pi to pi: `a - b`.
     ///
     /// # Panics
     /// If one is out of range.
@@ -108,15 +110,16 @@ impl Phases {
     }
 }
 
-/// The same angle, from -pi to pi.
-pub(crate) fn wrap(x: f32) -> f32 {
-    remainderf(x, 2.0 * PI)
+/// The same angle, from -pi to pi. In f64, since each turn would add the error of an f32's 2 pi.
+fn wrap(x: f32) -> f32 {
+    remainder(f64::from(x), TAU) as f32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use PrecisionLane::{Bit3, Bit5, Bit7, Float};
+    use core::f32::consts::PI;
 
     #[test]
     fn angles_come_back_within_half_a_step_and_wrap() {
@@ -130,6 +133,29 @@ mod tests {
         }
         let half = Phases::encode(Bit3, &[PI, -PI, PI - 0.01]).unwrap();
         assert!((0..3).all(|i| half.get(i) == -PI));
+    }
+
+    #[test]
+    fn many_turns_do_not_matter() {
+        for lane in PrecisionLane::ALL {
+            let radians = [1e4, -1.3e5, 7.7e6, -1.1e8, 1e9];
+            let phases = Phases::encode(lane, &radians).unwrap();
+            for (i, x) in radians.into_iter().enumerate() {
+                let (sine, cosine) = f64::from(x).sin_cos();
+                let (s, c) = f64::from(phases.get(i)).sin_cos();
+                // Of the angle between the two directions.
+                let error = (s * cosine - c * sine).atan2(c * cosine + s * sine).abs();
+                assert!(error <= f64::from(lane.phase_step()) / 2.0 + 1e-6, "{lane} {x}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn differences_have_the_sign_of_the_first_less_the_second() {
+        let phases = Phases::encode(Bit5, &[0.5, 0.1, -3.0]).unwrap();
+        assert!(phases.difference(0, 1) > 0.0 && phases.difference(1, 0) < 0.0);
+        // The short way leads across half a turn.
+        assert!(phases.difference(0, 2) < -PI / 2.0);
     }
 
     #[test]

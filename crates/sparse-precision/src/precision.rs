@@ -15,6 +15,9 @@
 //! Cost is what the caller reports plus what escalations have spent: each spends the share of a float's bits that it adds
 //! to the signal, 1/16 from one integer lane to the next, 25/32 to floats, and every update pays back
 //! [`REFILL`](GraduationPolicy::REFILL).
+//!
+//! The budget is looked at before an escalation, not after it. The last escalation may therefore overdraw: with a budget of
+//! 0.2, a step to floats spends 25/32. After that nothing is escalated until the cost is below the budget again.
 
 pub use crate::PrecisionLane;
 
@@ -27,7 +30,8 @@ pub struct GraduationConfig {
     pub drift_persistence_threshold: u32,
     /// Confidence from which escalating is worth it; below it signals that need no action are demoted.
     pub confidence_threshold: f32,
-    /// Share of the cost of floats that may be spent on escalations.
+    /// The cost, as a share of that of floats, below which escalations are allowed. The last one may overdraw; nothing
+    /// further is escalated until updates have paid back enough.
     pub escalation_budget: f32,
 }
 
@@ -162,7 +166,7 @@ impl GraduationPolicy {
         }
         let new = metrics.novelty > config.novelty_threshold
             || metrics.drift_steps >= config.drift_persistence_threshold;
-        // Whatever is reported, what escalations spend stays within the budget.
+        // A report below zero is no credit, and NaN allows nothing.
         let cost = self.spent.max(metrics.cost_usage + self.spent);
         let affordable = !metrics.cost_usage.is_nan() && cost < config.escalation_budget;
         if new

@@ -9,6 +9,8 @@ use crate::{Error, PrecisionLane};
 
 /// Deviations at which a code of three bits saturates: one per code.
 const RANGE: f32 = 3.0;
+/// What a component adds to the score at most: the square of the highest code.
+const MOST: u32 = 9;
 /// Deviations of the score above its mean at which the gate fires.
 const SURE: f64 = 6.0;
 
@@ -17,7 +19,8 @@ const SURE: f64 = 6.0;
 ///
 /// Each component becomes a code of Bit3, how many deviations it is away from its mean, and the score is the sum of the
 /// squares of the codes: small integers, and a component that is far off counts no more than 9. The gate fires above the
-/// mean score of what it learned plus six of its deviations.
+/// mean score of what it learned plus six of its deviations. A single component hardly ever gets there, however far off it
+/// is: a gate that could not fire is refused.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReflexGate {
     mean: Vec<f32>,
@@ -40,7 +43,8 @@ impl ReflexGate {
     /// never change are left out.
     ///
     /// # Errors
-    /// If there is no vector, the values are no whole number of them, or one is NaN or infinite.
+    /// If there is no vector, the values are no whole number of them, one is NaN or infinite, or so few components change
+    /// that no score could be above the limit: of one component of the usual kind, or of none.
     pub fn learn(dims: usize, usual: &[f32]) -> Result<Self, Error> {
         let what = "vectors";
         let n = usual.len().checked_div(dims).unwrap_or(0);
@@ -63,7 +67,11 @@ impl ReflexGate {
         let centre = scores().sum::<f64>() / n as f64;
         let variance = scores().map(|s| (s - centre) * (s - centre)).sum::<f64>() / n as f64;
         gate.limit = ceil(centre + SURE * sqrt(variance)) as u32;
-        Ok(gate)
+        let most = MOST * gate.inverse.iter().filter(|x| **x > 0.0).count() as u32;
+        match gate.limit < most {
+            true => Ok(gate),
+            false => Err(Error::Gate { limit: gate.limit, most }),
+        }
     }
 
     /// Judges a vector. NaN and infinity fire.
@@ -129,6 +137,15 @@ mod tests {
         assert!(ReflexGate::learn(4, &[]).is_err() && ReflexGate::learn(0, &[]).is_err());
         assert!(ReflexGate::learn(4, &[1.0; 6]).is_err());
         assert!(ReflexGate::learn(2, &[1.0, f32::NAN]).is_err());
+        // Nine is the most that one component can score, and a usual one's limit is above that.
+        let usual: Vec<f32> = (0..500).map(|n| sample(n, 0.0)[3]).collect();
+        for (dims, usual) in [(1, &usual[..]), (2, &[1.0, 5.0, 1.0, 5.0])] {
+            let error = ReflexGate::learn(dims, usual).unwrap_err().to_string();
+            assert!(error.starts_with("the gate would never fire: "), "{error}");
+        }
+        // One that is always a deviation away from its mean is another matter.
+        let two_valued = ReflexGate::learn(1, &[1.0, 2.0, 1.0, 2.0]).unwrap();
+        assert!(two_valued.check(&[5.0]).fired && !two_valued.check(&[2.0]).fired);
         let constant = ReflexGate::learn(2, &[1.0, 5.0, 1.0, 6.0]).unwrap();
         assert_eq!(constant.check(&[100.0, 5.5]).score, 0);
         for bad in [f32::NAN, f32::INFINITY] {

@@ -5,6 +5,9 @@ use sparse_precision::pi::PiChaos;
 use sparse_precision::{LaneDelta, LaneInput, LaneMatrix, PrecisionLane, QuantizedWeights};
 use sparse_simd::{BlockFormat, Kernels, Level};
 
+/// The largest relative error of rounding to f32.
+const ROUNDING: f64 = 1.0 / (1 << 24) as f64;
+
 /// Nearly normal values.
 fn values(n: usize, seed: usize) -> Vec<f32> {
     let chaos = PiChaos::new();
@@ -100,17 +103,24 @@ proptest! {
             let mut out = vec![f32::NAN; rows];
             matrix.matvec(kernels, &input, &mut out);
             for (y, row) in out.iter().zip(weights.chunks_exact(cols)) {
-                let expected: f32 = row.iter().zip(&x).map(|(w, x)| w * x).sum();
-                let size = row.iter().zip(&x).map(|(w, x)| (w * x).powi(2)).sum::<f32>().sqrt();
-                // Inputs are rounded to int8, with errors that are independent of each other.
-                let slack = if lane == PrecisionLane::Float { 1e-4 } else { 0.15 };
-                prop_assert!((y - expected).abs() <= slack * (size + 0.1), "{} {} {}", lane, y, expected);
+                let terms = || row.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+                let blocks = row.chunks(32).zip(x.chunks(32)).map(|(w, x)| {
+                    x.iter().fold(0.0, |a: f32, x| a.max(x.abs())) * w.iter().map(|w| w.abs()).sum::<f32>()
+                });
+                let bound = match lane {
+                    PrecisionLane::Float => (cols + 1) as f64 * ROUNDING * terms().map(f64::abs).sum::<f64>(),
+                    _ => blocks.map(f64::from).sum::<f64>() / 250.0,
+                };
+                let (y, expected) = (f64::from(*y), terms().sum::<f64>());
+                prop_assert!((y - expected).abs() <= bound, "{} {} {}: {}", lane, y, expected, bound);
             }
             let mut sum = vec![f32::NAN; cols];
             matrix.weighted_sum(kernels, &h, &mut sum);
             for (c, y) in sum.iter().enumerate() {
-                let expected: f32 = h.iter().enumerate().map(|(r, h)| h * weights[r * cols + c]).sum();
-                prop_assert!((y - expected).abs() <= 1e-4, "{} {} {}", lane, y, expected);
+                let terms = || (0..rows).map(|r| f64::from(h[r]) * f64::from(weights[r * cols + c]));
+                let bound = (rows + 2) as f64 * ROUNDING * terms().map(f64::abs).sum::<f64>();
+                let (y, expected) = (f64::from(*y), terms().sum::<f64>());
+                prop_assert!((y - expected).abs() <= bound, "{} {} {}: {}", lane, y, expected, bound);
             }
         }
     }

@@ -21,10 +21,11 @@ pub(crate) struct EncoderArgs {
     /// Tokens that a text is cut down to [default: what the model was made for]
     #[arg(long, value_name = "N")]
     pub(crate) max_tokens: Option<NonZeroUsize>,
-    /// Neurons to leave out where that is faster on this machine: the file that `sparse calibrate` wrote for this model
+    /// Neurons to leave out where that is faster on this machine: the file that `sparse calibrate` wrote for this model.
+    /// Timed when the model is loaded; embeddings then depend, a little, on that and on how many texts are computed together
     #[arg(long, value_name = "FILE")]
     pub(crate) sparse: Option<PathBuf>,
-    /// Leave them out even where that is slower: to see what it does to the embeddings
+    /// Leave them out even where that is slower: embeddings then depend on nothing but the text
     #[arg(long, requires = "sparse")]
     pub(crate) sparse_always: bool,
     #[command(flatten)]

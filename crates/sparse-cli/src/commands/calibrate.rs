@@ -140,7 +140,7 @@ fn lanes(
         sidecar: out,
         max_loss: options.max_loss,
         candidates: &found.candidates,
-        chosen: found.chosen.as_ref(),
+        chosen: found.chosen.as_ref().ok(),
     };
     match args.json {
         true => output::json(&report)?,

@@ -1,7 +1,7 @@
 //! Directions in a few bits.
 
 use alloc::vec::Vec;
-use core::f32::consts::PI;
+use core::f32::consts::{FRAC_PI_2, PI};
 
 use libm::{asinf, atan2, sqrt};
 
@@ -59,7 +59,8 @@ impl AngularEmbedding {
     }
 
     /// The direction of `vector`. Of the scales that are tried the one that turns the vector least is kept. Zeros have
-    /// no direction: theirs is at a right angle to everything. NaN and infinity make every angle NaN.
+    /// no direction: they are at a right angle to everything, other zeros included, so that the cosine is 0. NaN and
+    /// infinity make every angle NaN.
     pub fn project(&self, vector: &[f32]) -> Projection {
         let largest = vector.iter().fold(0.0, |a: f32, x| a.max(x.abs()));
         if vector.iter().any(|x| !x.is_finite()) {
@@ -141,6 +142,9 @@ impl Projection {
             ab += a * b;
             aa += a * a;
             bb += b * b;
+        }
+        if aa == 0.0 || bb == 0.0 {
+            return FRAC_PI_2;
         }
         // Of codes all three are integers, exact up to thousands of millions of dimensions; the arc tangent is good for
         // small angles, where an arc cosine is not.
@@ -277,8 +281,10 @@ mod tests {
         for lane in PrecisionLane::ALL {
             let angular = AngularEmbedding::new(lane);
             assert_eq!(angular.lane(), lane);
-            let zero = angular.angular_distance(&[0.0; 8], &[1.0; 8]);
-            assert!(zero == 0.0 || (zero - PI / 2.0).abs() < 1e-6, "{lane}: {zero}");
+            for other in [[1.0; 8], [-1.0; 8], [0.0; 8]] {
+                assert_eq!(angular.angular_distance(&[0.0; 8], &other), FRAC_PI_2, "{lane}");
+                assert_eq!(angular.angular_distance(&other, &[-0.0; 8]), FRAC_PI_2, "{lane}");
+            }
             assert!(angular.angular_distance(&[f32::NAN; 8], &[1.0; 8]).is_nan());
             assert!((angular.angular_distance(&[1.0, 0.5], &[-1.0, -0.5]) - PI).abs() < 1e-6);
         }

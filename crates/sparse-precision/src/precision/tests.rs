@@ -119,6 +119,25 @@ fn escalations_spend_and_time_pays_back() {
     assert_eq!(escalated, [1, 15, 31]);
 }
 
+#[test]
+fn the_last_escalation_may_overdraw_and_is_the_last_until_paid_back() {
+    let mut policy = GraduationPolicy::new(Bit7, CONFIG);
+    let new = GraduationMetrics { novelty: 1.0, cost_usage: 0.0, ..QUIET };
+    policy.update_metrics(new);
+    assert_eq!(policy.decide(), Escalate(Float));
+    assert_eq!(policy.spent(), 25.0 / 32.0);
+    // Down again by doubt, and then up as soon as less than the budget is owed: 200/256 less 149/256.
+    let unsure = GraduationMetrics { confidence: 0.0, ..QUIET };
+    let mut escalated = Vec::new();
+    for step in 1..=200 {
+        policy.update_metrics(if policy.lane() == Float { unsure } else { new });
+        if policy.decide() == Escalate(Float) {
+            escalated.push(step);
+        }
+    }
+    assert_eq!(escalated, [149]);
+}
+
 fn metrics() -> impl Strategy<Value = GraduationMetrics> {
     let share = || prop_oneof![Just(0.0f32), Just(1.0), -0.5f32..1.5, Just(f32::NAN), Just(f32::INFINITY)];
     (
@@ -178,7 +197,7 @@ proptest! {
                     }
                 }
             }
-            // Never more than the budget, what time gave back, and the one escalation that crossed the line.
+            // Never more than the budget, what time gave back, and the one escalation that overdraws.
             let most = budget + GraduationPolicy::REFILL * (step + 1) as f32 + 25.0 / 32.0;
             prop_assert!(spent <= most + 1e-4, "{} of {}", spent, most);
             prop_assert!(policy.spent() >= 0.0);
