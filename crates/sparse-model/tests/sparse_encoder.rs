@@ -156,3 +156,12 @@ fn the_same_model_in_another_file_has_the_same_fingerprint() {
     let one = fingerprint(folder.path(), EncoderFormat::F32);
     assert_eq!(one, fingerprint(&gguf, EncoderFormat::Int8));
 }
+    // One matrix of the last layer is another one's.
+    for part in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down"] {
+        let mut file = model.gguf();
+        let data = &mut file.tensor_mut(&format!("blk.1.{part}.weight")).data;
+        let last = data.len() - size_of::<f32>();
+        data[last..].copy_from_slice(&0.5_f32.to_le_bytes());
+        std::fs::write(&gguf, file.to_bytes()).unwrap();
+        assert_ne!(one, fingerprint(&gguf, EncoderFormat::F32), "{part}");
+    }

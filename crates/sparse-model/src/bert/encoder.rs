@@ -163,7 +163,8 @@ impl Encoder {
         }
     }
 
-    /// Tells the model from every other, whatever file it is in and however its weights are stored in memory.
+    /// Tells the model from others, by its configuration and a sample of its weights: the first and the last row of every
+    /// matrix. The same values have the same fingerprint, whatever file they are in and however they are stored in memory.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
