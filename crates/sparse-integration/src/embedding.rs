@@ -77,7 +77,7 @@ impl EmbeddingConfig {
 
 /// A sentence-embedding model on this machine's CPU.
 ///
-/// Texts are cut down to the model's limit, see [`Encoder::embed`]. [`encoder`](Self::encoder) has more: streams, progress.
+/// Texts are cut down to the model's limit, see [`Encoder::embed`]. [`encoder`](Self::encoder) has more, such as streams.
 #[derive(Debug)]
 pub struct SparseEmbeddingProvider {
     name: String,

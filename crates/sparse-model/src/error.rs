@@ -157,9 +157,6 @@ pub enum Error {
         /// Which text of the batch, from 0.
         text: usize,
     },
-    /// The caller broke off.
-    #[error("cancelled")]
-    Cancelled,
 }
 
 impl Error {

@@ -92,16 +92,47 @@ fn a_sidecar_is_kept_whole() {
         let dense = open(folder.path(), format, EncoderSparsity::Dense).unwrap();
         let dense_embeddings = dense.embed_batch(&TEXTS).unwrap();
         assert!(distance(&found, &dense_embeddings) > 1e-3, "nothing was left out");
+    }
+}
 
-        // Either way for every layer, as the clock says; above what it says, embeddings are the dense ones.
+#[test]
+fn the_clock_says_which_layers_are_sparse_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, some_path] = ["tiny", "some"].map(|name| folder.path().join(format!("{name}.sparse.gguf")));
+    TinyBert { layers: 4, ..TinyBert::default() }.write_folder(folder.path());
+    for format in [EncoderFormat::F32, EncoderFormat::Int8] {
+        let dense = open(folder.path(), format, EncoderSparsity::Dense).unwrap();
+        let prepared = open(folder.path(), format, EncoderSparsity::Prepared).unwrap();
+        sidecar(&prepared, 0.3).save(&path).unwrap();
         let measured = open(folder.path(), format, EncoderSparsity::Sidecar(path.clone())).unwrap();
         let most = measured.sparse_tokens();
         assert_eq!((most.len(), most[3]), (4, 0));
         assert_eq!(measured.ffns().count(), most.iter().filter(|most| **most > 0).count());
-        if most.iter().all(|most| *most == 0) {
-            assert_eq!(measured.embed_batch(&TEXTS).unwrap(), dense_embeddings);
-            assert_eq!(measured.bytes(), dense.bytes());
+        let kept = measured.ffns().map(|(_, ffn)| ffn.bytes() + ffn.selector().bytes()).sum::<usize>();
+        assert_eq!(measured.bytes(), dense.bytes() + kept);
+
+        // Computed together, so many tokens are sparse in just the layers that allow for as many.
+        let together = TEXTS.iter().map(std::slice::from_ref).chain([&TEXTS[..]]);
+        for texts in together {
+            let tokens: usize = texts.iter().map(|text| dense.tokens(text).unwrap().len()).sum();
+            let mut some = sidecar(&prepared, 0.3);
+            for (layer, most) in some.layers.iter_mut().zip(&most) {
+                if tokens > *most {
+                    *layer = (Selector::Dense, None);
+                }
+            }
+            some.save(&some_path).unwrap();
+            let some = open(folder.path(), format, EncoderSparsity::Always(some_path.clone())).unwrap();
+            assert_eq!(measured.embed_batch(texts).unwrap(), some.embed_batch(texts).unwrap(), "{texts:?}");
         }
+
+        // Where no layer leaves anything out, there is nothing to time.
+        let mut none = sidecar(&prepared, 0.3);
+        none.layers.fill_with(|| (Selector::Dense, None));
+        none.save(&path).unwrap();
+        let none = open(folder.path(), format, EncoderSparsity::Sidecar(path.clone())).unwrap();
+        assert_eq!((none.sparse_tokens(), none.bytes()), (vec![0; 4], dense.bytes()));
+        assert_eq!(none.embed_batch(&TEXTS).unwrap(), dense.embed_batch(&TEXTS).unwrap());
     }
 }
 
@@ -155,4 +186,13 @@ fn the_same_model_in_another_file_has_the_same_fingerprint() {
         |path: &Path, format| open(path, format, EncoderSparsity::Dense).unwrap().fingerprint().to_owned();
     let one = fingerprint(folder.path(), EncoderFormat::F32);
     assert_eq!(one, fingerprint(&gguf, EncoderFormat::Int8));
+    // One matrix of the last layer is another one's.
+    for part in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down"] {
+        let mut file = model.gguf();
+        let data = &mut file.tensor_mut(&format!("blk.1.{part}.weight")).data;
+        let last = data.len() - size_of::<f32>();
+        data[last..].copy_from_slice(&0.5_f32.to_le_bytes());
+        std::fs::write(&gguf, file.to_bytes()).unwrap();
+        assert_ne!(one, fingerprint(&gguf, EncoderFormat::F32), "{part}");
+    }
 }

@@ -1,7 +1,6 @@
 //! Text in, one vector per text out.
 
 use std::cmp::Reverse;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -163,7 +162,8 @@ impl Encoder {
         }
     }
 
-    /// Tells the model from every other, whatever file it is in and however its weights are stored in memory.
+    /// Tells the model from others, by its configuration and a sample of its weights: the first and the last row of every
+    /// matrix. The same values have the same fingerprint, whatever file they are in and however they are stored in memory.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -274,27 +274,7 @@ impl Encoder {
     /// # Errors
     /// As [`embed`](Self::embed), if any text's fails.
     pub fn embed_batch<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Vec<f32>>, Error> {
-        self.embed_batch_with(texts, |_| ControlFlow::Continue(()))
-    }
-
-    /// Like [`embed_batch`](Self::embed_batch), calling `progress` with the number of texts done, now and then.
-    ///
-    /// # Errors
-    /// As [`embed_batch`](Self::embed_batch), or [`Error::Cancelled`] when `progress` breaks off.
-    pub fn embed_batch_with<T: AsRef<str>>(
-        &self,
-        texts: &[T],
-        mut progress: impl FnMut(usize) -> ControlFlow<()>,
-    ) -> Result<Vec<Vec<f32>>, Error> {
-        let mut embeddings = Vec::with_capacity(texts.len());
-        for window in texts.chunks(self.window_len()) {
-            let window: Vec<&str> = window.iter().map(AsRef::as_ref).collect();
-            embeddings.extend(self.window(&window)?);
-            if progress(embeddings.len()).is_break() {
-                return Err(Error::Cancelled);
-            }
-        }
-        Ok(embeddings)
+        self.embed_stream(texts).collect()
     }
 
     /// The embeddings of any number of texts, in their order, computed in batches as they are asked for: memory does not grow

@@ -81,8 +81,9 @@ impl<'a> Tensors<'a> {
         Ok(values)
     }
 
-    /// Tells the model from every other: a hash of its configuration, and of the first and the last row of its large
-    /// matrices, as f32 values, so that the same model in another file has the same.
+    /// Tells models apart: a hash of the configuration, and of the first and the last row of every matrix of the layers and
+    /// of the tokens' embedding, as f32 values, so that the same values in another file have the same. Models that differ
+    /// elsewhere alone are taken to be the same; training changes those rows, too.
     pub(super) fn fingerprint(&self, config: &BertConfig) -> Result<String, Error> {
         let mut hash = Sha256::new();
         hash.update(format!("{config:?}\n"));
@@ -97,6 +98,9 @@ impl<'a> Tensors<'a> {
         let (width, neurons) = (config.embedding, config.feed_forward);
         rows("token_embd.weight", config.vocabulary, width)?;
         for i in 0..config.layers {
+            for part in ["attn_q", "attn_k", "attn_v", "attn_output"] {
+                rows(&format!("blk.{i}.{part}.weight"), width, width)?;
+            }
             rows(&format!("blk.{i}.ffn_up.weight"), neurons, width)?;
             rows(&format!("blk.{i}.ffn_down.weight"), width, neurons)?;
         }
