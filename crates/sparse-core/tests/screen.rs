@@ -230,7 +230,10 @@ fn fitted_axes_screen_with_fewer_bytes() {
         let refused = Screen::new(&compute, &head, axes.clone(), Some(&lost), Margins::default());
         assert!(refused.unwrap_err().to_string().contains(problem));
     }
-    assert!(AxesFit::new(COLS).axes().is_err());
+    let refused = |inputs| AxesFit::new(inputs).axes().unwrap_err().to_string();
+    assert_eq!(refused(COLS), "number of tokens is 0, expected enough to vary");
+    assert_eq!(refused(16), "inputs of the head is 16, expected at least 32");
+    assert!(AxesFit::new(0).add(&[1.0]).is_err());
     assert!(AxesFit::new(8).add(&[f32::NAN; 8]).is_err());
 }
 
