@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use half::{bf16, f16};
+use half::f16;
 use sparse_benches::Matrix;
 use sparse_simd::{Activation, BlockFormat, Kernels, Level, MatMut, Q8, Q8Mut, Rows};
 
@@ -108,7 +108,6 @@ struct Row {
     b: Vec<f32>,
     out: Vec<f32>,
     half: Vec<f16>,
-    brain: Vec<bf16>,
     q: Vec<i8>,
     d: Vec<f32>,
     sums: Vec<i16>,
@@ -118,8 +117,7 @@ impl Row {
     fn new() -> Self {
         let Input { x, q, d, sums } = Input::new(1);
         let half = x.iter().map(|v| f16::from_f32(*v)).collect();
-        let brain = x.iter().map(|v| bf16::from_f32(*v)).collect();
-        Self { b: x.clone(), out: x.clone(), a: x, half, brain, q, d, sums }
+        Self { b: x.clone(), out: x.clone(), a: x, half, q, d, sums }
     }
 }
 
@@ -128,11 +126,7 @@ fn rows(c: &mut Criterion) {
         k.quantise(&r.a, &mut Q8Mut { cols: COLS, q: &mut r.q, d: &mut r.d, sums: &mut r.sums });
     });
     row(c, "dot_f32", |k, r| r.out[0] = k.dot_f32(&r.a, &r.b));
-    row(c, "dot_f16", |k, r| r.out[0] = k.dot_f16(&r.a, &r.half));
-    row(c, "dot_bf16", |k, r| r.out[0] = k.dot_bf16(&r.a, &r.brain));
     row(c, "axpy_f32", |k, r| k.axpy_f32(1e-3, &r.a, &mut r.out));
-    row(c, "axpy_f16", |k, r| k.axpy_f16(1e-3, &r.half, &mut r.out));
-    row(c, "axpy_bf16", |k, r| k.axpy_bf16(1e-3, &r.brain, &mut r.out));
     row(c, "to_f16", |k, r| k.to_f16(&r.a, &mut r.half));
     row(c, "add", |k, r| k.add(&mut r.out, &r.a));
     row(c, "rms_norm", |k, r| k.rms_norm(&r.a, &r.b, 1e-5, &mut r.out));

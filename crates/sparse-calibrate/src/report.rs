@@ -2,7 +2,7 @@
 
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
-use sparse_core::{BatchMode, Compute, FfnCounts, FfnScratch, SelectorQuality, SparseFfn};
+use sparse_core::{BatchMode, Compute, FfnCounts, FfnScratch, Selector, SelectorQuality, SparseFfn};
 use sparse_model::Sidecar;
 use sparse_model::sidecar::MeasuredLoss;
 
@@ -128,7 +128,7 @@ pub struct LayerReport {
     /// Share of the neurons that an oracle would have taken that were kept: for ReLU those that are not zero, for others
     /// as many as were chosen.
     pub recall: f64,
-    /// Share of the neurons kept that an oracle would have taken.
+    /// Share of the neurons kept, or named by a predictor, that an oracle would have taken.
     pub precision: f64,
     /// Share of the output's energy that was kept.
     pub kept_energy: f64,
@@ -145,6 +145,14 @@ impl LayerReport {
     pub(crate) fn new(layer: usize, ffn: &SparseFfn, counts: &FfnCounts, quality: &SelectorQuality) -> Self {
         let tokens = counts.tokens.max(1) as f64;
         let density = |n: u64| n as f64 / tokens / ffn.neurons() as f64;
+        // Zeros that a predictor named are not among what was kept in the end.
+        let named = if ffn.gate().is_some() { counts.gate } else { counts.up };
+        let precision = match ffn.selector() {
+            Selector::LowRank { .. } if ffn.activation().has_zeros() => {
+                counts.down as f64 / named.max(1) as f64
+            }
+            _ => quality.precision(),
+        };
         Self {
             layer,
             selector: ffn.selector().name(),
@@ -152,7 +160,7 @@ impl LayerReport {
             up_density: density(counts.up),
             down_density: density(counts.down),
             recall: quality.recall(),
-            precision: quality.precision(),
+            precision,
             kl: None,
             kept_energy: quality.kept_energy(),
             bytes: counts.bytes as f64 / tokens,

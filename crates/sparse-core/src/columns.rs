@@ -80,7 +80,7 @@ impl ColumnMatrix {
         } else {
             // Columns of floats are cut into tokens, not rows: the kernel takes whole columns.
             let mut threads = vec![(); compute.pool.threads()];
-            let tile = (x.tokens().div_ceil(compute.pool.threads()), self.rows());
+            let tile = (x.tokens().div_ceil(compute.pool.threads()).max(1), self.rows());
             compute.pool.for_tiles(
                 &mut threads,
                 MatMut::new(out, self.rows()),

@@ -121,7 +121,7 @@ impl SparseInferenceEngine {
     /// nothing. The same arguments give the same network.
     ///
     /// # Errors
-    /// If a dimension is zero, or the density is not above 0 and at most 1.
+    /// If a dimension is zero or too large, or the density is not above 0 and at most 1.
     pub fn new_sparse(input_dim: usize, hidden_dim: usize, density: f32) -> Result<Self, Error> {
         let network = Demonstration::new(input_dim, hidden_dim, density)?;
         let predictor = network.predictor.clone();
@@ -132,7 +132,7 @@ impl SparseInferenceEngine {
     /// The network of `new_sparse(input_dim, hidden_dim, 0.1)`, all of whose neurons are computed.
     ///
     /// # Errors
-    /// If a dimension is zero.
+    /// If a dimension is zero or too large.
     pub fn new_dense(input_dim: usize, hidden_dim: usize) -> Result<Self, Error> {
         let network = Demonstration::new(input_dim, hidden_dim, DEMONSTRATION_DENSITY)?;
         Self::demonstration(network, SparsityConfig::with_target_sparsity(0.0), Selector::Dense)
@@ -152,7 +152,8 @@ impl SparseInferenceEngine {
     /// An engine over `weights`, which computes the neurons whose share in the output is as large as `sparsity` asks for.
     ///
     /// # Errors
-    /// If the lengths do not fit together, a weight is not finite, or the sparsity is out of range or NaN.
+    /// If the lengths do not fit together, a weight is not finite or too large for its column to have a norm, or the sparsity
+    /// is out of range.
     pub fn from_weights(
         weights: FfnWeights<'_>,
         activation: ActivationType,
@@ -168,13 +169,21 @@ impl SparseInferenceEngine {
         let (hidden, outputs) = (b1.len(), b2.len());
         let inputs = w1.len().div_ceil(hidden);
         same_len("w1", hidden * inputs, w1.len())?;
-        same_len("w2", outputs * hidden, w2.len())?;
-        sparsity.rule(hidden)?;
+        same_len("w2", outputs.saturating_mul(hidden), w2.len())?;
+        numbered(hidden)?;
+        let rule = sparsity.rule(hidden)?;
+        if let Rule::Threshold(value) = rule
+            && value.is_nan()
+        {
+            return Err(Error::Value { what: "threshold", value, expected: "a number" });
+        }
         // Neuron by neuron, so that skipping one saves its bytes.
         let columns = (0..w2.len()).map(|i| w2[i % outputs * hidden + i / outputs]);
         let up = Linear::new(Matrix::from_f32(inputs, w1.iter().copied())?, Some(b1.to_vec()))?;
         let down = Down::Neurons(Matrix::from_f32(outputs, columns)?.into());
-        let selector = Selector::Oracle { rule: sparsity.rule(hidden)?, norms: down.norms() };
+        let norms = down.norms();
+        finite("norm of a column of w2", &norms)?;
+        let selector = Selector::Oracle { rule, norms };
         let ffn = SparseFfn::plain(up, down, activation)?.with_down_bias(b2.to_vec())?;
         Self::new(ffn, sparsity, selector)
     }
@@ -208,8 +217,8 @@ impl SparseInferenceEngine {
     /// A dense engine stays dense; its quality says how many neurons were not zero.
     ///
     /// # Errors
-    /// If there are no samples, one is no valid input, or what the network makes of them has no bounds. The engine then
-    /// stays as it is.
+    /// If there are no samples, one is no valid input, or one is so large that a neuron's share or score is not finite. The
+    /// engine then stays as it is.
     pub fn calibrate(&mut self, samples: &[Vec<f32>]) -> Result<(), Error> {
         let seen = self.observe(samples)?;
         let scores = match self.ffn.selector() {
@@ -221,6 +230,7 @@ impl SparseInferenceEngine {
             }
             _ => seen.shares.clone(),
         };
+        finite("score of a neuron", &scores)?;
         let threshold = threshold(&scores, seen.count);
         let mut quality = SelectorQuality::default();
         for ((score, wanted), share) in scores.iter().zip(&seen.wanted).zip(&seen.shares) {
@@ -245,7 +255,7 @@ impl SparseInferenceEngine {
     /// cannot be predicted, and their recall says so.
     ///
     /// # Errors
-    /// If there are no samples, one is no valid input, or the engine is dense.
+    /// As [`calibrate`](Self::calibrate), or if the engine is dense. The engine then stays as it is.
     #[cfg(feature = "fit")]
     pub fn fit_predictor(&mut self, samples: &[Vec<f32>], rank: usize) -> Result<(), Error> {
         if let Selector::Dense = self.ffn.selector() {
@@ -254,8 +264,12 @@ impl SparseInferenceEngine {
         let seen = self.observe(samples)?;
         let fit = PredictorFit::new(seen.x.x(), self.input_dim(), &seen.wanted, self.ffn.neurons())?;
         let predictor = fit.factors(rank, STEPS).predictor()?;
-        self.ffn.set_selector(Selector::LowRank { predictor, rule: Rule::Threshold(0.0) })?;
-        self.calibrate(samples)
+        let before = self.ffn.set_selector(Selector::LowRank { predictor, rule: Rule::Threshold(0.0) })?;
+        let calibrated = self.calibrate(samples);
+        if calibrated.is_err() {
+            self.ffn.set_selector(before)?;
+        }
+        calibrated
     }
 
     /// What was measured so far.
@@ -310,6 +324,7 @@ impl SparseInferenceEngine {
         let (mut count, mut active) = (0, Vec::with_capacity(neurons));
         for (shares, wanted) in shares.chunks_mut(neurons).zip(wanted.chunks_mut(neurons)) {
             shares.iter_mut().zip(&norms).for_each(|(h, norm)| *h = h.abs() * norm);
+            finite("share of a neuron", shares)?;
             active.clear();
             active.extend(0..neurons as u32);
             rule.keep(&mut active, |j| shares[j as usize]);
@@ -337,6 +352,18 @@ struct Observed {
     wanted: Vec<bool>,
     /// How many neurons the configuration asks for, added over samples.
     count: usize,
+}
+
+/// Fails unless neurons can have numbers of 32 bits.
+fn numbered(neurons: usize) -> Result<(), Error> {
+    match u32::try_from(neurons) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::Value {
+            what: "hidden_dim",
+            value: neurons as f32,
+            expected: "no more than 32 bits can count",
+        }),
+    }
 }
 
 /// The threshold that `count` of the scores are above, halfway to the next one; fewer if some are equal.

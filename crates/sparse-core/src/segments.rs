@@ -152,7 +152,7 @@ impl SegmentedMatrix {
     pub fn weighted_sum(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
         let (rows, cols, k) = (self.rows(), self.cols(), compute.kernels);
         let mut threads = vec![(); compute.pool.threads()];
-        let tile = (x.tokens().div_ceil(compute.pool.threads()), cols);
+        let tile = (x.tokens().div_ceil(compute.pool.threads()).max(1), cols);
         compute.pool.for_tiles(&mut threads, MatMut::new(out, cols), tile, |(), tokens, _, mut out| {
             let x = &x.x()[tokens.start * rows..tokens.end * rows];
             if let [all] = &self.segments[..] {

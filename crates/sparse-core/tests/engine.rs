@@ -172,6 +172,11 @@ fn what_makes_no_sense_is_refused() {
     }
     let zero = "hidden_dim is 0, expected at least 1";
     assert_eq!(refused(SparseInferenceEngine::new_dense(8, 0)), zero);
+    assert!(refused(SparseInferenceEngine::new_dense(0, 8)).starts_with("input_dim is 0"));
+    let many = refused(SparseInferenceEngine::new_dense(8, usize::MAX));
+    assert!(many.ends_with("expected no more than 32 bits can count"), "{many}");
+    let large = refused(SparseInferenceEngine::new_sparse(usize::MAX, 8, 0.1));
+    assert!(large.starts_with("number of weights is "), "{large}");
 
     let mut engine = SparseInferenceEngine::new_sparse(1, 1, 1.0).unwrap();
     assert_eq!(engine.infer(&[1.0, 2.0]).unwrap_err().to_string(), "input: expected 1, found 2");
@@ -195,20 +200,39 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(from(infinite, top), "b2 is inf, expected a finite number");
     let sparsity = SparsityConfig::with_target_sparsity(1.5);
     assert_eq!(from(weights, sparsity), "target sparsity is 1.5, expected a share from 0 to 1");
-    let nan = SparsityConfig::with_threshold(f32::NAN);
-    assert_eq!(from(weights, nan), "oracle needs thresholds that are numbers, found NaN");
+    let sparsity = SparsityConfig::with_threshold(f32::NAN);
+    assert_eq!(from(weights, sparsity), "threshold is NaN, expected a number");
+    let large = FfnWeights { w2: &[1e30; 18], ..weights };
+    assert_eq!(from(large, top), "norm of a column of w2 is inf, expected a finite number");
 }
 
 #[test]
-fn calibration_on_what_overflows_changes_nothing() {
-    let (w1, w2) = ([f32::MAX, -f32::MAX, 1.0, 1.0, 1.0, 0.0], [1.0; 3]);
-    let weights = FfnWeights { w1: &w1, b1: &[0.0; 3], w2: &w2, b2: &[0.0] };
-    let top = SparsityConfig::with_top_k(1);
-    let mut engine = SparseInferenceEngine::from_weights(weights, ActivationType::Identity, top).unwrap();
-    let refused = engine.calibrate(&[vec![2.0, 2.0]]).unwrap_err().to_string();
-    assert_eq!(refused, "oracle needs thresholds that are numbers, found NaN");
-    assert!(engine.infer(&[1e-38, 0.0]).unwrap()[0] > 3.4);
-    assert_eq!(engine.sparsity_statistics().counts.down, 1);
+fn samples_too_large_to_learn_from_change_nothing() {
+    let network = Network::new(4, 6, 3);
+    let mut engine = network.engine(ActivationType::Identity, SparsityConfig::with_top_k(2));
+    let expected = engine.infer(&[1.0; 4]).unwrap();
+    let refused = engine.calibrate(&[vec![1.0; 4], vec![f32::MAX; 4]]).unwrap_err().to_string();
+    assert!(refused.starts_with("share of a neuron is "), "{refused}");
+    assert_eq!(engine.infer(&[1.0; 4]).unwrap(), expected);
+    assert_eq!(engine.sparsity_statistics().quality, None);
+    // No output is finite then, but there is one.
+    assert_eq!(engine.infer(&[f32::MAX; 4]).unwrap().len(), 3);
+}
+
+#[test]
+fn no_neuron_and_every_neuron_can_be_asked_for() {
+    let network = Network::new(4, 6, 3);
+    let x = [0.5, -1.0, 2.0, 0.25];
+    for (k, kept) in [(0, 0), (6, 6), (usize::MAX, 6)] {
+        let mut engine = network.engine(ActivationType::Silu, SparsityConfig::with_top_k(k));
+        let before = engine.infer(&x).unwrap();
+        engine.calibrate(&[x.to_vec()]).unwrap();
+        assert_eq!(engine.infer(&x).unwrap(), before, "{k}");
+        assert_eq!(engine.sparsity_statistics().counts.down, kept, "{k}");
+        if k == 0 {
+            assert_eq!(before, network.b2);
+        }
+    }
 }
 
 #[cfg(feature = "fit")]

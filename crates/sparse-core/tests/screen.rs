@@ -170,6 +170,23 @@ fn what_is_not_finite_is_never_hidden() {
 }
 
 #[test]
+fn logits_that_are_too_large_for_their_scores_are_refused() {
+    let compute = Compute::new(1);
+    for scale in [1e4, 1e5] {
+        let mut bytes = vec![0; 4000 * COLS * 4];
+        Weights::new(BlockFormat::F32, 0.0, scale, 4, 12).fill(&mut bytes);
+        let head = Matrix::new(BlockFormat::F32, COLS, Storage::Owned(bytes)).unwrap();
+        let margins = Margins { best: 12.0, mass: 1.0 };
+        let screen = Screen::new(&compute, &head, Axes::rotated(COLS, 1.0), None, margins).unwrap();
+        let mut scratch = ScreenScratch::new(&screen);
+        let x = token(&compute, &head, 97, 3.0 / scale, 1);
+        // Row 97 has all probability, but scores are off by thousands: as far as they say, any other may have it.
+        let list = screen.shortlist(&compute, &head, &x, Reach::Mass(0.9), &plain, &mut scratch);
+        assert!(list.is_none(), "{scale}");
+    }
+}
+
+#[test]
 fn wrong_shapes_and_margins_are_refused() {
     let compute = Compute::new(1);
     let head = head(BlockFormat::F32, 100, 1);
@@ -213,7 +230,10 @@ fn fitted_axes_screen_with_fewer_bytes() {
         let refused = Screen::new(&compute, &head, axes.clone(), Some(&lost), Margins::default());
         assert!(refused.unwrap_err().to_string().contains(problem));
     }
-    assert!(AxesFit::new(COLS).axes().is_err());
+    let refused = |inputs| AxesFit::new(inputs).axes().unwrap_err().to_string();
+    assert_eq!(refused(COLS), "number of tokens is 0, expected enough to vary");
+    assert_eq!(refused(16), "inputs of the head is 16, expected at least 32");
+    assert!(AxesFit::new(0).add(&[1.0]).is_err());
     assert!(AxesFit::new(8).add(&[f32::NAN; 8]).is_err());
 }
 

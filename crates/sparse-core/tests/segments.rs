@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 use sparse_core::{
-    ActivationType, Activations, BatchMode, Compute, Down, FfnScratch, Linear, LowRankPredictor, Matrix,
-    NeuronWeights, Rule, SegmentedMatrix, Selector, SparseFfn, Storage, check_order,
+    ActivationType, Activations, BatchMode, ColumnMatrix, Compute, Down, FfnScratch, Linear,
+    LowRankPredictor, Matrix, NeuronWeights, Rule, SegmentedMatrix, Selector, SparseFfn, Storage,
+    check_order,
 };
 use sparse_simd::BlockFormat;
 use sparse_testdata::Weights;
@@ -142,6 +143,31 @@ fn neurons_in_another_order_compute_the_same() {
             let size = expected.iter().fold(0.0, |a: f32, v| a.max(v.abs()));
             for (a, b) in found.iter().zip(&expected) {
                 assert!((a - b).abs() <= 1e-5 * size, "{name}, {tokens} tokens: {a}, expected {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_batch_is_no_work() {
+    for threads in [1, 2] {
+        let compute = Compute::new(threads);
+        for format in [BlockFormat::F32, BlockFormat::Q8_0] {
+            let whole = matrix(format, ROWS, WIDTH, 1);
+            let x = input(&compute, 0, WIDTH);
+            whole.matmul(&compute, &x, &mut []);
+            ColumnMatrix::from_rows(&whole).unwrap().matmul(&compute, &x, &mut []);
+            let segments = cut(&whole, [150, 400]);
+            segments.matmul(&compute, &x, &mut []);
+            segments.weighted_sum(&compute, &input(&compute, 0, ROWS), &mut []);
+        }
+        for selector in selectors() {
+            let name = selector.name();
+            let ffn = layer(selector);
+            for mode in [BatchMode::Dense, BatchMode::Masked, BatchMode::Each] {
+                let (x, mut scratch) = (input(&compute, 0, WIDTH), FfnScratch::new(1, [&ffn]));
+                let counts = ffn.forward(&compute, &x, mode, &mut scratch, &mut []);
+                assert_eq!((counts.tokens, counts.down), (0, 0), "{name}, {mode:?}");
             }
         }
     }

@@ -63,13 +63,18 @@ impl LlamaConfig {
             return Err(Error::metadata("llama.attention.head_count_kv", problem));
         }
         let head_dim = match meta.opt_usize("llama.attention.key_length")? {
-            Some(n) => n,
+            Some(_) => positive("llama.attention.key_length")?,
             None if embedding.is_multiple_of(heads) => embedding / heads,
             None => {
                 let problem = format!("width {embedding} is not divisible by {heads} heads");
                 return Err(Error::metadata("llama.embedding_length", problem));
             }
         };
+        // Keys and values are no wider.
+        if heads.checked_mul(head_dim).is_none() {
+            let problem = format!("{heads} heads of {head_dim} values are more than memory can address");
+            return Err(Error::metadata("llama.attention.head_count", problem));
+        }
         if meta.opt_usize("llama.attention.value_length")?.is_some_and(|v| v != head_dim) {
             let problem = format!("differs from the key length {head_dim}, which is not supported");
             return Err(Error::metadata("llama.attention.value_length", problem));

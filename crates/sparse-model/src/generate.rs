@@ -56,7 +56,7 @@ pub struct Generation {
 /// it is whole characters.
 ///
 /// # Errors
-/// Those of [`Session::forward`]; an empty `prompt` at the start of a session is [`Error::NoTokens`].
+/// Those of [`Session::forward`] and [`SamplerConfig::check`]; an empty `prompt` at the start of a session is [`Error::NoTokens`].
 pub fn generate(
     session: &mut Session,
     prompt: &[u32],
@@ -65,6 +65,7 @@ pub fn generate(
 ) -> Result<Generation, Error> {
     let model = session.model().clone();
     let tokenizer = model.tokenizer();
+    options.sampler.check()?;
     let mut sampler = Sampler::new(options.sampler.clone());
     let mut stream = tokenizer.decode_stream();
     let room = session.context().saturating_sub(session.position() + prompt.len()) + 1;

@@ -5,6 +5,9 @@ use sparse_precision::PrecisionLane;
 
 use crate::{Error, Model, WeightFormat};
 
+/// What files call a `down` with a row per neuron.
+const DOWN_T: &str = "down_t";
+
 /// Rounds all feed-forward weights of `model` to `format`, in the storage that they are in, to see what that costs.
 ///
 /// # Errors
@@ -14,11 +17,11 @@ pub fn round_ffns(model: &mut Model, format: WeightFormat) -> Result<(), Error> 
         let rounded = |part: &'static str, matrix: &Matrix| {
             round(format, matrix, None).map_err(|problem| fault(i, part, problem))
         };
-        let gate = ffn.gate().map(|gate| rounded("gate", single(i, gate.weight())?)).transpose()?;
-        let up = rounded("up", single(i, ffn.up().weight())?)?;
+        let gate = ffn.gate().map(|gate| rounded("gate", single(i, "gate", gate.weight())?)).transpose()?;
+        let up = rounded("up", single(i, "up", ffn.up().weight())?)?;
         let down = match ffn.down() {
             Down::Rows(w) => Down::Rows(rounded("down", w)?),
-            Down::Neurons(w) => Down::Neurons(rounded("down", single(i, w)?)?.into()),
+            Down::Neurons(w) => Down::Neurons(rounded(DOWN_T, single(i, DOWN_T, w)?)?.into()),
             other => return Err(fault(i, "down", format!("{other:?} cannot be rounded"))),
         };
         let order: Vec<u32> = (0..ffn.neurons() as u32).collect();
@@ -33,6 +36,8 @@ pub struct NeuronRecords {
     gate: Option<Matrix>,
     up: Matrix,
     down: Matrix,
+    /// What the file calls `down`.
+    down_name: &'static str,
 }
 
 impl NeuronRecords {
@@ -46,17 +51,15 @@ impl NeuronRecords {
             let columns = (0..cols).flat_map(|c| values.iter().skip(c).step_by(cols).copied());
             Matrix::from_f32(w.rows(), columns).map_err(|e| fault(layer, "down", e.to_string()))
         };
-        Ok(Self {
-            layer,
-            gate: ffn.gate().map(|g| single(layer, g.weight()).cloned()).transpose()?,
-            up: single(layer, ffn.up().weight())?.clone(),
-            down: match ffn.down() {
-                Down::Rows(w) => by_columns(w)?,
-                Down::Columns(w) => by_columns(&w.to_rows())?,
-                Down::Neurons(w) => single(layer, w)?.clone(),
-                other => return Err(fault(layer, "down", format!("{other:?} has no neurons"))),
-            },
-        })
+        let gate = ffn.gate().map(|g| single(layer, "gate", g.weight()).cloned()).transpose()?;
+        let up = single(layer, "up", ffn.up().weight())?.clone();
+        let (down, down_name) = match ffn.down() {
+            Down::Rows(w) => (by_columns(w)?, "down"),
+            Down::Columns(w) => (by_columns(&w.to_rows())?, "down"),
+            Down::Neurons(w) => (single(layer, DOWN_T, w)?.clone(), DOWN_T),
+            other => return Err(fault(layer, "down", format!("{other:?} has no neurons"))),
+        };
+        Ok(Self { layer, gate, up, down, down_name })
     }
 
     /// These neurons, in this order.
@@ -71,6 +74,7 @@ impl NeuronRecords {
             gate: self.gate.as_ref().map(select),
             up: select(&self.up),
             down: select(&self.down),
+            down_name: self.down_name,
         }
     }
 
@@ -86,7 +90,8 @@ impl NeuronRecords {
             layer: self.layer,
             gate: self.gate.as_ref().map(|w| rounded("gate", w, Some(importance))).transpose()?,
             up: rounded("up", &self.up, Some(importance))?,
-            down: rounded("down", &self.down, None)?,
+            down: rounded(self.down_name, &self.down, None)?,
+            down_name: self.down_name,
         })
     }
 }
@@ -177,10 +182,10 @@ impl NeuronLanes {
     }
 }
 
-fn single(layer: usize, matrix: &SegmentedMatrix) -> Result<&Matrix, Error> {
+fn single<'a>(layer: usize, part: &str, matrix: &'a SegmentedMatrix) -> Result<&'a Matrix, Error> {
     match matrix.segments() {
         [matrix] => Ok(matrix),
-        _ => Err(fault(layer, "up", "is in lanes already: choose one or the other".into())),
+        _ => Err(fault(layer, part, "is in lanes already: choose one or the other".into())),
     }
 }
 

@@ -4,6 +4,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sparse_core::Reach;
 
+use crate::Error;
+
 /// How to choose tokens. The filters apply in the order of the fields, as in llama.cpp.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplerConfig {
@@ -28,6 +30,27 @@ impl SamplerConfig {
     /// Always the most probable token; the lowest id among equals.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// Whether tokens can be chosen so.
+    ///
+    /// # Errors
+    /// If the repetition penalty is not above 0, a probability not between 0 and 1, the temperature below 0, or one of them not
+    /// finite.
+    pub fn check(&self) -> Result<(), Error> {
+        let share = |p: f32| (0.0..=1.0).contains(&p);
+        let penalty = self.repetition_penalty;
+        for (what, value, good, expected) in [
+            ("repetition_penalty", penalty, penalty.is_finite() && penalty > 0.0, "above 0"),
+            ("top_p", self.top_p, share(self.top_p), "from 0 to 1"),
+            ("min_p", self.min_p, share(self.min_p), "from 0 to 1"),
+            ("temperature", self.temperature, (0.0..=f32::MAX).contains(&self.temperature), "from 0 up"),
+        ] {
+            if !good {
+                return Err(Error::setting(what, format!("is {value}, expected a number {expected}")));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -82,7 +105,11 @@ pub struct Sampler {
 
 impl Sampler {
     /// A sampler at the start of its random sequence.
+    ///
+    /// # Panics
+    /// If the configuration does not pass [`SamplerConfig::check`].
     pub fn new(config: SamplerConfig) -> Self {
+        config.check().unwrap_or_else(|problem| panic!("{problem}"));
         let rng = ChaCha8Rng::seed_from_u64(config.seed);
         Self { config, rng, candidates: Vec::new(), weights: Vec::new() }
     }
@@ -97,7 +124,7 @@ impl Sampler {
             let id = ids.map_or(i, |ids| ids[i as usize]);
             Candidate { id, logit: penalised(id, logit) }
         });
-        if self.config.temperature <= 0.0 {
+        if self.config.temperature == 0.0 {
             return all.fold(Candidate { id: 0, logit: f32::NEG_INFINITY }, better).id;
         }
         self.candidates.clear();
@@ -125,13 +152,13 @@ impl Sampler {
         if c.repetition_penalty < 1.0 {
             return None;
         }
-        if c.temperature <= 0.0 {
+        if c.temperature == 0.0 {
             return Some(Reach::Best);
         }
         match (c.top_k, c.top_p, c.min_p) {
             (1.., _, _) => Some(Reach::Top(c.top_k)),
             (0, p, _) if p < 1.0 => Some(Reach::Mass(p)),
-            (0, _, p) if p > 0.0 => Some(Reach::Within(-p.min(1.0).ln())),
+            (0, _, p) if p > 0.0 => Some(Reach::Within(-p.ln())),
             _ => None,
         }
     }
@@ -162,7 +189,7 @@ impl Sampler {
             self.candidates.truncate(keep);
         }
         if min_p > 0.0 {
-            let least = self.candidates[0].logit + min_p.min(1.0).ln();
+            let least = self.candidates[0].logit + min_p.ln();
             self.candidates.retain(|c| c.logit >= least);
         }
     }
@@ -263,6 +290,31 @@ mod tests {
         assert_eq!(sampler.sample(&LOGITS[..], &[1, 0, 5]), 1);
         // A negative logit gets worse, not better.
         assert_eq!(sampler.sample(&[-1.0, -2.0][..], &[0]), 1);
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused() {
+        let config = SamplerConfig::default;
+        let bad = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.5];
+        let mut cases = vec![("repetition_penalty", SamplerConfig { repetition_penalty: 0.0, ..config() })];
+        for x in bad {
+            cases.extend([
+                ("repetition_penalty", SamplerConfig { repetition_penalty: x, ..config() }),
+                ("top_p", SamplerConfig { top_p: x, ..config() }),
+                ("min_p", SamplerConfig { min_p: x, ..config() }),
+                ("temperature", SamplerConfig { temperature: x, ..config() }),
+            ]);
+        }
+        cases.extend([
+            ("top_p", SamplerConfig { top_p: 1.5, ..config() }),
+            ("min_p", SamplerConfig { min_p: 1.5, ..config() }),
+        ]);
+        for (name, config) in cases {
+            let problem = config.check().expect_err(name).to_string();
+            assert!(problem.starts_with(&format!("{name}: is ")), "{problem}");
+        }
+        let extreme = SamplerConfig { temperature: f32::MAX, top_p: 0.0, min_p: 1.0, ..config() };
+        assert!([open(), SamplerConfig::greedy(), extreme].iter().all(|c| c.check().is_ok()));
     }
 
     #[test]

@@ -135,7 +135,7 @@ fn a_session_refuses_what_it_cannot_compute() {
 #[test]
 fn damaged_models_are_refused_by_name() {
     type Damage = fn(&mut sparse_testdata::File);
-    let cases: [(Damage, &str); 12] = [
+    let cases: [(Damage, &str); 14] = [
         (|f| drop(f.remove("blk.1.ffn_up.weight")), "blk.1.ffn_up.weight"),
         (|f| drop(f.remove("token_embd.weight")), "token_embd.weight"),
         (
@@ -150,6 +150,15 @@ fn damaged_models_are_refused_by_name() {
         ),
         (|f| drop(f.metadata.insert("llama.attention.head_count", 0_u32)), "llama.attention.head_count"),
         (|f| drop(f.metadata.insert("llama.attention.head_count_kv", 3_u32)), "3 key-value heads"),
+        (|f| drop(f.metadata.insert("llama.attention.key_length", 0_u32)), "key_length: must not be zero"),
+        (
+            |f| {
+                f.metadata.insert("llama.attention.head_count", (1_u64 << 62) + 1);
+                f.metadata.insert("llama.attention.head_count_kv", 1_u32);
+                f.metadata.insert("llama.attention.key_length", 4_u32);
+            },
+            "heads of 4 values are more than memory can address",
+        ),
         (|f| drop(f.metadata.insert("llama.block_count", u32::MAX)), "blk.2."),
         (|f| drop(f.metadata.insert("llama.block_count", "two")), "llama.block_count"),
         (|f| drop(f.metadata.insert("llama.block_count", 1_u32)), "blk.1."),

@@ -25,7 +25,6 @@ macro_rules! functions {
 macro_rules! product_functions {
     ($token:ty, $features:literal) => {
         use crate::simd::{Bf16, F16, F32};
-        use half::bf16;
 
         crate::generic::functions! { $token, $features;
             matmul_f32(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) = products::matmul::<_, F32>(w, x, out);
@@ -33,13 +32,8 @@ macro_rules! product_functions {
             matmul_bf16(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) = products::matmul::<_, Bf16>(w, x, out);
             matmul_rows(w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32])
                 = products::matmul_rows(w, active, x, out);
-            dot_f32(a: &[f32], b: &[f32]) -> f32 = products::dot::<_, F32>(a, bytemuck::cast_slice(b));
-            dot_f16(x: &[f32], w: &[f16]) -> f32 = products::dot::<_, F16>(x, bytemuck::cast_slice(w));
-            dot_bf16(x: &[f32], w: &[bf16]) -> f32 = products::dot::<_, Bf16>(x, bytemuck::cast_slice(w));
+            dot_f32(a: &[f32], b: &[f32]) -> f32 = products::dot(a, b);
             axpy_f32(a: f32, x: &[f32], y: &mut [f32]) = products::axpy::<_, F32>(a, bytemuck::cast_slice(x), y);
-            axpy_f16(a: f32, w: &[f16], y: &mut [f32]) = products::axpy::<_, F16>(a, bytemuck::cast_slice(w), y);
-            axpy_bf16(a: f32, w: &[bf16], y: &mut [f32])
-                = products::axpy::<_, Bf16>(a, bytemuck::cast_slice(w), y);
         }
     };
 }

@@ -8,7 +8,7 @@ use crate::{
     Activation, BlockFormat, Int8, Int8Mut, Level, LevelError, MatMut, PanelKind, Panels, Q8, Q8Mut, Rows,
     Tiles, hadamard, int8, q8, scalar,
 };
-use half::{bf16, f16};
+use half::f16;
 
 /// A product of quantised weights with int8 activations.
 ///
@@ -82,11 +82,7 @@ pub struct Kernels {
     // The functions below ask of their caller that the CPU has the level and that all slices are equally long
     // (`rope` and `rope_halves`: `cos` and `sin` half as long as `x`).
     pub(crate) dot_f32: unsafe fn(a: &[f32], b: &[f32]) -> f32,
-    pub(crate) dot_f16: unsafe fn(x: &[f32], w: &[f16]) -> f32,
-    pub(crate) dot_bf16: unsafe fn(x: &[f32], w: &[bf16]) -> f32,
     pub(crate) axpy_f32: unsafe fn(a: f32, x: &[f32], y: &mut [f32]),
-    pub(crate) axpy_f16: unsafe fn(a: f32, w: &[f16], y: &mut [f32]),
-    pub(crate) axpy_bf16: unsafe fn(a: f32, w: &[bf16], y: &mut [f32]),
     pub(crate) to_f16: unsafe fn(x: &[f32], out: &mut [f16]),
     pub(crate) rms_norm: unsafe fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
     pub(crate) layer_norm: LayerNorm,
@@ -313,26 +309,6 @@ impl Kernels {
         unsafe { (self.dot_f32)(a, b) }
     }
 
-    /// The dot product of `x` and `w`.
-    ///
-    /// # Panics
-    /// If their lengths differ.
-    pub fn dot_f16(&self, x: &[f32], w: &[f16]) -> f32 {
-        same_len("dot_f16", "x", x.len(), "w", w.len());
-        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.dot_f16)(x, w) }
-    }
-
-    /// The dot product of `x` and `w`.
-    ///
-    /// # Panics
-    /// If their lengths differ.
-    pub fn dot_bf16(&self, x: &[f32], w: &[bf16]) -> f32 {
-        same_len("dot_bf16", "x", x.len(), "w", w.len());
-        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.dot_bf16)(x, w) }
-    }
-
     /// `y += a * x`.
     ///
     /// # Panics
@@ -341,26 +317,6 @@ impl Kernels {
         same_len("axpy_f32", "x", x.len(), "y", y.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
         unsafe { (self.axpy_f32)(a, x, y) }
-    }
-
-    /// `y += a * w`.
-    ///
-    /// # Panics
-    /// If the lengths differ.
-    pub fn axpy_f16(&self, a: f32, w: &[f16], y: &mut [f32]) {
-        same_len("axpy_f16", "w", w.len(), "y", y.len());
-        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.axpy_f16)(a, w, y) }
-    }
-
-    /// `y += a * w`.
-    ///
-    /// # Panics
-    /// If the lengths differ.
-    pub fn axpy_bf16(&self, a: f32, w: &[bf16], y: &mut [f32]) {
-        same_len("axpy_bf16", "w", w.len(), "y", y.len());
-        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.axpy_bf16)(a, w, y) }
     }
 
     /// Converts to half precision, rounding to nearest, ties to even. Identical at every level, but for the

@@ -1,12 +1,12 @@
 //! A network to try the engine with.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sparse_simd::Kernels;
 
+use super::numbered;
 use crate::error::share;
 use crate::{Error, LowRankPredictor, Matrix};
 
@@ -42,11 +42,12 @@ impl Demonstration {
             }
         }
         share("density", density)?;
+        numbered(hidden)?;
         let mut rng = ChaCha8Rng::seed_from_u64(SEED);
         let rank = (inputs / INPUTS_PER_RANK).clamp(RANKS.0, RANKS.1);
-        let p = centred(&mut rng, rank * inputs, 1.0 / (inputs as f32).sqrt());
-        let mut q = centred(&mut rng, hidden * rank, 1.0 / (rank as f32).sqrt());
-        let mut w1 = centred(&mut rng, hidden * inputs, NOISE / (inputs as f32).sqrt());
+        let p = centred(&mut rng, rank, inputs, 1.0 / (inputs as f32).sqrt())?;
+        let mut q = centred(&mut rng, hidden, rank, 1.0 / (rank as f32).sqrt())?;
+        let mut w1 = centred(&mut rng, hidden, inputs, NOISE / (inputs as f32).sqrt())?;
         let kernels = Kernels::get();
         for (row, q) in w1.chunks_mut(inputs).zip(q.chunks_mut(rank)) {
             for (q, p) in q.iter().zip(p.chunks(inputs)) {
@@ -57,7 +58,7 @@ impl Demonstration {
         }
         let b1: Vec<f32> =
             (0..hidden).map(|_| normal_quantile(uniform(&mut rng).powf(1.0 / density - 1.0))).collect();
-        let w2 = centred(&mut rng, hidden * inputs, 1.0 / (density * hidden as f32).sqrt());
+        let w2 = centred(&mut rng, hidden, inputs, 1.0 / (density * hidden as f32).sqrt())?;
         let predictor =
             LowRankPredictor::new(Matrix::from_f32(inputs, p)?, Matrix::from_f32(rank, q)?, b1.clone())?;
         Ok(Self { w1, b1, w2, predictor })
@@ -69,11 +70,16 @@ fn uniform(rng: &mut ChaCha8Rng) -> f32 {
     (rng.next_u32() >> 8) as f32 / (1 << 24) as f32
 }
 
-/// `n` numbers, uniform around 0, of this deviation.
-fn centred(rng: &mut ChaCha8Rng, n: usize, deviation: f32) -> Vec<f32> {
-    let mut values = vec![0.0; n];
-    values.fill_with(|| (uniform(rng) - 0.5) * 12_f32.sqrt() * deviation);
-    values
+/// `rows * cols` numbers, uniform around 0, of this deviation.
+fn centred(rng: &mut ChaCha8Rng, rows: usize, cols: usize, deviation: f32) -> Result<Vec<f32>, Error> {
+    let mut values = Vec::new();
+    let room = rows.checked_mul(cols).filter(|n| values.try_reserve_exact(*n).is_ok());
+    let Some(n) = room else {
+        let value = rows as f32 * cols as f32;
+        return Err(Error::Value { what: "number of weights", value, expected: "no more than memory holds" });
+    };
+    values.resize_with(n, || (uniform(rng) - 0.5) * 12_f32.sqrt() * deviation);
+    Ok(values)
 }
 
 /// What standard normal numbers are below with probability `p`, nearly: the logistic distribution is off by less than

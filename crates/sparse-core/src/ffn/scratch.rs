@@ -9,9 +9,9 @@ use crate::Activations;
 /// Buffers for [`SparseFfn::forward`], allocated once for the largest batch and layer.
 #[derive(Debug, Default)]
 pub struct FfnScratch {
-    /// Up, or gate of a dense batch, `[tokens x neurons]`.
+    /// Up, `[tokens x neurons]`.
     pub(super) up: Vec<f32>,
-    /// Gate of a masked batch, `[tokens x neurons]`.
+    /// Gate of a masked batch, or `up` of one whose tokens are computed one by one, `[tokens x neurons]`.
     pub(super) gate: Vec<f32>,
     /// What `down` multiplies, `[tokens x neurons]`.
     pub(super) hidden: Activations,

@@ -31,7 +31,7 @@ impl AxesFit {
     /// If these are no whole tokens, or not finite.
     pub fn add(&mut self, x: &[f32]) -> Result<(), Error> {
         let d = self.sum.len();
-        let tokens = x.len() / d;
+        let tokens = x.len().checked_div(d).unwrap_or(0);
         same_len("values of the tokens", tokens * d, x.len())?;
         crate::error::finite("value of a token", x)?;
         let batch = MatRef::from_row_major_slice(x, tokens, d);
@@ -54,9 +54,16 @@ impl AxesFit {
     /// If there are no tokens, or inputs are fewer than 32.
     pub fn axes(&self) -> Result<(Axes, Matrix), Error> {
         let d = self.sum.len();
-        let bad = |value| Error::Value { what: "number of tokens", value, expected: "enough to vary" };
+        if d < 32 {
+            return Err(Error::Value {
+                what: "inputs of the head",
+                value: d as f32,
+                expected: "at least 32",
+            });
+        }
         let n = self.tokens as f64;
-        if self.tokens < 2 || d < 32 {
+        let bad = |value| Error::Value { what: "number of tokens", value, expected: "enough to vary" };
+        if self.tokens < 2 {
             return Err(bad(n as f32));
         }
         let blocks = |n: usize| (n / 32).max(1) * 32;

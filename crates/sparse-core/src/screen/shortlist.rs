@@ -23,7 +23,7 @@ const CAUTION: f32 = 0.35;
 /// Rows that a token leans towards have more than is expected of them. Of those whose logits are known, by how much is known,
 /// too; this power of it fits the others.
 const LEAN: f32 = 0.25;
-/// Logits by which a list that is too short is extended.
+/// Logits by which a list that is too short is extended; by twice as many each time, up to [`SPAN`].
 const STEP: f32 = 1.0;
 
 /// Which rows are asked for.
@@ -162,6 +162,7 @@ impl Screen {
         exact(compute, head, x, scratch);
         let mut outside = f32::NEG_INFINITY;
         if let Reach::Mass(share) = reach {
+            let mut step = STEP;
             loop {
                 let seen = scratch.ids.iter().zip(&scratch.logits[..scratch.ids.len()]);
                 let (mut estimated, mut inside) = (0.0, 0.0);
@@ -177,8 +178,13 @@ impl Screen {
                     outside = best + left.ln();
                     break;
                 }
-                // What is wanted ends among the rows that were left out: more of them.
-                least -= STEP;
+                // What is wanted ends among the rows that were left out: more of them. Where that does not help, logits are so
+                // large, or so uncertain, that the screen cannot tell.
+                if step > SPAN {
+                    return None;
+                }
+                least -= step;
+                step *= 2.0;
                 self.collect(lift, least, scratch)?;
                 exact(compute, head, x, scratch);
             }

@@ -81,7 +81,10 @@ pub enum EncoderSparsity {
     /// which it is faster on this machine; loading the model measures that. The embedding of a text then depends, within
     /// the loss that calibration measured, on how many tokens it is computed with.
     Sidecar(PathBuf),
-    /// What this file says, whether it is faster or not: to see what it costs. Embeddings depend on nothing but the text.
+    /// What this file says, whether it is faster or not: to see what it costs. Embeddings depend on nothing but the text where
+    /// predictors are stored in integers. Where the width or a rank is no multiple of 32, calibration stores them in floats, whose
+    /// products with few and with many tokens add in another order: a neuron whose score is at the threshold may then be
+    /// computed with some neighbours and left out with others.
     Always(PathBuf),
     /// Nothing for now, but every layer is ready for selectors: what calibration starts from
     /// ([`Encoder::ffns_mut`](crate::Encoder::ffns_mut)). Slower, and the weights of the layers are in memory twice.

@@ -3,6 +3,7 @@
 use sparse_model::WeightFormat;
 use sparse_model::lanes::{NeuronLanes, round_ffns};
 use sparse_precision::PrecisionLane;
+use sparse_testdata::Tensor;
 
 use super::*;
 
@@ -49,7 +50,7 @@ fn lanes_are_stored_and_applied_whatever_the_selector() {
     );
     // Once is enough.
     let again = lanes()[0].apply(0, model.ffns_mut().next().unwrap()).unwrap_err().to_string();
-    assert!(again.starts_with("tensor blk.0.ffn_up.weight: is in lanes already"), "{again}");
+    assert!(again.starts_with("tensor blk.0.ffn_gate.weight: is in lanes already"), "{again}");
 }
 
 #[test]
@@ -125,6 +126,28 @@ fn hostile_lanes_are_refused() {
         )
         .is_err()
     );
+}
+
+#[test]
+fn faults_are_those_of_the_tensor_in_the_file() {
+    for name in ["blk.1.ffn_gate.weight", "blk.1.ffn_up.weight", "blk.1.ffn_down_t.weight"] {
+        let mut file = relu().build();
+        for i in 0..2 {
+            file.remove(&format!("blk.{i}.ffn_down.weight"));
+            let transposed = format!("blk.{i}.ffn_down_t.weight");
+            let values = vec![0.5; NEURONS * WIDTH];
+            file.tensors.push(Tensor::new(transposed, &[WIDTH, NEURONS], BlockFormat::F32, &values));
+        }
+        file.tensor_mut(name).poison();
+        let gguf = Gguf::from_bytes(file.to_bytes()).unwrap();
+        let mut model = Model::from_gguf(&gguf, 1).unwrap();
+        let refused =
+            round_ffns(&mut model, WeightFormat::from(PrecisionLane::Bit5)).unwrap_err().to_string();
+        assert!(refused.starts_with(&format!("tensor {name}: ")), "{refused}");
+        let mut model = Model::from_gguf(&gguf, 1).unwrap();
+        let refused = lanes()[1].apply(1, model.ffns_mut().nth(1).unwrap()).unwrap_err().to_string();
+        assert!(refused.starts_with(&format!("tensor {name}: ")), "{refused}");
+    }
 }
 
 #[test]

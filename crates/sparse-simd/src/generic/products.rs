@@ -228,28 +228,25 @@ fn sum_tile<S: Simd, W: Stored, const T: usize, const V: usize>(
     V * S::LANES
 }
 
-/// The dot product of `x` with stored values.
+/// The dot product of `a` and `b`.
 #[inline(always)]
-pub(crate) fn dot<S: Simd, W: Stored>(s: S, x: &[f32], w: &[u8]) -> f32 {
-    assert_eq!(x.len() * W::BYTES, w.len());
+pub(crate) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
     let mut sums = [s.splat(0.0); 4];
     let step = S::LANES;
     let mut i = 0;
-    while x.len() - i >= 4 * step {
+    while a.len() - i >= 4 * step {
         for (v, sum) in sums.iter_mut().enumerate() {
             let at = i + v * step;
-            // SAFETY: `at + LANES <= x.len()`, and `w` has as many values.
-            *sum = s.fma(s.load(first::<S>(&x[at..])), unsafe { W::load(s, w, at * W::BYTES) }, *sum);
+            *sum = s.fma(s.load(first::<S>(&a[at..])), s.load(first::<S>(&b[at..])), *sum);
         }
         i += 4 * step;
     }
-    while x.len() - i >= step {
-        // SAFETY: as above.
-        sums[0] = s.fma(s.load(first::<S>(&x[i..])), unsafe { W::load(s, w, i * W::BYTES) }, sums[0]);
+    while a.len() - i >= step {
+        sums[0] = s.fma(s.load(first::<S>(&a[i..])), s.load(first::<S>(&b[i..])), sums[0]);
         i += step;
     }
-    let rest = s.load_part(&x[i..], 0.0);
-    sums[1] = s.fma(rest, W::load_part(s, &w[i * W::BYTES..]), sums[1]);
+    sums[1] = s.fma(s.load_part(&a[i..], 0.0), s.load_part(&b[i..], 0.0), sums[1]);
     s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])))
 }
 

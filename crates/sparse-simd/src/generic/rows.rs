@@ -2,7 +2,7 @@
 
 use super::math::exp;
 use super::products::dot;
-use crate::simd::{F32, Simd, split, split_mut};
+use crate::simd::{Simd, split, split_mut};
 use half::f16;
 
 /// `y += x`.
@@ -19,7 +19,7 @@ pub(crate) fn add<S: Simd>(s: S, y: &mut [f32], x: &[f32]) {
 
 #[inline(always)]
 pub(crate) fn rms_norm<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let mean = dot::<S, F32>(s, x, bytemuck::cast_slice(x)) / x.len() as f32;
+    let mean = dot(s, x, x) / x.len() as f32;
     let factor = 1.0 / libm::sqrtf(mean + eps);
     let (blocks, rest) = split_mut::<S>(out);
     let ((x, x_rest), (weight, weight_rest)) = (split::<S>(x), split::<S>(weight));

@@ -75,7 +75,7 @@ fn add_row(h: f32, format: BlockFormat, row: &[u8], out: &mut [f32]) {
         let mut values = [0.0; STRIP];
         let values = &mut values[..out.len()];
         format.decode(row, values).expect("whole blocks, as many as there are columns");
-        axpy(h, values, out, |w| w);
+        axpy_f32(h, values, out);
     }
 }
 
@@ -83,30 +83,10 @@ pub(super) fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
     dot(a, b, |b| b)
 }
 
-pub(super) fn dot_f16(x: &[f32], w: &[f16]) -> f32 {
-    dot(x, w, f16::to_f32)
-}
-
-pub(super) fn dot_bf16(x: &[f32], w: &[bf16]) -> f32 {
-    dot(x, w, bf16::to_f32)
-}
-
-fn axpy<W: Copy>(a: f32, w: &[W], y: &mut [f32], value: impl Fn(W) -> f32) {
-    for (y, w) in y.iter_mut().zip(w) {
-        *y += a * value(*w);
-    }
-}
-
 pub(super) fn axpy_f32(a: f32, x: &[f32], y: &mut [f32]) {
-    axpy(a, x, y, |x| x);
-}
-
-pub(super) fn axpy_f16(a: f32, w: &[f16], y: &mut [f32]) {
-    axpy(a, w, y, f16::to_f32);
-}
-
-pub(super) fn axpy_bf16(a: f32, w: &[bf16], y: &mut [f32]) {
-    axpy(a, w, y, bf16::to_f32);
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += a * x;
+    }
 }
 
 pub(super) fn to_f16(x: &[f32], out: &mut [f16]) {

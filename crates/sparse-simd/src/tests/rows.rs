@@ -2,8 +2,8 @@
 
 use super::data::Rng;
 use super::{levels, none, within};
-use crate::{Activation, Kernels};
-use half::{bf16, f16};
+use crate::{Activation, BlockFormat, Kernels, MatMut, Rows};
+use half::f16;
 
 /// Lengths from nothing to a few vectors of any level, and some that a model has.
 fn lengths() -> impl Iterator<Item = usize> {
@@ -46,17 +46,9 @@ fn dot_products() {
     let mut failures = Vec::new();
     each(|kernels, what, n, offset, rng| {
         let (a, b) = (rng.floats(n + offset), rng.floats(n + offset));
-        let w: Vec<f16> = b.iter().map(|&b| f16::from_f32(b)).collect();
-        let (a, b, w) = (&a[offset..], &b[offset..], &w[offset..]);
+        let (a, b) = (&a[offset..], &b[offset..]);
         let (sum, size) = sum_and_size(a.iter().zip(b).map(|(a, b)| wide(*a) * wide(*b)));
         compare(&mut failures, &format!("dot_f32 {what}"), &[kernels.dot_f32(a, b)], |_| (sum, 1e-6 * size));
-        let (sum, size) = sum_and_size(a.iter().zip(w).map(|(a, w)| wide(*a) * w.to_f64()));
-        compare(&mut failures, &format!("dot_f16 {what}"), &[kernels.dot_f16(a, w)], |_| (sum, 1e-6 * size));
-        let w: Vec<bf16> = b.iter().map(|&b| bf16::from_f32(b)).collect();
-        let (sum, size) = sum_and_size(a.iter().zip(&w).map(|(a, w)| wide(*a) * w.to_f64()));
-        compare(&mut failures, &format!("dot_bf16 {what}"), &[kernels.dot_bf16(a, &w)], |_| {
-            (sum, 1e-6 * size)
-        });
     });
     none(failures);
 }
@@ -66,26 +58,10 @@ fn sums_of_rows() {
     let mut failures = Vec::new();
     each(|kernels, what, n, offset, rng| {
         let (x, y0, a) = (rng.floats(n + offset), rng.floats(n + offset), rng.float());
-        let w: Vec<f16> = x.iter().map(|&x| f16::from_f32(x)).collect();
-        let slack = 2e-7;
-
         let mut y = y0.clone();
         kernels.axpy_f32(a, &x[offset..], &mut y[offset..]);
         compare(&mut failures, &format!("axpy_f32 {what}"), &y[offset..], |i| {
-            (wide(y0[offset + i]) + wide(a) * wide(x[offset + i]), slack)
-        });
-
-        let mut y = y0.clone();
-        kernels.axpy_f16(a, &w[offset..], &mut y[offset..]);
-        compare(&mut failures, &format!("axpy_f16 {what}"), &y[offset..], |i| {
-            (wide(y0[offset + i]) + wide(a) * w[offset + i].to_f64(), slack)
-        });
-
-        let w: Vec<bf16> = x.iter().map(|&x| bf16::from_f32(x)).collect();
-        let mut y = y0.clone();
-        kernels.axpy_bf16(a, &w[offset..], &mut y[offset..]);
-        compare(&mut failures, &format!("axpy_bf16 {what}"), &y[offset..], |i| {
-            (wide(y0[offset + i]) + wide(a) * w[offset + i].to_f64(), slack)
+            (wide(y0[offset + i]) + wide(a) * wide(x[offset + i]), 2e-7)
         });
 
         let mut y = y0.clone();
@@ -162,10 +138,12 @@ fn half_precision_rounds_at_the_middle() {
 #[test]
 fn every_half_precision_number_is_read_exactly() {
     let w: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+    let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    let row = Rows::new(BlockFormat::F16, w.len(), &bytes).unwrap();
     for kernels in levels() {
-        let mut y = vec![-0.0; w.len()];
-        kernels.axpy_f16(1.0, &w, &mut y);
-        let read = |w: &f16, y: f32| y.to_bits() == w.to_f32().to_bits() || w.is_nan() && y.is_nan();
+        let mut y = vec![9.0; w.len()];
+        kernels.weighted_sum(&[1.0], row, &mut MatMut::new(&mut y, w.len()));
+        let read = |w: &f16, y: f32| y == w.to_f32() || w.is_nan() && y.is_nan();
         let wrong = w.iter().zip(y).filter(|(w, y)| !read(w, *y));
         none(wrong.map(|(w, y)| format!("{}: {w} became {y}", kernels.level())).collect());
     }
