@@ -84,7 +84,7 @@ def curve(logs):
 def measured_by_us(sparse, heldout):
     """Perplexity on held-out text for each choice of neurons, by the rules of `sparse perplexity`."""
     choices = ("none", "exact-zero", "sidecar")
-    reports = [json.loads(run(sparse, "perplexity", "--text", heldout, "--parse-special", "--sparse", c, "--json")) for c in choices]
+    reports = [json.loads(run(sparse, "perplexity", "--text", heldout, "--parse-special", "--windows", 200, "--sparse", c, "--json")) for c in choices]
     return {c: {k: r[k] for k in ("perplexity", "standard_error", "scored_tokens")} for c, r in zip(choices, reports)}
 
 
@@ -124,7 +124,7 @@ def main():
     parser.add_argument("--heldout", type=pathlib.Path, required=True)
     parser.add_argument("--tokenizer", type=pathlib.Path)
     parser.add_argument("--max-loss", default="0.5%")
-    parser.add_argument("--calibrate", default="", help="more options for `sparse calibrate`, as one argument")
+    parser.add_argument("--calibrate", default="--ranks 32,64 --only ffn", help="more options for `sparse calibrate`, as one argument")
     parser.add_argument("--skip-calibration", action="store_true", help="the sidecar and its report are there already")
     args = parser.parse_args()
     if args.checkpoint and not (args.logs and args.tokenizer):
