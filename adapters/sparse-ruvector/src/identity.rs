@@ -9,7 +9,9 @@ use ruvector_core::embeddings::{default_space_identity, registry_identity, regis
 use ruvector_core::{EmbeddingSpaceIdentity, PoolingStrategy, PoolingStrategyName, Result, RuvectorError};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use sparse_integration::{EmbeddingConfig, EmbeddingProvider, Pooling, SparseEmbeddingProvider};
+use sparse_integration::{
+    EmbeddingConfig, EmbeddingProvider, EncoderSparsity, Pooling, SparseEmbeddingProvider,
+};
 
 /// The provider's name in identities.
 const PROVIDER: &str = "sparse-ruvector";
@@ -39,7 +41,20 @@ pub(crate) fn of(
     identity.normalize = encoder.normalises();
     identity.truncation_tokens = u32::try_from(encoder.max_tokens()).map_err(|e| load(path, e))?;
     let (format, feed_forward) = (options.format, options.feed_forward.unwrap_or(options.format));
-    identity.runtime_revision = format!("sparse-inference/{format}-{feed_forward}/space-rev-{REVISION}");
+    let sparse = match &options.sparsity {
+        EncoderSparsity::Dense => String::new(),
+        EncoderSparsity::Sidecar(file) => format!("sidecar-{}/", digest(&[file])?),
+        EncoderSparsity::Always(file) => format!("always-{}/", digest(&[file])?),
+        EncoderSparsity::Prepared => "prepared/".into(),
+        other => {
+            return Err(load(
+                path,
+                format!("sparsity {other:?} has no place in an embedding space's identity"),
+            ));
+        }
+    };
+    identity.runtime_revision =
+        format!("sparse-inference/{format}-{feed_forward}/{sparse}space-rev-{REVISION}");
     identity.validate()?;
     Ok(identity)
 }

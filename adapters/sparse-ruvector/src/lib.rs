@@ -26,8 +26,9 @@ use sparse_integration::{EmbeddingConfig, EmbeddingProvider as _, SparseEmbeddin
 /// A sentence-embedding model on this machine's CPU, for `ruvector_core`.
 ///
 /// Its [`embedding_space`](EmbeddingProvider::embedding_space) has the SHA-256 digests of the model's own files, and what
-/// was chosen when it was opened: storage of the weights, pooling, scaling, and the length that texts are cut down to. Two
-/// providers have the same space if their embeddings may be compared.
+/// was chosen when it was opened: storage of the weights, neurons to leave out (the sidecar's digest, and whether it is used
+/// always or where it is faster), pooling, scaling, and the length that texts are cut down to. Two providers have the same
+/// space if their embeddings may be compared.
 ///
 /// A model whose name, that of its folder or file, `ruvector_core` has registered gets the prompts registered there: the
 /// queries and passages of `e5-small-v2`, say, are told apart by a prefix. Others get texts as they are, whatever their role.

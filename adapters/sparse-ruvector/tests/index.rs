@@ -9,7 +9,8 @@ use ruvector_core::{
     BoxedEmbeddingProvider, DistanceMetric, EmbeddingProvider, EmbeddingRole, RuvectorError, SearchQuery,
     VectorDB, VectorEntry,
 };
-use sparse_integration::{EmbeddingConfig, EmbeddingProvider as _};
+use sparse_integration::{EmbeddingConfig, EmbeddingProvider as _, EncoderSparsity};
+use sparse_model::sidecar::{EncoderLoss, EncoderSidecar};
 use sparse_ruvector::SparseEmbedding;
 use sparse_testdata::TinyBert;
 use tempfile::TempDir;
@@ -117,6 +118,45 @@ fn spaces_are_the_same_if_the_vectors_are() {
     assert!(!compatible(space(config)));
     TinyBert { seed: 2, ..TinyBert::default() }.write_folder(&path);
     assert!(!compatible(space(EmbeddingConfig::new(&path))));
+}
+
+#[test]
+fn what_is_left_out_makes_another_space() {
+    let folder = TempDir::new().unwrap();
+    let path = model(&folder, "tiny-bert", &TinyBert::default());
+    let open = |sparsity| {
+        let mut config = EmbeddingConfig::new(&path);
+        config.options.sparsity = sparsity;
+        SparseEmbedding::open(config).unwrap()
+    };
+    let prepared = open(EncoderSparsity::Prepared);
+    let [one, other] = ["one", "other"].map(|name| folder.path().join(format!("{name}.sparse.gguf")));
+    for (file, sentences) in [(&one, 100), (&other, 200)] {
+        let encoder = prepared.provider().encoder();
+        let layers = encoder.ffns().map(|(_, ffn)| (ffn.selector().clone(), None)).collect();
+        let loss = Some(EncoderLoss { mean: 0.0, standard_error: 0.0, sentences });
+        EncoderSidecar { fingerprint: encoder.fingerprint().to_owned(), layers, loss }.save(file).unwrap();
+    }
+    let spaces: Vec<_> = [
+        EncoderSparsity::Dense,
+        EncoderSparsity::Prepared,
+        EncoderSparsity::Sidecar(one.clone()),
+        EncoderSparsity::Always(one.clone()),
+        EncoderSparsity::Sidecar(other),
+    ]
+    .into_iter()
+    .map(|sparsity| open(sparsity).embedding_space().clone())
+    .collect();
+    for (i, a) in spaces.iter().enumerate() {
+        for (j, b) in spaces.iter().enumerate() {
+            let compatible = EmbeddingSpaceAccess::for_identities(a, b).unwrap().corpus_mutation;
+            assert_eq!(compatible, i == j, "{} {}", a.runtime_revision, b.runtime_revision);
+        }
+    }
+    // Only the file's content counts.
+    let copy = folder.path().join("copy.sparse.gguf");
+    std::fs::copy(&one, &copy).unwrap();
+    assert_eq!(open(EncoderSparsity::Sidecar(copy)).embedding_space(), &spaces[2]);
 }
 
 #[test]

@@ -61,7 +61,8 @@ pub enum NoLanes {
         /// Those as the file has them.
         file_bits: f64,
     },
-    /// What is inside the budget on the text that it was chosen by is over it on other text, and so are wider lanes.
+    /// What is inside the budget on the text that it was chosen by is over it on other text, and so are wider lanes, as far
+    /// as they would save bytes.
     OverBudgetOnOtherText,
 }
 
