@@ -100,7 +100,11 @@ fn wrong_sidecars_are_refused() {
     };
     assert!(refused(&sidecar).contains("made for another model file"), "{}", refused(&sidecar));
     assert!(refused(&other).contains("is no sidecar"), "{}", refused(&other));
-    assert!(refused("none.gguf".as_ref()).contains("none.gguf"));
+    let missing = refused("none.gguf".as_ref());
+    assert!(missing.contains("run `sparse calibrate`"), "{missing}");
+    assert_eq!(missing.matches("none.gguf").count(), 1, "{missing}");
+    run(args!["generate", "-m", &other, "--sparse", "sidecar", "here"])
+        .fails(1, &["no sidecar", "other.sparse.gguf", "run `sparse calibrate`"]);
 }
 
 #[test]
@@ -197,4 +201,6 @@ fn neurons_may_be_in_lanes() {
     assert!(chosen["bytes"].as_u64() < chosen["file_bytes"].as_u64(), "{report:#}");
     let sidecar = model.with_extension("sparse.gguf");
     assert!((perplexity(args!["--sparse", &sidecar]) / own - 1.0).abs() < 0.2);
+    run(args!["perplexity", "-m", &model, "--text", &text, "--sparse", "sidecar", "--ffn-lane", "bit7"])
+        .fails(2, &["--ffn-lane", "sparse.gguf", "has lanes"]);
 }
