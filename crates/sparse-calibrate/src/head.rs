@@ -29,7 +29,7 @@ const STRIDE: usize = 4;
 const TOP_P: f32 = 0.95;
 /// Tokens whose logits are computed at a time.
 const BATCH: usize = 16;
-/// Tokens of a continuation, and of the text before it.
+/// Tokens of a continuation, and of the text before it; fewer where the model's context or the windows are short.
 const CONTINUATION: usize = 64;
 
 /// What screening the head came to.
@@ -375,8 +375,9 @@ fn compare(
     progress: &mut dyn Progress,
 ) -> Result<Continuations, Error> {
     let prompt = CONTINUATION.min(windows[0].len() / 2);
-    let mut result = Continuations { texts: 0, tokens: CONTINUATION, same: 0 };
-    let room = prompt + CONTINUATION;
+    let tokens = CONTINUATION.min(whole.config().context - prompt);
+    let mut result = Continuations { texts: 0, tokens, same: 0 };
+    let room = prompt + tokens;
     let mut sessions = [Session::new(whole, room)?, Session::new(screened, room)?];
     progress.begin("comparing continuations", texts);
     // Several from each window if there are few.
@@ -386,7 +387,7 @@ fn compare(
         let mut found = Vec::new();
         for session in &mut sessions {
             session.truncate(0);
-            found.push(crate::speed::continuation(session, &text[..prompt], CONTINUATION)?);
+            found.push(crate::speed::continuation(session, &text[..prompt], tokens)?);
         }
         result.texts += 1;
         result.same += usize::from(found[0] == found[1]);

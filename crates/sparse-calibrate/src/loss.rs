@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use sparse_core::{BatchMode, FfnCounts};
 use sparse_model::sidecar::MeasuredLoss;
-use sparse_model::{Model, Session};
+use sparse_model::{Model, RunningMean, Session, log_sum_exp};
 
 use crate::Error;
 use crate::progress::{Progress, step};
@@ -22,6 +22,14 @@ pub struct Loss {
 }
 
 impl Loss {
+    fn new(differences: &RunningMean) -> Self {
+        Self {
+            tokens: differences.count(),
+            nats: differences.mean(),
+            standard_error: differences.standard_error(),
+        }
+    }
+
     /// Relative increase of perplexity: 0.01 is 1 %.
     pub fn increase(&self) -> f64 {
         self.nats.exp_m1()
@@ -68,16 +76,16 @@ impl Reference {
     /// The loss of `sparse`, whose selectors choose for every token on its own, as they do when it generates.
     pub(crate) fn loss(&self, sparse: &Arc<Model>, progress: &mut dyn Progress) -> Result<Measured, Error> {
         let mut session = session(sparse, &self.windows, BatchMode::Masked)?;
-        let mut sums = Sums::default();
+        let mut differences = RunningMean::default();
         let mut reference = self.nll.iter();
         for window in &self.windows {
             score(&mut session, window, |_, n| {
                 let dense = reference.next().copied().unwrap_or(f64::NAN);
-                sums.add(n - dense);
+                differences.add(n - dense);
             })?;
             step(progress)?;
         }
-        Ok(Measured { loss: sums.loss(), counts: session.ffn_counts().to_vec() })
+        Ok(Measured { loss: Loss::new(&differences), counts: session.ffn_counts().to_vec() })
     }
 }
 
@@ -91,7 +99,7 @@ pub(crate) fn verify(
     let mut one = session(dense, windows, BatchMode::Dense)?;
     let mut other = session(sparse, windows, BatchMode::Masked)?;
     let vocab = dense.vocab_len();
-    let mut sums = Sums::default();
+    let mut differences = RunningMean::default();
     let (mut kl, mut same) = (0.0, 0_usize);
     let (mut logits, mut nll) = (Vec::new(), Vec::new());
     for window in windows {
@@ -104,14 +112,14 @@ pub(crate) fn verify(
         let mut pairs = logits.chunks_exact(vocab).zip(&nll);
         score(&mut other, window, |l, n| {
             if let Some((expected, dense)) = pairs.next() {
-                sums.add(n - dense);
+                differences.add(n - dense);
                 kl += divergence(expected, l);
                 same += usize::from(best(expected) == best(l));
             }
         })?;
         step(progress)?;
     }
-    let loss = sums.loss();
+    let loss = Loss::new(&differences);
     let n = loss.tokens.max(1) as f64;
     let measured = MeasuredLoss {
         perplexity_increase: loss.increase(),
@@ -180,12 +188,7 @@ fn score(
 
 /// `KL(p || q)` of the distributions that two vectors of logits mean, in nats.
 fn divergence(p: &[f32], q: &[f32]) -> f64 {
-    let log_sum = |l: &[f32]| {
-        let max = l.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = l.iter().map(|l| f64::from((l - max).exp())).sum();
-        f64::from(max) + sum.ln()
-    };
-    let (of_p, of_q) = (log_sum(p), log_sum(q));
+    let (of_p, of_q) = (log_sum_exp(p), log_sum_exp(q));
     let terms = p.iter().zip(q).map(|(p, q)| {
         let (p, q) = (f64::from(*p) - of_p, f64::from(*q) - of_q);
         p.exp() * (p - q)
@@ -195,28 +198,6 @@ fn divergence(p: &[f32], q: &[f32]) -> f64 {
 
 fn best(logits: &[f32]) -> Option<usize> {
     (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]).then(b.cmp(a)))
-}
-
-#[derive(Default)]
-struct Sums {
-    sum: f64,
-    squares: f64,
-    n: usize,
-}
-
-impl Sums {
-    fn add(&mut self, difference: f64) {
-        self.sum += difference;
-        self.squares += difference * difference;
-        self.n += 1;
-    }
-
-    fn loss(&self) -> Loss {
-        let n = self.n.max(1) as f64;
-        let mean = self.sum / n;
-        let variance = (self.squares / n - mean * mean).max(0.0);
-        Loss { tokens: self.n, nats: mean, standard_error: (variance / (n - 1.0).max(1.0)).sqrt() }
-    }
 }
 
 #[cfg(test)]
@@ -234,9 +215,9 @@ mod tests {
 
     #[test]
     fn the_loss_is_the_mean_with_its_standard_error() {
-        let mut sums = Sums::default();
-        (0..100).for_each(|i| sums.add(if i % 2 == 0 { 0.02 } else { 0.0 }));
-        let loss = sums.loss();
+        let mut differences = RunningMean::default();
+        (0..100).for_each(|i| differences.add(if i % 2 == 0 { 0.02 } else { 0.0 }));
+        let loss = Loss::new(&differences);
         assert!(
             (loss.nats - 0.01).abs() < 1e-12 && (loss.standard_error - 0.01 / 99_f64.sqrt()).abs() < 1e-12
         );

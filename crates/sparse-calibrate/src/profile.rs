@@ -15,8 +15,6 @@ pub const SHARES: [f64; 12] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0
 const TOKENS: usize = 512;
 /// Share of the neurons whose overlap between consecutive tokens is counted where none is exactly zero.
 const ACTIVE: f64 = 0.3;
-/// Hot neurons that are named.
-const NAMED: usize = 16;
 
 /// What a layer's neurons do. A neuron's mass is `|h|` times the norm of its column of the down projection: its part in the
 /// output.
@@ -37,8 +35,10 @@ pub struct LayerProfile {
     pub overlap: f64,
     /// The same if each token chose at random.
     pub chance: f64,
-    /// Numbers of the neurons with the most mass over all tokens, the hottest first.
-    pub hottest: Vec<usize>,
+    /// Share of the neurons that were active for no token at all.
+    pub never: f64,
+    /// Numbers of all neurons by their mass over all tokens, the hottest first, the coldest last.
+    pub order: Vec<usize>,
 }
 
 /// Watches the feed-forward layers of `model` while it reads `text` in windows of `window` tokens.
@@ -75,6 +75,7 @@ fn of_mass(mass: &[f32], n: usize, zeros: bool) -> LayerProfile {
     let mut per_token = vec![0.0; SHARES.len()];
     let (mut zero, mut both, mut active_pairs, mut active_all) = (0_usize, 0_usize, 0_usize, 0_usize);
     let mut before: Option<Vec<bool>> = None;
+    let mut ever = vec![false; n];
     for token in mass.chunks(n) {
         totals.iter_mut().zip(token).for_each(|(t, m)| *t += f64::from(*m));
         zero += token.iter().filter(|m| **m == 0.0).count();
@@ -84,6 +85,7 @@ fn of_mass(mass: &[f32], n: usize, zeros: bool) -> LayerProfile {
         let bound = if zeros { 0.0 } else { sorted[(ACTIVE * n as f64) as usize] };
         let active: Vec<bool> = token.iter().map(|m| f64::from(*m) > bound).collect();
         active_all += active.iter().filter(|a| **a).count();
+        ever.iter_mut().zip(&active).for_each(|(ever, active)| *ever |= active);
         if let Some(before) = &before {
             both += active.iter().zip(before).filter(|(a, b)| **a && **b).count();
             active_pairs += active.iter().filter(|a| **a).count();
@@ -93,7 +95,6 @@ fn of_mass(mass: &[f32], n: usize, zeros: bool) -> LayerProfile {
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|a, b| totals[*b].total_cmp(&totals[*a]).then(a.cmp(b)));
     let sorted: Vec<f64> = order.iter().map(|j| totals[*j]).collect();
-    order.truncate(NAMED);
     LayerProfile {
         layer: 0,
         neurons: n,
@@ -102,7 +103,8 @@ fn of_mass(mass: &[f32], n: usize, zeros: bool) -> LayerProfile {
         across_tokens: heaviest(&sorted),
         overlap: both as f64 / active_pairs.max(1) as f64,
         chance: active_all as f64 / mass.len() as f64,
-        hottest: order,
+        never: ever.iter().filter(|e| !**e).count() as f64 / n as f64,
+        order,
     }
 }
 
@@ -133,11 +135,13 @@ mod tests {
         close(fixed.per_token[3], 1.0);
         close(fixed.across_tokens[3], 1.0);
         assert_eq!((fixed.overlap, fixed.zeros), (1.0, 0.9));
-        assert_eq!(fixed.hottest[..3], [40, 41, 42]);
+        close(fixed.never, 0.9);
+        assert_eq!((&fixed.order[..3], &fixed.order[97..]), (&[40, 41, 42][..], &[97, 98, 99][..]));
         let wandering = of_mass(&mass(&|t| t % 10 * 10), n, true);
         close(wandering.per_token[3], 1.0);
         assert_eq!(wandering.overlap, 0.0);
         close(wandering.across_tokens[3], 0.1);
         close(wandering.chance, 0.1);
+        assert_eq!(wandering.never, 0.0);
     }
 }

@@ -304,3 +304,13 @@ fn a_head_gets_a_screen() {
     assert_eq!(report.tokens, 128);
     assert!(report.agreement > 0.95, "{report:?}");
 }
+
+#[test]
+fn a_short_context_has_short_continuations() {
+    let tiny = TinyLlama { context: 64, ..TinyLlama::default() };
+    let gguf = Gguf::from_bytes(tiny.build().to_bytes()).unwrap();
+    let options = Options { ffn: false, head: true, continuations: 1, window: 64, ..options() };
+    let result = calibrate(&gguf, None, &text(&gguf, 2000), None, &options, &mut Silent).unwrap();
+    let continuations = result.head.unwrap().continuations.expect("asked for");
+    assert_eq!((continuations.texts, continuations.tokens), (1, 32));
+}

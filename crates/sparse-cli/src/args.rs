@@ -92,7 +92,8 @@ pub(crate) struct SparseArgs {
     /// Screen the head even if no sidecar says how: exact logits of the rows that matter only
     #[arg(long)]
     pub(crate) screen: bool,
-    /// Round the feed-forward weights first: to a lane, `bit3`, `bit5` or `bit7`, or to a format of GGUF, such as `q4_0`
+    /// Round the feed-forward weights first: to a lane, `bit3`, `bit5` or `bit7`, or to a format of GGUF, such as `q4_0`; not
+    /// with a sidecar that has lanes
     #[arg(long, value_name = "LANE")]
     pub(crate) ffn_lane: Option<WeightFormat>,
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use sparse_core::Selector;
 use sparse_gguf::Gguf;
 use sparse_model::lanes::round_ffns;
@@ -15,6 +15,7 @@ use sparse_model::{Model, Sidecar, sidecar};
 use tracing::info;
 
 use crate::args::{ComputeArgs, Sparse, SparseArgs};
+use crate::exit;
 
 /// Bytes up to which a model is read into memory.
 const SMALL: u64 = 2 << 30;
@@ -40,7 +41,7 @@ impl<'a> Source<'a> {
             #[cfg(feature = "story")]
             None => Ok(Self::Story),
             #[cfg(not(feature = "story"))]
-            None => Err(crate::exit::usage(
+            None => Err(exit::usage(
                 "no model given: name a GGUF file with --model FILE or in the variable SPARSE_MODEL\n\n  \
                  In the source tree, `cargo xtask fetch smollm2` gets a small one. This program was built without \
                  the feature `story`, which puts a tiny model into it.",
@@ -102,11 +103,39 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// The sidecar to be used, if there is one, and what messages call it.
+    fn wanted_sidecar(self, choice: &SparseArgs) -> anyhow::Result<Option<(String, Sidecar)>> {
+        let path = match (&choice.sparse, self) {
+            #[cfg(feature = "story")]
+            (None | Some(Sparse::Sidecar), Self::Story) => {
+                return Ok(Some((format!("the sidecar of {self}"), crate::story::sidecar()?)));
+            }
+            (Some(Sparse::File(path)), _) => Some(path.clone()),
+            (Some(Sparse::Sidecar), _) => self.beside(),
+            _ => None,
+        };
+        let Some(path) = path else { return Ok(None) };
+        if !path.exists() {
+            bail!("there is no sidecar `{}`: run `sparse calibrate` to make one for {self}", path.display());
+        }
+        let name = format!("`{}` for {self}", path.display());
+        let file = Source::File(&path).gguf()?;
+        let sidecar = Sidecar::from_gguf(&file).with_context(|| format!("cannot use {name}"))?;
+        Ok(Some((name, sidecar)))
+    }
+
     /// The model with its selectors: those asked for, or those that are usual for it.
     fn model(self, choice: &SparseArgs, threads: usize) -> anyhow::Result<Model> {
         let gguf = self.weights()?;
         let mut model = Model::from_gguf(&gguf, threads).with_context(|| format!("cannot use {self}"))?;
+        let sidecar = self.wanted_sidecar(choice)?;
         if let Some(format) = choice.ffn_lane {
+            // Weights would be rounded twice.
+            if let Some((name, Sidecar { lanes: Some(_), .. })) = &sidecar {
+                return Err(exit::usage(format!(
+                    "--ffn-lane stores all neurons in one format, but {name} has lanes for them: use one or the other"
+                )));
+            }
             round_ffns(&mut model, format).with_context(|| format!("cannot round {self} to {format}"))?;
         }
         let mut all = |selector: &Selector| -> anyhow::Result<()> {
@@ -115,7 +144,10 @@ impl<'a> Source<'a> {
             }
             Ok(())
         };
-        match (&choice.sparse, self) {
+        match (&choice.sparse, sidecar) {
+            (_, Some((name, sidecar))) => {
+                sidecar.apply(&gguf, &mut model).with_context(|| format!("cannot use {name}"))?;
+            }
             (Some(Sparse::None), _) => all(&Selector::Dense)?,
             (Some(Sparse::DenseRows), _) => {
                 all(&Selector::Dense)?;
@@ -128,21 +160,7 @@ impl<'a> Source<'a> {
                 all(&Selector::ExactZero).with_context(|| format!("cannot leave out zeros of {self}"))?;
                 sidecar::prepare(&mut model, None)?;
             }
-            #[cfg(feature = "story")]
-            (None | Some(Sparse::Sidecar), Self::Story) => crate::story::sidecar()
-                .and_then(|sidecar| sidecar.apply(&gguf, &mut model))
-                .with_context(|| format!("cannot use the sidecar of {self}"))?,
-            (None, _) => {}
-            (Some(own @ (Sparse::Sidecar | Sparse::File(_))), _) => {
-                let path = match own {
-                    Sparse::File(path) => Some(path.clone()),
-                    _ => self.beside(),
-                };
-                let path = path.unwrap_or_default();
-                Sidecar::open(&path)?
-                    .apply(&gguf, &mut model)
-                    .with_context(|| format!("cannot use `{}` for {self}", path.display()))?;
-            }
+            (None | Some(Sparse::Sidecar | Sparse::File(_)), None) => {}
         }
         Ok(model)
     }

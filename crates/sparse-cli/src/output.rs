@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
+use sparse_gguf::PendingFile;
 
 /// Prints `value` as indented JSON.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
@@ -19,8 +20,8 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Fails if no file can be made at `path`: before hours of work for it, not after.
 pub(crate) fn writable(path: &Path) -> anyhow::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    tempfile::tempfile_in(folder)
+    // Dropped at once, it disappears.
+    PendingFile::create(path)
         .with_context(|| format!("cannot write `{}`: name another place with --out FILE", path.display()))?;
     Ok(())
 }

@@ -5,6 +5,9 @@
 //! by one from a shared counter, and the caller waits for claimed chunks, never for workers: a worker that the
 //! system has taken off its core simply claims nothing. One that loses its core in the middle of a chunk does make
 //! the caller wait; where that happens, the pool finds out that the caller is faster alone (`governor`).
+//!
+//! Threads outlive the jobs they borrow, and share buffers by disjoint parts: what the compiler cannot check, this module does.
+#![allow(unsafe_code)]
 
 use core::ops::Range;
 

@@ -30,8 +30,8 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// A file under a temporary name beside its final path. It moves there when it is complete; dropped before, it
-/// disappears.
+/// Any file that is to appear whole or not at all: it is under a temporary name beside its final path, and moves there by
+/// [`commit`](Sink::commit); dropped before, it disappears.
 #[derive(Debug)]
 pub struct PendingFile {
     file: BufWriter<NamedTempFile>,
@@ -39,10 +39,15 @@ pub struct PendingFile {
 }
 
 impl PendingFile {
-    fn new(path: &Path) -> io::Result<Self> {
+    /// Starts a file that will be at `path`.
+    ///
+    /// # Errors
+    /// When its folder cannot be written to.
+    pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".gguf-").suffix(".part");
-        // Temporary files are private by default; a model file gets what the user's umask allows.
+        builder.prefix(".new-").suffix(".part");
+        // Temporary files are private by default; this one gets what the user's umask allows.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -149,7 +154,7 @@ impl GgufWriter {
     /// When the folder cannot be written to, or the metadata has an empty key or a wrong alignment.
     pub fn create(self, path: impl AsRef<Path>) -> Result<TensorWriter<PendingFile>, Error> {
         let path = path.as_ref();
-        let sink = PendingFile::new(path)
+        let sink = PendingFile::create(path)
             .map_err(|source| Error::Write { what: path.display().to_string(), source })?;
         self.start(sink)
     }

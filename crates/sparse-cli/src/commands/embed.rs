@@ -1,13 +1,12 @@
 //! `sparse embed`.
 
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
+use sparse_gguf::{PendingFile, Sink};
 use sparse_model::Encoder;
-use tempfile::NamedTempFile;
 
 use crate::args::EmbedArgs;
 use crate::exit::{self, End};
@@ -38,14 +37,11 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<End> {
     let Some(path) = &args.out else {
         return write(args, &encoder, &texts, BufWriter::new(io::stdout().lock()));
     };
-    // Whole or not at all.
     let written = || format!("cannot write `{}`", path.display());
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let part = NamedTempFile::new_in(folder).with_context(written)?;
-    let file: &File = part.as_file();
-    let end = write(args, &encoder, &texts, BufWriter::new(file)).with_context(written)?;
+    let mut file = PendingFile::create(path).with_context(written)?;
+    let end = write(args, &encoder, &texts, &mut file).with_context(written)?;
     if end == End::Finished {
-        part.persist(path).with_context(written)?;
+        file.commit().with_context(written)?;
     }
     Ok(end)
 }

@@ -102,10 +102,11 @@ fn print(report: &Report<'_>, svg: Option<&Path>) -> anyhow::Result<()> {
         ">90 % HOT SET",
         ">OVERLAP",
         ">BY CHANCE",
+        ">NEVER ACTIVE",
         "HOTTEST",
     ];
     let rows = report.layers.iter().map(|l| {
-        let hottest: Vec<String> = l.hottest.iter().take(4).map(usize::to_string).collect();
+        let hottest: Vec<String> = l.order.iter().take(4).map(usize::to_string).collect();
         [
             l.layer.to_string(),
             l.neurons.to_string(),
@@ -114,13 +115,14 @@ fn print(report: &Report<'_>, svg: Option<&Path>) -> anyhow::Result<()> {
             percent(neurons_for(MOST, &l.across_tokens)),
             percent(l.overlap),
             percent(l.chance),
+            percent(l.never),
             hottest.join(" "),
         ]
     });
     writeln!(out, "{}", table(header, rows).trim_fmt())?;
     writeln!(
         out,
-        "\n90 %: the share of the neurons that has 90 % of the mass. Overlap: active neurons that were active for the token\nbefore (not zero, or the heaviest 30 %)."
+        "\n90 %: the share of the neurons that has 90 % of the mass. Overlap: active neurons that were active for the token\nbefore (not zero, or the heaviest 30 %). Never active: the cold ones, active for no token.\n--json has all neurons, from the hottest to the coldest."
     )?;
     if let Some(path) = svg {
         writeln!(out, "chart in {}", path.display())?;

@@ -39,8 +39,14 @@ fn texts_lines_and_stdin_have_the_same_embeddings_in_every_format() {
         assert_eq!(&found, row);
     }
 
-    let array = folder.0.path().join("texts.npy");
+    let array = folder.write("texts.npy", "replaced");
     assert_eq!(run(args!["embed", "-m", &model, "--npy", "--out", &array, "--file", &texts]).ok(), "");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&array), mode(&texts), "as readable as any other file");
+    }
     let bytes = std::fs::read(&array).unwrap();
     let (header, data) = bytes.split_at(bytes.len() - 3 * 64 * 4);
     assert!(header.starts_with(b"\x93NUMPY") && header.len() % 64 == 0);

@@ -101,7 +101,11 @@ fn wrong_sidecars_are_refused() {
     };
     assert!(refused(&sidecar).contains("made for another model file"), "{}", refused(&sidecar));
     assert!(refused(&other).contains("is no sidecar"), "{}", refused(&other));
-    assert!(refused("none.gguf".as_ref()).contains("none.gguf"));
+    let missing = refused("none.gguf".as_ref());
+    assert!(missing.contains("run `sparse calibrate`"), "{missing}");
+    assert_eq!(missing.matches("none.gguf").count(), 1, "{missing}");
+    run(args!["generate", "-m", &other, "--sparse", "sidecar", "here"])
+        .fails(1, &["no sidecar", "other.sparse.gguf", "run `sparse calibrate`"]);
 }
 
 #[test]
@@ -155,13 +159,18 @@ fn a_profile_is_a_table_json_and_a_picture() {
     let text = folder.write("text.txt", TEXT.repeat(10));
     let svg = folder.0.path().join("chart.svg");
     let table = run(args!["profile", "-m", &model, "--text", &text, "--ctx", "32", "--svg", &svg]).ok();
-    assert!(table.contains("FIXED HOT SET") && table.contains("EXACT ZEROS"), "{table}");
+    assert!(table.contains("FIXED HOT SET") && table.contains("NEVER ACTIVE"), "{table}");
     let picture = std::fs::read_to_string(&svg).unwrap();
     assert!(picture.starts_with("<svg") && picture.contains("Activation locality of Tiny Llama"));
     assert!(picture.matches("<polyline").count() >= 6, "{picture}");
     let report = json(&run(args!["profile", "-m", &model, "--text", &text, "--ctx", "32", "--json"]).ok());
     assert_eq!(report["layers"].as_array().unwrap().len(), 2);
-    assert!(report["layers"][0]["zeros"].as_f64().unwrap() > 0.2);
+    let layer = &report["layers"][0];
+    assert!(layer["zeros"].as_f64().unwrap() > 0.2 && layer["never"].as_f64().unwrap() < 0.5);
+    let mut order: Vec<u64> =
+        layer["order"].as_array().unwrap().iter().map(|j| j.as_u64().unwrap()).collect();
+    order.sort_unstable();
+    assert!(order.into_iter().eq(0..layer["neurons"].as_u64().unwrap()), "{layer}");
 }
 
 #[test]
@@ -229,4 +238,6 @@ fn neurons_may_be_in_lanes() {
     assert!(chosen["bytes"].as_u64() < chosen["file_bytes"].as_u64(), "{report:#}");
     let sidecar = model.with_extension("sparse.gguf");
     assert!((perplexity(args!["--sparse", &sidecar]) / own - 1.0).abs() < 0.2);
+    run(args!["perplexity", "-m", &model, "--text", &text, "--sparse", "sidecar", "--ffn-lane", "bit7"])
+        .fails(2, &["--ffn-lane", "sparse.gguf", "has lanes"]);
 }
