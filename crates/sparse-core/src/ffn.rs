@@ -191,8 +191,9 @@ impl SparseFfn {
         self.crossover = crossover;
     }
 
-    /// Sorts `down` by columns if it is stored by rows, so that skipping neurons saves their bytes. Nothing is rounded;
-    /// the rows are given back to the system.
+    /// Sorts `down` by columns if it is stored by rows, so that skipping neurons saves their bytes. Nothing is rounded.
+    /// The memory of the rows is free afterwards if they were alone in it: those of a file that was read as a whole stay as long as
+    /// anything else of that file.
     ///
     /// # Errors
     /// If it is too large to address.
