@@ -12,7 +12,7 @@ use sparse_model::Model;
 use crate::Error;
 use crate::loss::Divergence;
 use crate::progress::{Progress, step};
-use crate::samples::Samples;
+use crate::samples::{Samples, stride};
 use crate::search::{Family, alone_in, equip};
 
 /// Tokens of a layer that thresholds are chosen by.
@@ -24,8 +24,8 @@ const RANGE: (f32, f32) = (0.35, 0.9);
 
 /// Ratios of what is left out of `up` and of `down` that are tried.
 const RATIOS: [f32; 3] = [0.0, 0.4, 0.75];
-/// Every so many neurons of a token are looked at. Odd and no divisor of a width in use, so that all get their turn.
-const STRIDE: usize = 11;
+/// Every so many neurons of a token are looked at, or a few more.
+const STRIDE: usize = 7;
 
 /// What the shares of a layer's neurons are made of.
 struct LayerShares {
@@ -86,8 +86,8 @@ impl Shares {
             // KL grows with the square of the error.
             let scale = (cost.max(1e-9) / lost.max(1e-30)).sqrt() as f32;
             layer.by_gate.iter_mut().chain(&mut layer.by_hidden).for_each(|s| *s *= scale);
-            gate.extend(shares(&values.gate, &layer.by_gate).step_by(STRIDE));
-            hidden.extend(shares(&values.hidden, &layer.by_hidden).step_by(STRIDE));
+            gate.extend(shares(&values.gate, &layer.by_gate).step_by(stride(STRIDE, n)));
+            hidden.extend(shares(&values.hidden, &layer.by_hidden).step_by(stride(STRIDE, n)));
             layers.push(layer);
             step(progress)?;
         }

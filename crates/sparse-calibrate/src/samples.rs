@@ -89,3 +89,32 @@ impl Samples {
         Neurons { gate, hidden }
     }
 }
+
+/// A step of at least `least` through values of `neurons` neurons, token after token, that every neuron gets its turn with:
+/// one that has no divisor in common with their number.
+pub(crate) fn stride(least: usize, neurons: usize) -> usize {
+    let common = |mut a: usize, mut b: usize| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    (least.max(1)..).find(|step| common(*step, neurons.max(1)) == 1).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stride_reaches_every_neuron() {
+        for (least, neurons, expected) in
+            [(7, 5632, 7), (7, 8960, 9), (11, 5632, 13), (0, 8, 1), (4, 1536, 5)]
+        {
+            let step = stride(least, neurons);
+            assert_eq!(step, expected);
+            let seen: std::collections::HashSet<usize> = (0..neurons).map(|i| i * step % neurons).collect();
+            assert_eq!(seen.len(), neurons);
+        }
+    }
+}

@@ -11,7 +11,7 @@ use sparse_model::{Encoder, low_bit_copy};
 use crate::Error;
 use crate::low_rank::{LOGITS, STEPS, TOKENS, int8};
 use crate::progress::{Progress, step};
-use crate::samples::Samples;
+use crate::samples::{Samples, stride};
 
 /// Most memory for what the neurons of all layers give; each predictor and the copy take as much.
 const MAX_BYTES: usize = 128 << 20;
@@ -153,10 +153,8 @@ impl Costs {
     fn new(layers: &[Layer]) -> Self {
         let mut all = Vec::new();
         for layer in layers {
-            let (mean, stride) = (layer.mean(|_, _| true), layer.hidden.len().div_ceil(SOME).max(1));
-            // The stride must not hit the same neurons in every token.
-            let stride =
-                if layer.norms.len().is_multiple_of(stride) && stride > 1 { stride + 1 } else { stride };
+            let mean = layer.mean(|_, _| true);
+            let stride = stride(layer.hidden.len().div_ceil(SOME), layer.norms.len());
             let costs: Vec<f32> =
                 layer.tokens().flat_map(|h| layer.costs(h, &mean)).step_by(stride).collect();
             all.extend(costs);

@@ -25,7 +25,7 @@ pub(crate) struct EncoderArgs {
     /// Timed when the model is loaded; embeddings then depend, a little, on that and on how many texts are computed together
     #[arg(long, value_name = "FILE")]
     pub(crate) sparse: Option<PathBuf>,
-    /// Leave them out even where that is slower: embeddings then depend on nothing but the text
+    /// Leave them out even where that is slower: to see what it does to the embeddings
     #[arg(long, requires = "sparse")]
     pub(crate) sparse_always: bool,
     #[command(flatten)]
