@@ -234,12 +234,18 @@ pub(crate) struct SamplerArgs {
     /// How many tokens --repeat-penalty looks back
     #[arg(long, value_name = "N", default_value_t = SamplerConfig::default().penalty_window)]
     repeat_window: usize,
-    /// Seed: the same seed gives the same text [default: random]
+    /// Seed: the same seed gives the same text, with neurons left out as the sidecar says, even where that should be slower
+    /// here [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }
 
 impl SamplerArgs {
+    /// Whether the same text is wanted every time.
+    pub(crate) fn repeatable(&self) -> bool {
+        self.seed.is_some() || self.config().temperature == 0.0
+    }
+
     pub(crate) fn config(&self) -> SamplerConfig {
         SamplerConfig {
             repetition_penalty: self.repeat_penalty,

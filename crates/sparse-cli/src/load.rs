@@ -125,7 +125,7 @@ impl<'a> Source<'a> {
     }
 
     /// The model with its selectors: those asked for, or those that are usual for it.
-    fn model(self, choice: &SparseArgs, threads: usize) -> anyhow::Result<Model> {
+    fn model(self, choice: &SparseArgs, threads: usize, slower: Slower) -> anyhow::Result<Model> {
         let gguf = self.weights()?;
         let mut model = Model::from_gguf(&gguf, threads).with_context(|| format!("cannot use {self}"))?;
         let sidecar = self.wanted_sidecar(choice)?;
@@ -145,7 +145,10 @@ impl<'a> Source<'a> {
             Ok(())
         };
         match (&choice.sparse, sidecar) {
-            (_, Some((name, sidecar))) => {
+            (_, Some((name, mut sidecar))) => {
+                if slower == Slower::Kept {
+                    sidecar.densities = None;
+                }
                 sidecar.apply(&gguf, &mut model).with_context(|| format!("cannot use {name}"))?;
             }
             (Some(Sparse::None), _) => all(&Selector::Dense)?,
@@ -176,6 +179,15 @@ impl fmt::Display for Source<'_> {
     }
 }
 
+/// What becomes of layers in which leaving out neurons turns out slower on this machine.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Slower {
+    /// They compute everything. A busy machine may take another layer for slower, which changes the text.
+    Dense,
+    /// They do what the sidecar says, so that the same work gives the same result.
+    Kept,
+}
+
 /// A model that is ready to run.
 pub(crate) struct Loaded {
     pub(crate) model: Arc<Model>,
@@ -196,11 +208,12 @@ pub(crate) fn model(
     file: Option<&Path>,
     choice: &SparseArgs,
     compute: &ComputeArgs,
+    slower: Slower,
 ) -> anyhow::Result<Loaded> {
     let start = Instant::now();
     let source = Source::new(file)?;
     let threads = compute.threads();
-    let mut model = source.model(choice, threads)?;
+    let mut model = source.model(choice, threads, slower)?;
     if choice.screen && model.screen().is_none() {
         HeadScreen::default().apply(&mut model)?;
     }

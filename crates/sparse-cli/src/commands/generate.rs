@@ -13,12 +13,14 @@ use tracing::info;
 
 use crate::args::GenerateArgs;
 use crate::exit::{self, End};
+use crate::load::Slower;
 use crate::{input, interrupt, load, output};
 use report::Report;
 use sink::Sink;
 
 pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
-    let loaded = load::model(args.model.model.as_deref(), &args.sparse, &args.compute)?;
+    let slower = if args.sampler.repeatable() { Slower::Kept } else { Slower::Dense };
+    let loaded = load::model(args.model.model.as_deref(), &args.sparse, &args.compute, slower)?;
     let model = &loaded.model;
     let mut prompt = prompt(args)?;
     if args.chat {

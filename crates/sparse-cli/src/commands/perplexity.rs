@@ -16,6 +16,7 @@ use tracing::info;
 use crate::args::PerplexityArgs;
 use crate::commands::calibrate::screens;
 use crate::exit::{self, End};
+use crate::load::Slower;
 use crate::progress::Bar;
 use crate::{input, interrupt, load, output};
 
@@ -39,7 +40,7 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
     let text = input::file(&args.text)?;
-    let loaded = load::model(args.model.model.as_deref(), &args.sparse, &args.compute)?;
+    let loaded = load::model(args.model.model.as_deref(), &args.sparse, &args.compute, Slower::Kept)?;
     let model = &loaded.model;
     let limit = model.config().context;
     if !(4..=limit).contains(&args.ctx) {
