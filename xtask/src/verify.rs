@@ -1,6 +1,7 @@
 //! `verify`: the real model against reference figures that llama.cpp made.
 
 mod embeddings;
+mod idle;
 mod logits;
 mod reference;
 mod story;
@@ -38,6 +39,8 @@ pub(crate) struct Args {
 enum What {
     /// The story model inside the program: leaving out exact zeros changes none of a hundred greedy texts.
     Story,
+    /// The generated model whose neurons are idle (`cargo xtask gen idle`): leaving out exact zeros changes no logit.
+    Idle,
     /// all-MiniLM-L6-v2 (`cargo xtask fetch minilm`): sentence embeddings against the sentence-transformers library's.
     Minilm,
 }
@@ -54,6 +57,7 @@ const QUANTISED_TIE: f64 = 0.75;
 pub(crate) fn run(args: &Args) -> Result<()> {
     match args.what {
         Some(What::Story) => return story::run(args.threads),
+        Some(What::Idle) => return idle::run(args.model.as_deref(), args.threads),
         Some(What::Minilm) => return embeddings::run(args.model.as_deref(), args.threads),
         None => {}
     }

@@ -73,7 +73,7 @@ impl Curves {
                     Model::ffns(m).zip(kinds).filter(|(_, k)| **k == wanted).map(|(f, _)| f).collect()
                 };
                 let sparse = FfnTimes::measure(sparse.compute(), &pick(sparse, &of_sparse, kind(s)), ROUNDS);
-                let all = FfnTimes::dense(dense.compute(), &pick(dense, &of_dense, kind(d)), ROUNDS);
+                let all = FfnTimes::dense(dense.compute(), &pick(dense, &of_dense, kind(d)), 1, ROUNDS);
                 (sparse, all)
             });
             layers.push((curves.clone(), *all));

@@ -36,7 +36,7 @@ pub use scratch::FfnScratch;
 pub use selector::{Rule, Selector, SparsityConfig};
 use selector::{gather, reordered};
 #[cfg(feature = "std")]
-pub use times::FfnTimes;
+pub use times::{BatchTimes, FfnTimes};
 
 use crate::error::{check_order, finite, same_len};
 use crate::linear::add_bias;
@@ -79,26 +79,29 @@ pub struct NeuronWeights {
     pub down: Down,
 }
 
-/// The densities up to which skipping is faster than computing everything, as measured.
+/// Up to where skipping is faster than computing everything, as measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Crossover {
-    /// Of rows of gate or up.
+    /// Density of rows of gate or up.
     pub rows: f32,
-    /// Of columns of down.
+    /// Density of columns of down.
     pub down: f32,
+    /// Tokens of a batch.
+    pub tokens: usize,
 }
 
 impl Default for Crossover {
-    /// Always skips.
+    /// A single token always skips, a batch never.
     fn default() -> Self {
-        Self { rows: 1.0, down: 1.0 }
+        Self { rows: 1.0, down: 1.0, tokens: 1 }
     }
 }
 
 /// What a batch of several tokens does. A single token always computes its active set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BatchMode {
-    /// Computes all neurons: reading each weight once for all tokens is faster than skipping some for each.
+    /// Computes all neurons if it has more tokens than the [crossover](Crossover::tokens): reading each weight once for all of
+    /// them is faster than skipping some for each. Below it, as [`Each`](Self::Each).
     #[default]
     Dense,
     /// Computes all neurons and then uses for each token those alone that it would have chosen by itself. For measuring
@@ -186,7 +189,7 @@ impl SparseFfn {
         self.means.as_ref().map(|means| &*means.values)
     }
 
-    /// States above which densities the layer is to compute everything.
+    /// States from where on the layer is to compute everything.
     pub fn set_crossover(&mut self, crossover: Crossover) {
         self.crossover = crossover;
     }
@@ -314,7 +317,8 @@ impl SparseFfn {
         let tokens = x.tokens();
         scratch.hidden.reshape(tokens, self.neurons());
         let (dense, counts) = match (&self.selector, tokens, batch) {
-            (Selector::Dense, ..) | (_, 2.., BatchMode::Dense) => {
+            (Selector::Dense, ..) => (true, self.dense(compute, x, scratch, out)),
+            (_, 2.., BatchMode::Dense) if tokens > self.crossover.tokens => {
                 (true, self.dense(compute, x, scratch, out))
             }
             (_, _, BatchMode::Masked) => (false, self.masked(compute, x, scratch, out)),

@@ -41,12 +41,12 @@ pub use columns::ColumnMatrix;
 #[cfg(feature = "std")]
 pub use engine::{FfnWeights, SparseInferenceEngine, SparsityStatistics};
 pub use error::{Error, check_order};
-#[cfg(feature = "std")]
-pub use ffn::FfnTimes;
 pub use ffn::{
     ActivationType, BatchMode, Crossover, Density, Down, FfnCounts, FfnScratch, LowRankPredictor,
     NeuronWeights, Rule, Selector, SelectorQuality, SparseFfn, SparsityConfig,
 };
+#[cfg(feature = "std")]
+pub use ffn::{BatchTimes, FfnTimes};
 #[cfg(feature = "fit")]
 pub use ffn::{PredictorFactors, PredictorFit};
 pub use linear::Linear;

@@ -249,11 +249,31 @@ fn above_the_crossover_everything_is_computed_and_the_result_is_the_same() {
     let mut ffn = recipe.by_columns();
     ffn.set_selector(Selector::ExactZero).unwrap();
     let (skipping, some) = run(&ffn, &compute, &x, BatchMode::Dense);
-    ffn.set_crossover(Crossover { rows: 0.0, down: 0.0 });
+    ffn.set_crossover(Crossover { rows: 0.0, down: 0.0, tokens: 1 });
     let (dense, all) = run(&ffn, &compute, &x, BatchMode::Dense);
     assert!(distance(&skipping, &dense) < 1e-6);
     assert_eq!((some.up, some.down), (all.up, all.down));
     assert!(some.bytes < all.bytes && all.bytes == ffn.bytes() as u64, "{some:?} {all:?}");
+}
+
+#[test]
+fn small_batches_skip_up_to_the_crossover() {
+    let compute = Compute::new(2);
+    let mut ffn = Recipe { format: BlockFormat::Q4_1, kind: KINDS[4], seed: 6 }.by_columns();
+    ffn.set_selector(Selector::ExactZero).unwrap();
+    ffn.set_crossover(Crossover { tokens: 2, ..Crossover::default() });
+    let skips = |tokens| {
+        let x = input(&compute, tokens, 1);
+        let (out, counts) = run(&ffn, &compute, &x, BatchMode::Dense);
+        let (each, of_each) = run(&ffn, &compute, &x, BatchMode::Each);
+        if (counts.up, counts.down) == (of_each.up, of_each.down) {
+            assert_eq!(out, each, "{tokens} tokens");
+            true
+        } else {
+            false
+        }
+    };
+    assert_eq!([1, 2, 3].map(skips), [true, true, false]);
 }
 
 #[test]

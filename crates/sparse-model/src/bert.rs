@@ -153,17 +153,17 @@ impl Pass<'_> {
         let (queries, tokens) = (out.tokens(), rows.len());
         let part = |row: &'a [f32], part: usize| &row[part * width + column..][..head];
         let scale = 1.0 / (head as f32).sqrt();
-        worker.queries.clear();
-        worker.queries.extend(
-            rows.clone().skip(first).take(queries).flat_map(|row| part(row, 0)).map(|value| value * scale),
-        );
+        worker.queries.resize(queries * head, 0.0);
+        for (scaled, row) in worker.queries.chunks_mut(head).zip(rows.clone().skip(first)) {
+            scaled.iter_mut().zip(part(row, 0)).for_each(|(scaled, value)| *scaled = value * scale);
+        }
         worker.keys.resize(tokens * head, 0.0);
-        worker.values.clear();
-        for (t, row) in rows.enumerate() {
+        worker.values.resize(tokens * head, 0.0);
+        for (t, (values, row)) in worker.values.chunks_mut(head).zip(rows).enumerate() {
             for (keys, value) in worker.keys.chunks_mut(tokens).zip(part(row, 1)) {
                 keys[t] = *value;
             }
-            worker.values.extend_from_slice(part(row, 2));
+            values.copy_from_slice(part(row, 2));
         }
         worker.scores.resize(queries * tokens, 0.0);
         k.weighted_sum(

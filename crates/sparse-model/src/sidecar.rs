@@ -27,7 +27,7 @@ use std::hash::Hash;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use sparse_core::{Density, FfnTimes, Selector, SparseFfn};
+use sparse_core::{BatchTimes, Density, FfnTimes, Selector, SparseFfn};
 use sparse_gguf::Gguf;
 
 pub use encoder::{EncoderLoss, EncoderSidecar};
@@ -233,8 +233,9 @@ fn densities(numbers: &[f32], layers: usize) -> Result<Vec<Density>, Error> {
 }
 
 /// Sorts the weights of the layers that are not dense by columns, and measures from which density on skipping is slower than
-/// computing everything on this machine. Layers that, at the densities expected of them, are slower than the dense layer that
-/// they were before become that again; returns how many did.
+/// computing everything on this machine. Where the densities to be expected are given, layers that are slower at them than the
+/// dense layer that they were before become that again, and batches so small that skipping is faster skip; returns how many
+/// layers became dense.
 ///
 /// # Errors
 /// If a layer is too large to address.
@@ -245,7 +246,7 @@ pub fn prepare(model: &mut Model, densities: Option<&[Density]>) -> Result<usize
         (ffn.inputs(), ffn.neurons(), bytes)
     };
     let kinds: Vec<_> = model.ffns().map(|ffn| sparse(ffn).then(|| kind(ffn))).collect();
-    let dense = timed(model, &kinds, |ffns| FfnTimes::dense(model.compute(), ffns, ROUNDS));
+    let dense = timed(model, &kinds, |ffns| FfnTimes::dense(model.compute(), ffns, 1, ROUNDS));
     for ffn in model.ffns_mut().filter(|ffn| sparse(ffn)) {
         ffn.sort_by_columns()?;
     }
@@ -253,17 +254,27 @@ pub fn prepare(model: &mut Model, densities: Option<&[Density]>) -> Result<usize
         let selector = FfnTimes::selector(model.compute(), ffns, ROUNDS);
         (FfnTimes::measure(model.compute(), ffns, ROUNDS), selector)
     });
+    // Nothing is known of tokens whose densities are not.
+    let batches = densities
+        .map(|_| timed(model, &kinds, |ffns| BatchTimes::measure(model.compute(), ffns, ROUNDS)))
+        .unwrap_or_default();
     let mut slower = 0;
     for (i, ffn) in model.ffns_mut().enumerate() {
         let Some(kind) = kinds[i] else { continue };
         let (times, selector) = &times[&kind];
-        if densities.is_some_and(|d| selector + times.layer_at(d[i]) >= dense[&kind]) {
-            ffn.set_selector(Selector::Dense)?;
-            ffn.sort_by_rows();
-            slower += 1;
-        } else {
-            ffn.set_crossover(times.crossover());
+        let mut crossover = times.crossover();
+        if let Some(densities) = densities {
+            let alone = selector + times.layer_at(densities[i]);
+            if alone >= dense[&kind] {
+                ffn.set_selector(Selector::Dense)?;
+                ffn.sort_by_rows();
+                slower += 1;
+                continue;
+            }
+            crossover.tokens = batches[&kind].crossover(alone);
         }
+        tracing::debug!(layer = i, ?crossover, "faster up to");
+        ffn.set_crossover(crossover);
     }
     Ok(slower)
 }

@@ -11,6 +11,9 @@ use crate::{Activations, Compute, Linear};
 /// Densities that are timed, beside computing everything.
 const DENSITIES: [f32; 9] = [0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9];
 
+/// Sizes of batches that are timed.
+const BATCHES: [usize; 4] = [2, 4, 8, 16];
+
 /// Seconds that parts of a feed-forward layer take for one token, by the density of random active sets.
 ///
 /// Layers take turns, so that weights come from where they come from in a real model: from memory unless all of them
@@ -47,9 +50,9 @@ impl FfnTimes {
         Self { rows: curve(0), down: curve(1), dense_rows: dense(0), dense_down: dense(1) }
     }
 
-    /// Seconds that computing everything takes for a token, as the layers, of one shape, are stored.
-    pub fn dense(compute: &Compute, ffns: &[&SparseFfn], rounds: usize) -> f64 {
-        in_turn(compute, ffns, rounds, |ffn, x, scratch, out| {
+    /// Seconds that computing everything takes for so many tokens together, as the layers, of one shape, are stored.
+    pub fn dense(compute: &Compute, ffns: &[&SparseFfn], tokens: usize, rounds: usize) -> f64 {
+        in_turn(compute, ffns, tokens, rounds, |ffn, x, scratch, out| {
             let start = Instant::now();
             ffn.dense(compute, x, scratch, out);
             start.elapsed().as_secs_f64()
@@ -62,7 +65,7 @@ impl FfnTimes {
         if !ffns.first().is_some_and(|ffn| ffn.selector.has_scores()) {
             return 0.0;
         }
-        in_turn(compute, ffns, rounds, |ffn, x, scratch, out| {
+        in_turn(compute, ffns, 1, rounds, |ffn, x, scratch, out| {
             ffn.dense(compute, x, scratch, out);
             let start = Instant::now();
             ffn.predict(compute, x, scratch);
@@ -76,13 +79,17 @@ impl FfnTimes {
         self.rows_at(density.gate) + self.rows_at(density.up) + self.down_at(density.down)
     }
 
-    /// The densities up to which skipping is faster.
+    /// The densities up to which skipping is faster, for one token after the other.
     pub fn crossover(&self) -> Crossover {
         let last = |curve: &[f64], dense: f64| {
             let faster = curve.iter().take_while(|t| **t < dense).count();
             if faster == 0 { 0.0 } else { DENSITIES[faster - 1] }
         };
-        Crossover { rows: last(&self.rows, self.dense_rows), down: last(&self.down, self.dense_down) }
+        Crossover {
+            rows: last(&self.rows, self.dense_rows),
+            down: last(&self.down, self.dense_down),
+            ..Crossover::default()
+        }
     }
 
     /// Seconds of some rows at this density: of all of them where that is faster.
@@ -96,20 +103,41 @@ impl FfnTimes {
     }
 }
 
-/// The median of what `time` says of the layers in turn.
+/// Seconds that a feed-forward layer takes for 2, 4, 8 and 16 tokens together, with all its neurons.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BatchTimes(pub [f64; BATCHES.len()]);
+
+impl BatchTimes {
+    /// Times layers of one shape for `rounds` rounds; medians count.
+    pub fn measure(compute: &Compute, ffns: &[&SparseFfn], rounds: usize) -> Self {
+        Self(BATCHES.map(|tokens| FfnTimes::dense(compute, ffns, tokens, rounds)))
+    }
+
+    /// Up to how many tokens it is faster if each leaves out neurons by itself, which takes it `alone` seconds.
+    pub fn crossover(&self, alone: f64) -> usize {
+        let sizes = BATCHES.into_iter().zip(self.0);
+        sizes
+            .take_while(|(tokens, dense)| *tokens as f64 * alone < *dense)
+            .last()
+            .map_or(1, |(tokens, _)| tokens)
+    }
+}
+
+/// The median of what `time` says of the layers in turn, each given so many tokens.
 fn in_turn(
     compute: &Compute,
     ffns: &[&SparseFfn],
+    tokens: usize,
     rounds: usize,
     mut time: impl FnMut(&SparseFfn, &Activations, &mut FfnScratch, &mut [f32]) -> f64,
 ) -> f64 {
     let Some(ffn) = ffns.first() else { return 0.0 };
-    let x = one_token(compute, ffn.inputs());
-    let mut scratch = FfnScratch::new(1, ffns.iter().copied());
-    let mut out = vec![0.0; ffn.outputs()];
+    let x = made_up(compute, tokens, ffn.inputs());
+    let mut scratch = FfnScratch::new(tokens, ffns.iter().copied());
+    let mut out = vec![0.0; tokens * ffn.outputs()];
     let layers = ffns.iter().cycle().take(rounds);
     let times = layers.map(|ffn| {
-        scratch.hidden.reshape(1, ffn.neurons());
+        scratch.hidden.reshape(tokens, ffn.neurons());
         time(ffn, &x, &mut scratch, &mut out)
     });
     median(times.collect())
@@ -120,10 +148,10 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// A made-up token.
-fn one_token(compute: &Compute, cols: usize) -> Activations {
-    let mut x = Activations::with_capacity(1, cols);
-    x.resize(1);
+/// Made-up tokens.
+fn made_up(compute: &Compute, tokens: usize, cols: usize) -> Activations {
+    let mut x = Activations::with_capacity(tokens, cols);
+    x.resize(tokens);
     x.x_mut().iter_mut().enumerate().for_each(|(i, x)| *x = (i % 13) as f32 - 6.0);
     x.quantise(compute.kernels);
     x
@@ -154,7 +182,7 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn new(compute: &'a Compute, ffn: &SparseFfn, seed: u32) -> Self {
-        let one = |cols| one_token(compute, cols);
+        let one = |cols| made_up(compute, 1, cols);
         let out = vec![0.0; ffn.neurons().max(ffn.outputs())];
         Self { compute, x: one(ffn.inputs()), hidden: one(ffn.neurons()), seed, out }
     }
@@ -218,7 +246,14 @@ mod tests {
         assert_eq!((times.rows_at(1.0), times.down_at(0.7)), (1.0, 1.0));
         let layer = times.layer_at(Density { gate: 1.0, up: 0.5, down: 0.25 });
         assert!((layer - 2.0).abs() < 1e-6, "{layer}");
-        assert_eq!(times.crossover(), Crossover { rows: 0.9, down: 0.45 });
+        assert_eq!(times.crossover(), Crossover { rows: 0.9, down: 0.45, tokens: 1 });
+    }
+
+    #[test]
+    fn batches_skip_while_that_is_faster() {
+        let times = BatchTimes([4.0, 6.0, 9.0, 15.0]);
+        assert_eq!([0.5, 1.0, 1.2, 1.7, 2.0].map(|alone| times.crossover(alone)), [16, 8, 4, 2, 1]);
+        assert_eq!(times.crossover(f64::NAN), 1);
     }
 
     #[test]

@@ -9,13 +9,33 @@ use crate::panels::{PanelLayout, Panels};
 use crate::simd::{Simd, Stored};
 use crate::{MatMut, Rows};
 use bytemuck::Zeroable;
+use core::mem::{MaybeUninit, size_of};
+use core::slice;
 
 /// Depth of a panel: with two vectors of eight it has 24 KiB.
 pub(crate) const COLS: usize = 384;
 
 /// Aligned to cache lines.
 #[repr(C, align(64))]
-struct Aligned<T>(T);
+struct Aligned<T>(MaybeUninit<T>);
+
+impl<T> Aligned<T> {
+    fn new() -> Self {
+        Self(MaybeUninit::uninit())
+    }
+
+    /// The first `vectors` of a panel, zeros. (To clear all of it would take longer than a small product.)
+    #[inline(always)]
+    fn panel<S: Simd<Panel = T>>(&mut self, vectors: usize) -> &mut [S::Floats] {
+        assert!(vectors * size_of::<S::Floats>() <= size_of::<T>(), "a panel of {vectors} vectors");
+        let first = self.0.as_mut_ptr().cast::<S::Floats>();
+        // SAFETY: a panel is nothing but `Floats`, of which there is room for that many; zeros are values of theirs.
+        unsafe {
+            first.write_bytes(0, vectors);
+            slice::from_raw_parts_mut(first, vectors)
+        }
+    }
+}
 
 /// The product of packed weights with some rows of `x`.
 pub(crate) struct Job<'a, S: Simd> {
@@ -92,8 +112,8 @@ pub(crate) fn packed<S: Simd>(s: S, w: Panels<'_>, x: &[f32], out: &mut MatMut<'
 /// `out = x W^T`: `out[t][r]` = row `r` of `w` times row `t` of `x`, `[out.tokens() x w.cols()]`.
 #[inline(always)]
 pub(crate) fn transposed<S: Simd, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
-    let mut panel = Aligned(S::Panel::zeroed());
-    let panel = panel.0.as_mut();
+    let mut panel = Aligned::<S::Panel>::new();
+    let panel = panel.panel::<S>(w.cols().min(COLS) * S::VECTORS);
     let width = S::VECTORS * S::LANES;
     for from in (0..w.cols()).step_by(COLS) {
         let to = w.cols().min(from + COLS);
@@ -109,8 +129,8 @@ pub(crate) fn transposed<S: Simd, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: 
 /// `out = x W`: `out[t]` = sum over `r` of `x[t][r]` times row `r` of `w`; `x` is `[out.tokens() x w.rows()]`.
 #[inline(always)]
 pub(crate) fn straight<S: Simd, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
-    let mut panel = Aligned(S::Panel::zeroed());
-    let panel = panel.0.as_mut();
+    let mut panel = Aligned::<S::Panel>::new();
+    let panel = panel.panel::<S>(w.rows().min(COLS) * S::VECTORS);
     let width = S::VECTORS * S::LANES;
     for from in (0..w.rows()).step_by(COLS) {
         let rows = w.slice(from..w.rows().min(from + COLS));

@@ -52,8 +52,15 @@ fn to_codes([a, b, c, d]: [__m256; 4]) -> __m256i {
 /// Adds the products with panel `p` of the tile.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add_products<const T: usize>(panel: &[Line], x: [&[[[u16; 2]; 2]]; T], p: usize, sums: &mut [Sums; T]) {
-    let x = x.map(|x| &x[..panel.len()]);
+fn add_products<const T: usize>(
+    panel: &[Line],
+    mut x: [&[[[u16; 2]; 2]]; T],
+    p: usize,
+    sums: &mut [Sums; T],
+) {
+    for x in &mut x {
+        *x = &x[..panel.len()];
+    }
     let mut totals = [[_mm256_setzero_si256(); 2]; T];
     for (totals, sums) in totals.iter_mut().zip(&*sums) {
         for (total, sums) in totals.iter_mut().zip(sums[p].as_chunks::<8>().0) {

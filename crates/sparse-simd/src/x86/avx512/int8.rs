@@ -43,9 +43,14 @@ fn to_codes([a, b]: [__m512; 2]) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-fn add_products<const T: usize>(panels: [&[Line]; PANELS], x: [&[[u8; 4]]; T], sums: &mut [Sums; T]) {
+fn add_products<const T: usize>(panels: [&[Line]; PANELS], mut x: [&[[u8; 4]]; T], sums: &mut [Sums; T]) {
     let n = panels[0].len();
-    let (panels, x) = (panels.map(|panel| &panel[..n]), x.map(|x| &x[..n]));
+    let [a, b] = panels;
+    let panels = [&a[..n], &b[..n]];
+    // (A call of `map` would not be inlined: it does not have the features of this function.)
+    for x in &mut x {
+        *x = &x[..n];
+    }
     let mut totals = [[_mm512_setzero_si512(); PANELS]; T];
     for (totals, sums) in totals.iter_mut().zip(&*sums) {
         for (total, sums) in totals.iter_mut().zip(sums) {
@@ -55,7 +60,12 @@ fn add_products<const T: usize>(panels: [&[Line]; PANELS], x: [&[[u8; 4]]; T], s
     }
     for i in 0..n {
         // SAFETY: `i < n`; a line is as long as a vector, and aligned.
-        let w = panels.map(|panel| unsafe { _mm512_load_si512(panel.as_ptr().add(i).cast()) });
+        let w = unsafe {
+            [
+                _mm512_load_si512(panels[0].as_ptr().add(i).cast()),
+                _mm512_load_si512(panels[1].as_ptr().add(i).cast()),
+            ]
+        };
         for (totals, x) in totals.iter_mut().zip(&x) {
             // SAFETY: `i < n`.
             let four = _mm512_set1_epi32(i32::from_le_bytes(unsafe { *x.get_unchecked(i) }));
