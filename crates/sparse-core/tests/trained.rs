@@ -127,11 +127,14 @@ fn a_trained_layer_is_predicted_the_better_the_higher_the_rank() {
     input.resize(HELD_OUT);
     input.x_mut().copy_from_slice(&x[FITTED * INPUTS..]);
     input.quantise(compute.kernels);
-    let quality = |rank: usize, threshold: f32| {
+    let scores = |rank: usize| {
         let predictor = fit.factors(rank, 200).predictor().unwrap();
         let mut projected = Activations::with_capacity(HELD_OUT, rank);
         let mut scores = vec![0.0; HELD_OUT * NEURONS];
         predictor.scores(&compute, &input, &mut projected, &mut scores);
+        scores
+    };
+    let quality = |scores: &[f32], threshold: f32| {
         let mut quality = SelectorQuality::default();
         for (i, (score, sum)) in scores.iter().zip(&sums[FITTED * NEURONS..]).enumerate() {
             quality.add(*score > threshold, *sum > 0.0, sum.max(0.0) * norms[i % NEURONS]);
@@ -144,8 +147,9 @@ fn a_trained_layer_is_predicted_the_better_the_higher_the_rank() {
     );
     let mut at_zero = Vec::new();
     for rank in [4, 8, 16, 32, 64] {
+        let scores = scores(rank);
         for threshold in [0.0, -1.0, -2.0] {
-            let q = quality(rank, threshold);
+            let q = quality(&scores, threshold);
             println!(
                 "| {rank} | {threshold} | {:.3} | {:.3} | {:.3} | {:.4} |",
                 q.density(),

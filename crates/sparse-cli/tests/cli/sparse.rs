@@ -67,7 +67,6 @@ fn a_calibrated_model_generates_and_is_scored() {
     let sparse = report(args!["--sparse", &sidecar]);
     assert_eq!(dense["skipped"], 0.0);
     assert!(sparse["skipped"].as_f64().unwrap() > 0.1, "{sparse:#}");
-    assert!(sparse["bytes_per_token"].as_u64() < dense["bytes_per_token"].as_u64());
     let layers = sparse["layers"].as_array().unwrap();
     // By the clock one of the layers may be faster dense.
     assert!(
