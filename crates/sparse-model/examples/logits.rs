@@ -1,12 +1,14 @@
 //! Writes the logits of a model for given tokens: what comparisons with other implementations start from.
 //!
 //! ```text
-//! cargo run --release -p sparse-model --example logits -- MODEL TOKENS.json OUT.f32 [--ctx 512] [--threads 1] [--one-by-one] [--exact-zero]
+//! cargo run --release -p sparse-model --example logits -- MODEL TOKENS.json OUT.f32 [--ctx 512] [--threads 1] [--one-by-one]
+//!     [--by-columns] [--exact-zero]
 //! ```
 //!
 //! `TOKENS.json` is an array of token ids; `OUT.f32` gets little-endian f32, one row of vocabulary length per
 //! token. Tokens are evaluated in separate windows of `--ctx`; `--one-by-one` computes each token alone, as
-//! decoding does, instead of a window as one batch; `--exact-zero` leaves out neurons whose gate is zero.
+//! decoding does, instead of a window as one batch. `--by-columns` sorts the down projections by columns, as they are where
+//! neurons are left out; `--exact-zero` does so, and leaves out neurons whose gate is zero.
 
 use std::error::Error;
 use std::fs::File;
@@ -14,11 +16,12 @@ use std::io::{BufWriter, Write};
 use std::sync::Arc;
 
 use sparse_core::Selector;
-use sparse_model::{Model, Session, sidecar};
+use sparse_model::{Model, Session};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut files = Vec::new();
-    let (mut context, mut threads, mut one_by_one, mut exact_zero) = (512, 1, false, false);
+    let (mut context, mut threads) = (512, 1);
+    let (mut one_by_one, mut by_columns, mut exact_zero) = (false, false, false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || {
@@ -31,6 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "--ctx" => context = number()?,
             "--threads" => threads = number()?,
             "--one-by-one" => one_by_one = true,
+            "--by-columns" => by_columns = true,
             "--exact-zero" => exact_zero = true,
             _ => files.push(arg),
         }
@@ -43,11 +47,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let tokens: Vec<u32> = serde_json::from_reader(File::open(tokens)?)?;
     let mut model = Model::open(model, threads)?;
-    if exact_zero {
-        for ffn in model.ffns_mut() {
-            ffn.set_selector(Selector::ExactZero)?;
-        }
-        sidecar::prepare(&mut model, None)?;
+    for ffn in model.ffns_mut().filter(|_| by_columns || exact_zero) {
+        ffn.sort_by_columns()?;
+        ffn.set_selector(if exact_zero { Selector::ExactZero } else { Selector::Dense })?;
     }
     let model = Arc::new(model);
     let context = context.min(model.config().context);
