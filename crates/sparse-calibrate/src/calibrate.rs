@@ -126,6 +126,8 @@ pub(crate) struct Trials<'a> {
     pub(crate) curves: Curves,
     reference: Reference,
     budget: f64,
+    /// How many times as long as the text that settings are tried on the one is that they have to pass on in the end.
+    longer: f64,
 }
 
 impl Trials<'_> {
@@ -140,7 +142,7 @@ impl Trials<'_> {
         let found = search(family.range(), self.budget, |knob| {
             equip(sparse, family.selectors(knob))?;
             let measured = self.reference.loss(sparse, progress)?;
-            Ok((measured.loss.upper(), measured))
+            Ok((measured.loss.upper_on(self.longer), measured))
         })?;
         let Some((knob, Measured { loss, counts })) = found else { return Ok(None) };
         equip(sparse, family.selectors(knob))?;
@@ -184,7 +186,8 @@ fn calibrate_ffn(
     progress.begin("scoring the dense model", windows.tune.len());
     let reference = Reference::new(&dense, windows.tune.clone(), progress)?;
     let divergence = Divergence::new(&dense, windows.probes())?;
-    let trials = Trials { dense: &dense, curves, reference, budget: options.budget() };
+    let longer = (windows.test.len() as f64 / windows.tune.len() as f64).max(1.0);
+    let trials = Trials { dense: &dense, curves, reference, budget: options.budget(), longer };
 
     let shares;
     let mut families: Vec<Box<dyn Family + '_>> = Vec::new();

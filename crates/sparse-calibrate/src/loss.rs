@@ -39,6 +39,11 @@ impl Loss {
     pub fn upper(&self) -> f64 {
         (self.nats + 1.96 * self.standard_error).exp_m1()
     }
+
+    /// [`upper`](Self::upper) as it is to be expected on a text so many times as long.
+    pub(crate) fn upper_on(&self, times: f64) -> f64 {
+        (self.nats + 1.96 * self.standard_error / times.sqrt()).exp_m1()
+    }
 }
 
 /// Windows of text and how well the dense model predicts them. The second half of each window is scored.

@@ -66,7 +66,7 @@ pub(crate) fn equip(model: &mut Arc<Model>, selectors: Vec<Selector>) -> Result<
     Ok(())
 }
 
-/// The sparsest setting found whose loss has its upper 95 % bound inside `budget`, with what was measured there; nothing
+/// The sparsest setting found whose loss, by its upper 95 % bound, is inside `budget`, with what was measured there; nothing
 /// if even the smallest setting tried is outside. `measure` gives that bound at a setting; settings begin with `first` and go up
 /// to `most`.
 pub(crate) fn search<M>(
