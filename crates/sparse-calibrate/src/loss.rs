@@ -227,6 +227,10 @@ mod tests {
             (loss.nats - 0.01).abs() < 1e-12 && (loss.standard_error - 0.01 / 99_f64.sqrt()).abs() < 1e-12
         );
         assert!(loss.increase() > 0.01 && loss.upper() > loss.increase());
+        assert_eq!(loss.upper_on(1.0), loss.upper());
+        // Four times as long: half as uncertain.
+        let (whole, half) = (loss.upper().ln_1p() - loss.nats, loss.upper_on(4.0).ln_1p() - loss.nats);
+        assert!((half / whole - 0.5).abs() < 1e-6, "{whole} {half}");
         assert_eq!(best(&[1.0, 3.0, 3.0]), Some(1));
     }
 }
