@@ -85,7 +85,7 @@ pub(crate) struct ModelArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct SparseArgs {
     /// Neurons to leave out: `none`; `exact-zero`, those whose activation is zero; `sidecar`, as the file that `sparse
-    /// calibrate` wrote beside the model says, which may screen the head, too; or another such FILE [default: what the
+    /// calibrate` wrote for the model says, which may screen the head, too; or another such FILE [default: what the
     /// model was made for]
     #[arg(long, value_name = "WHICH", value_parser = sparse())]
     pub(crate) sparse: Option<Sparse>,
@@ -480,7 +480,7 @@ pub(crate) struct CalibrateArgs {
     /// Choose predictors that find this share of the active neurons, whatever the loss: for files of random weights
     #[arg(long, value_name = "X%", conflicts_with = "max_loss", value_parser = percentage)]
     pub(crate) recall: Option<f64>,
-    /// The sidecar to write [default: beside the model, MODEL.sparse.gguf]
+    /// The sidecar to write [default: beside the model, MODEL.sparse.gguf; where nothing can be written, in the cache folder]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     /// Keep selectors that make the model slower, to look at them

@@ -11,11 +11,11 @@ use sparse_gguf::Gguf;
 use sparse_model::lanes::round_ffns;
 use sparse_model::sidecar::HeadScreen;
 use sparse_model::tokenizer::Tokenizer;
-use sparse_model::{Model, Sidecar, sidecar};
+use sparse_model::{Model, Sidecar, ffn_weight, sidecar};
 use tracing::info;
 
 use crate::args::{ComputeArgs, Sparse, SparseArgs};
-use crate::exit;
+use crate::{exit, sidecars};
 
 /// Bytes up to which a model is read into memory.
 const SMALL: u64 = 2 << 30;
@@ -55,10 +55,12 @@ impl<'a> Source<'a> {
     }
 
     /// Opens the file to compute with it, which reads it over and over. A small one goes into memory of its own, where that
-    /// is faster; a large one is mapped, so that the system may drop what it can read again.
-    pub(crate) fn weights(self) -> anyhow::Result<Gguf> {
+    /// is faster, what will be stored `anew` apart from the rest; a large one is mapped, so that the system may drop what it
+    /// can read again.
+    pub(crate) fn weights(self, anew: impl Fn(&str) -> bool) -> anyhow::Result<Gguf> {
         let small = |path: &Path| path.metadata().is_ok_and(|m| m.len() <= SMALL);
-        self.open_by(|path| if small(path) { Gguf::read(path) } else { Gguf::open(path) })
+        let read = |path: &Path| Gguf::read(path, |tensor| anew(&tensor.name));
+        self.open_by(|path| if small(path) { read(path) } else { Gguf::open(path) })
     }
 
     fn open_by(self, open: impl Fn(&'a Path) -> Result<Gguf, sparse_gguf::Error>) -> anyhow::Result<Gguf> {
@@ -82,24 +84,23 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Where the sidecar is kept: beside the model. The one of the story model is a part of this program, too.
-    pub(crate) fn beside(self) -> Option<PathBuf> {
+    /// Where a new sidecar goes. The one of the story model is a part of this program, too.
+    pub(crate) fn sidecar_place(self) -> anyhow::Result<PathBuf> {
         match self {
-            Self::File(path) => Some(path.with_extension("sparse.gguf")),
+            Self::File(path) => sidecars::place(path),
             #[cfg(feature = "story")]
-            Self::Story => None,
+            Self::Story => Err(exit::usage(format!(
+                "the sidecar of {self} is inside this program: name a new one with --out FILE"
+            ))),
         }
     }
 
     /// The sidecar that belongs to the model, if there is one.
     pub(crate) fn sidecar(self) -> anyhow::Result<Option<Sidecar>> {
-        match self.beside() {
-            Some(path) if path.exists() => Ok(Some(Sidecar::open(path)?)),
-            Some(_) => Ok(None),
+        match self {
+            Self::File(path) => Ok(sidecars::find(path).map(Sidecar::open).transpose()?),
             #[cfg(feature = "story")]
-            None => Ok(Some(crate::story::sidecar()?)),
-            #[cfg(not(feature = "story"))]
-            None => Ok(None),
+            Self::Story => Ok(Some(crate::story::sidecar()?)),
         }
     }
 
@@ -111,11 +112,15 @@ impl<'a> Source<'a> {
                 return Ok(Some((format!("the sidecar of {self}"), crate::story::sidecar()?)));
             }
             (Some(Sparse::File(path)), _) => Some(path.clone()),
-            (Some(Sparse::Sidecar), _) => self.beside(),
+            (Some(Sparse::Sidecar), Self::File(model)) => {
+                Some(sidecars::find(model).unwrap_or_else(|| sidecars::beside(model)))
+            }
             _ => None,
         };
         let Some(path) = path else { return Ok(None) };
         if !path.exists() {
+            // Without a model, its sidecar is not what is missing.
+            self.gguf()?;
             bail!("there is no sidecar `{}`: run `sparse calibrate` to make one for {self}", path.display());
         }
         let name = format!("`{}` for {self}", path.display());
@@ -126,9 +131,18 @@ impl<'a> Source<'a> {
 
     /// The model with its selectors: those asked for, or those that are usual for it.
     fn model(self, choice: &SparseArgs, threads: usize, slower: Slower) -> anyhow::Result<Model> {
-        let gguf = self.weights()?;
-        let mut model = Model::from_gguf(&gguf, threads).with_context(|| format!("cannot use {self}"))?;
         let sidecar = self.wanted_sidecar(choice)?;
+        let gguf = self.weights(|tensor| {
+            let part = ffn_weight(tensor).map(|(_, part)| part);
+            match (&choice.sparse, &sidecar) {
+                _ if choice.ffn_lane.is_some() => part.is_some(),
+                (_, Some((_, sidecar))) => sidecar.stores_anew(tensor),
+                (Some(Sparse::ExactZero), _) => part == Some("down"),
+                (Some(Sparse::DenseRows), _) => part == Some("down_t"),
+                _ => false,
+            }
+        })?;
+        let mut model = Model::from_gguf(&gguf, threads).with_context(|| format!("cannot use {self}"))?;
         if let Some(format) = choice.ffn_lane {
             // Weights would be rounded twice.
             if let Some((name, Sidecar { lanes: Some(_), .. })) = &sidecar {

@@ -10,6 +10,7 @@ mod load;
 mod npy;
 mod output;
 mod progress;
+mod sidecars;
 #[cfg(feature = "story")]
 mod story;
 

@@ -13,7 +13,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{key:42} {:16} {:.60}", value.type_name(), value.to_string());
     }
 
-    println!("\n{} tensors, {} bytes of data", gguf.tensors().len(), gguf.data().len());
+    println!(
+        "\n{} tensors, {} bytes of data",
+        gguf.tensors().len(),
+        gguf.tensors().map(|t| t.range().len()).sum::<usize>()
+    );
     for tensor in gguf.tensors() {
         let range = tensor.range();
         println!("{:42} {:8} {:>10} bytes  {:?}", tensor.name, tensor.ty, range.len(), tensor.dims);

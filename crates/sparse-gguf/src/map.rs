@@ -2,13 +2,17 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::{Mmap, MmapMut};
 
-use crate::{Error, SharedBytes};
+use crate::gguf::Place;
+use crate::{Error, SharedBytes, TensorInfo};
+
+/// Bytes of a cache line, where tensors begin.
+const LINE: usize = 64;
 
 /// Maps the file at `path` read-only.
 pub(crate) fn map(path: &Path) -> Result<SharedBytes, Error> {
@@ -31,20 +35,39 @@ pub(crate) fn map(path: &Path) -> Result<SharedBytes, Error> {
     }
 }
 
-/// Reads the file at `path` into memory of its own, in pages of 2 MB where the system has them.
-pub(crate) fn read(path: &Path) -> Result<SharedBytes, Error> {
+/// Reads the tensors of the file at `path` into memory: those that are `apart` together, and the others.
+pub(crate) fn read(
+    path: &Path,
+    tensors: &[TensorInfo],
+    apart: impl Fn(&TensorInfo) -> bool,
+) -> Result<Vec<Place>, Error> {
+    let (apart, others): (Vec<_>, Vec<_>) = tensors.iter().enumerate().partition(|(_, t)| apart(t));
     let read = || {
         let mut file = File::open(path)?;
-        let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        if len == 0 {
-            // Nothing can be mapped then; the parser says what is wrong.
-            return Ok(Arc::new(Vec::new()) as SharedBytes);
-        }
-        let mut bytes = MmapMut::map_anon(len)?;
-        #[cfg(target_os = "linux")]
-        let _ = bytes.advise(memmap2::Advice::HugePage);
-        file.read_exact(&mut bytes)?;
-        Ok(Arc::new(bytes) as SharedBytes)
+        let mut places = gather(&mut file, &others)?;
+        places.extend(gather(&mut file, &apart)?);
+        places.sort_by_key(|(i, _)| *i);
+        Ok(places.into_iter().map(|(_, place)| place).collect())
     };
     read().map_err(|source| Error::Open { path: path.to_owned(), source })
+}
+
+/// Reads numbered tensors into one memory, in pages of 2 MB where the system has them.
+fn gather(file: &mut File, tensors: &[(usize, &TensorInfo)]) -> io::Result<Vec<(usize, Place)>> {
+    let room = |t: &TensorInfo| t.range.len().next_multiple_of(LINE);
+    let len = tensors.iter().try_fold(0_usize, |sum, (_, t)| sum.checked_add(room(t)));
+    // An empty map cannot be made.
+    let mut memory = MmapMut::map_anon(len.ok_or(io::ErrorKind::OutOfMemory)?.max(1))?;
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    let (mut starts, mut start) = (Vec::new(), 0);
+    for (_, t) in tensors {
+        file.seek(SeekFrom::Start(t.range.start as u64))?;
+        file.read_exact(&mut memory[start..][..t.range.len()])?;
+        starts.push(start);
+        start += room(t);
+    }
+    let memory = Arc::new(memory) as SharedBytes;
+    let place = |(&(i, _), start): (&(usize, _), _)| (i, Place { memory: Arc::clone(&memory), start });
+    Ok(tensors.iter().zip(starts).map(place).collect())
 }

@@ -27,8 +27,6 @@ pub(crate) struct Header {
     pub(crate) metadata: Metadata,
     pub(crate) tensors: Vec<TensorInfo>,
     pub(crate) by_name: HashMap<String, usize>,
-    /// Where the tensor data starts in the file.
-    pub(crate) data_start: usize,
 }
 
 impl Header {
@@ -57,7 +55,7 @@ impl Header {
         }
         let data_start = c.pos();
         let tensors = place(entries, data_start, bytes.len(), alignment)?;
-        Ok(Self { version, metadata, tensors, by_name, data_start })
+        Ok(Self { version, metadata, tensors, by_name })
     }
 }
 

@@ -53,3 +53,4 @@ pub use perplexity::{Perplexity, log_sum_exp, negative_log_likelihood, perplexit
 pub use rope::{RopeConfig, RopeScaling};
 pub use sampler::{Logits, Sampler, SamplerConfig};
 pub use sidecar::Sidecar;
+pub use weights::ffn_weight;

@@ -28,12 +28,13 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use sparse_core::{BatchTimes, Density, FfnTimes, Selector, SparseFfn};
-use sparse_gguf::Gguf;
+use sparse_gguf::{Gguf, TensorView};
 
 pub use encoder::{EncoderLoss, EncoderSidecar};
 pub use screen::HeadScreen;
 
 use crate::lanes::NeuronLanes;
+use crate::weights::ffn_weight;
 use crate::{Error, Model};
 
 /// Bytes at the beginning and at the end of each tensor that go into the fingerprint.
@@ -88,10 +89,8 @@ pub fn fingerprint(gguf: &Gguf) -> String {
     for (key, value) in gguf.metadata().iter() {
         hash.update(format!("{key}={value:?}\n"));
     }
-    for info in gguf.tensors() {
+    for TensorView { info, data } in gguf.views() {
         hash.update(format!("{} {:?} {:?}\n", info.name, info.ty, info.dims));
-        let data = &gguf.bytes();
-        let data = &(**data).as_ref()[info.range()];
         hash.update(&data[..data.len().min(SAMPLE)]);
         hash.update(&data[data.len().saturating_sub(SAMPLE)..]);
     }
@@ -156,6 +155,15 @@ impl Sidecar {
             found if found != self.fingerprint => Err(Error::Sidecar { expected: self.fingerprint, found }),
             _ => Ok(self),
         }
+    }
+
+    /// Whether [`apply`](Self::apply) stores the weights of the model's tensor called `name` in another way, so that they are
+    /// not wanted for long as the file has them ([`Gguf::read`]).
+    pub fn stores_anew(&self, name: &str) -> bool {
+        ffn_weight(name).is_some_and(|(layer, part)| {
+            let skips = self.selectors.get(layer).is_some_and(|s| !matches!(s, Selector::Dense));
+            self.lanes.is_some() || skips && part == "down"
+        })
     }
 
     /// Writes the sidecar; whatever was at `path` stays until the new file is complete.

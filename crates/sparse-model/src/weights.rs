@@ -98,7 +98,8 @@ impl<'a> Source<'a> {
         let tensor = self.gguf.tensor(name)?;
         expect_shape(name, &tensor.info.dims, &[cols, rows])?;
         self.used.borrow_mut().insert(name.to_owned());
-        let storage = Storage::Shared { owner: self.gguf.bytes(), range: tensor.info.range() };
+        let (owner, range) = self.gguf.shared(name)?;
+        let storage = Storage::Shared { owner, range };
         Matrix::new(tensor.info.format()?, cols, storage)
             .map_err(|e| Error::Tensor { name: name.to_owned(), problem: e.to_string() })
     }
@@ -164,6 +165,14 @@ impl<'a> Source<'a> {
             }),
         }
     }
+}
+
+/// Which layer's feed-forward weight the tensor called `name` is, and which: `gate`, `up`, `down`, or `down_t`, which has a
+/// row per neuron.
+pub fn ffn_weight(name: &str) -> Option<(usize, &str)> {
+    let (layer, part) = name.strip_prefix("blk.")?.strip_suffix(".weight")?.split_once(".ffn_")?;
+    let known = matches!(part, "gate" | "up" | "down" | "down_t");
+    Some((layer.parse().ok().filter(|_| known)?, part))
 }
 
 /// Trailing dimensions of 1 do not count.

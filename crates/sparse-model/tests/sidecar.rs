@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use sparse_core::{Axes, BatchMode, Density, LowRankPredictor, Margins, Matrix, Rule, Selector, Storage};
 use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata};
+use sparse_model::lanes::NeuronLanes;
 use sparse_model::sidecar::{HeadScreen, MeasuredLoss, fingerprint};
 use sparse_model::{Model, Session, Sidecar};
+use sparse_precision::PrecisionLane;
 use sparse_testdata::{TinyLlama, Weights};
 
 const NEURONS: usize = 160;
@@ -92,6 +94,36 @@ fn a_masked_batch_is_what_decoding_does() {
         let change = largest_difference(&alone, &dense[0]);
         assert_eq!(change > 0.05, name != "exact zeros", "{name}: {change}");
     }
+}
+
+#[test]
+fn what_a_sidecar_stores_anew_is_in_memory_once() {
+    let gguf = gguf(&relu());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    std::fs::write(&path, relu().build().to_bytes()).unwrap();
+    // Which memory is still held once the file is closed: of the tensors named, in the sparse layer and in the dense one.
+    let held = |made: Sidecar, parts: [&str; 3]| {
+        let gguf = Gguf::read(&path, |t| made.stores_anew(&t.name)).unwrap();
+        let memory = [0, 1].map(|layer| {
+            parts.map(|part| Arc::downgrade(&gguf.shared(&format!("blk.{layer}.{part}.weight")).unwrap().0))
+        });
+        let mut model = Model::from_gguf(&gguf, 1).unwrap();
+        made.apply(&gguf, &mut model).unwrap();
+        drop(gguf);
+        let held = memory.map(|layer| layer.map(|memory| memory.strong_count() > 0));
+        (model, held)
+    };
+    let made = sidecar(&gguf, vec![Selector::ExactZero, Selector::Dense]);
+    let (_model, kept) = held(made.clone(), ["ffn_gate", "ffn_up", "ffn_down"]);
+    assert_eq!(kept, [[true, true, false], [true, true, true]]);
+    let lanes = || {
+        let order = (0..NEURONS as u32).collect();
+        NeuronLanes::new(order, vec![(PrecisionLane::Bit5, NEURONS)], vec![1.0; WIDTH]).unwrap()
+    };
+    let in_lanes = Sidecar { lanes: Some(vec![lanes(), lanes()]), ..made };
+    assert_eq!(held(in_lanes.clone(), ["ffn_gate", "ffn_up", "ffn_down"]).1, [[false; 3]; 2]);
+    assert_eq!(held(in_lanes, ["attn_q", "ffn_norm", "attn_output"]).1, [[true; 3]; 2]);
 }
 
 #[test]

@@ -61,11 +61,11 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
         exit::refuse("--only lanes", &[("--keep", args.keep), ("--recall", args.recall.is_some())])?;
     }
     let source = Source::new(args.model.model.as_deref())?;
-    let gguf = source.weights()?;
-    let out = args.out.clone().or_else(|| source.beside()).ok_or_else(|| {
-        exit::usage(format!("the sidecar of {source} is inside this program: name a new one with --out FILE"))
-    })?;
-    output::writable(&out)?;
+    let gguf = source.weights(|_| false)?;
+    let out = match &args.out {
+        Some(out) => output::writable(out).map(|()| out.clone())?,
+        None => source.sidecar_place()?,
+    };
     interrupt::handle()?;
     let mut bar = Bar::default();
     let options = Options {

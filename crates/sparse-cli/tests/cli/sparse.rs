@@ -1,5 +1,8 @@
 use std::ffi::OsString;
 
+use sparse_gguf::Gguf;
+use sparse_model::{Model, Sidecar};
+
 use super::*;
 
 const TEXT: &str = "and here the ring was found in a hall on the hill, and all the men ran. ";
@@ -105,6 +108,24 @@ fn wrong_sidecars_are_refused() {
     assert_eq!(missing.matches("none.gguf").count(), 1, "{missing}");
     run(args!["generate", "-m", &other, "--sparse", "sidecar", "here"])
         .fails(1, &["no sidecar", "other.sparse.gguf", "run `sparse calibrate`"]);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_sidecar_may_be_in_the_cache_folder() {
+    let folder = Folder::new();
+    let model = folder.model(&relu().build());
+    let gguf = Gguf::open(&model).unwrap();
+    let generate = || {
+        let mut command = sparse(args!["generate", "-m", &model, "--sparse", "sidecar", "-n", "3", "here"]);
+        Run::of(command.env("XDG_CACHE_HOME", folder.0.path().join("cache")).output().unwrap())
+    };
+    generate().fails(1, &["no sidecar", "run `sparse calibrate`"]);
+    let place = model.canonicalize().unwrap().with_extension("sparse.gguf");
+    let place = folder.0.path().join("cache/sparse").join(place.strip_prefix("/").unwrap());
+    std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+    Sidecar::of(&gguf, &Model::from_gguf(&gguf, 1).unwrap()).save(&place).unwrap();
+    generate().ok();
 }
 
 #[test]

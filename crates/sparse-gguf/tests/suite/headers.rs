@@ -49,7 +49,7 @@ fn a_file_of_the_gguf_package_reads_back() {
     assert_eq!((weight.cols(), weight.rows(), weight.elements(), weight.range().len()), (64, 4, 256, 4 * 68));
     assert!(gguf.tensors().all(|t| t.range().start.is_multiple_of(64)));
     assert_eq!(gguf.tensor("norm").unwrap().dequantise().unwrap(), [1.0, -2.0, 0.5]);
-    assert_eq!(gguf.data()[..4], 1f32.to_le_bytes());
+    assert_eq!(gguf.views().next().unwrap().data[..4], 1f32.to_le_bytes());
     assert_eq!(
         format!("{gguf:?}"),
         format!("Gguf {{ version: 3, keys: 19, tensors: 3, bytes: {} }}", TINY.len())
@@ -68,7 +68,7 @@ fn version_2_reads_like_version_3() {
 #[test]
 fn bytes_outlive_the_file_without_a_copy() {
     let gguf = Gguf::from_shared(Arc::new(TINY)).unwrap();
-    let (bytes, range) = (gguf.bytes(), gguf.info("norm").unwrap().range());
+    let (bytes, range) = gguf.shared("norm").unwrap();
     drop(gguf);
     assert_eq!(bytes.as_ref().as_ref().as_ptr(), TINY.as_ptr());
     assert_eq!(bytes.as_ref().as_ref()[range][..4], 1f32.to_le_bytes());
@@ -79,7 +79,8 @@ fn files_mapped_and_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.gguf");
     let fails = || {
-        let [mapped, read] = [Gguf::open(&path), Gguf::read(&path)].map(|g| g.unwrap_err().to_string());
+        let [mapped, read] =
+            [Gguf::open(&path), Gguf::read(&path, |_| false)].map(|g| g.unwrap_err().to_string());
         assert_eq!(mapped, read);
         mapped
     };
@@ -89,12 +90,21 @@ fn files_mapped_and_read() {
     std::fs::write(&path, &TINY[..1000]).unwrap();
     assert!(fails().starts_with("truncated gguf file: data of tensor `"), "{}", fails());
     std::fs::write(&path, TINY).unwrap();
-    let (mapped, read) = (Gguf::open(&path).unwrap(), Gguf::read(&path).unwrap());
+    let mapped = Gguf::open(&path).unwrap();
+    let read = ["norm", "weight", "all", "none"]
+        .map(|apart| (apart, Gguf::read(&path, |t| t.name == apart || apart == "all").unwrap()));
     assert_eq!(mapped.metadata(), tiny().metadata());
     // What was read stays, whatever becomes of the file.
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(read.metadata(), tiny().metadata());
-    assert_eq!(read.data(), tiny().data());
+    for (apart, read) in read {
+        assert_eq!((read.metadata(), read.file_len()), (tiny().metadata(), TINY.len()));
+        for (found, expected) in read.views().zip(tiny().views()) {
+            assert_eq!((found.info, found.data), (expected.info, expected.data), "{apart} apart");
+        }
+        // The memory of what was apart is not kept by the rest.
+        let [(norm, _), (weight, _)] = ["norm", "weight"].map(|t| read.shared(t).unwrap());
+        assert_eq!(Arc::ptr_eq(&norm, &weight), ["all", "none"].contains(&apart), "{apart} apart");
+    }
 }
 
 #[test]

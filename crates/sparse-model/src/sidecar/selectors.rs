@@ -145,7 +145,8 @@ impl Tensors<'_> {
         let &[cols, _] = &info.dims[..] else {
             return Err(problem(format!("expected two dimensions, found {:?}", info.dims)));
         };
-        let storage = Storage::Shared { owner: self.gguf.bytes(), range: info.range() };
+        let (owner, range) = self.gguf.shared(name)?;
+        let storage = Storage::Shared { owner, range };
         Matrix::new(info.format()?, cols, storage).map_err(|e| problem(e.to_string()))
     }
 

@@ -1,8 +1,7 @@
 //! Neurons in lanes: in sidecars, and what models do with them.
 
 use sparse_model::WeightFormat;
-use sparse_model::lanes::{NeuronLanes, round_ffns};
-use sparse_precision::PrecisionLane;
+use sparse_model::lanes::round_ffns;
 use sparse_testdata::Tensor;
 
 use super::*;

@@ -1,9 +1,8 @@
 //! `sparse calibrate` of a sentence encoder.
 
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -17,7 +16,7 @@ use crate::args::CalibrateArgs;
 use crate::exit::{self, End};
 use crate::output::{self, percent};
 use crate::progress::Bar;
-use crate::{input, interrupt};
+use crate::{input, interrupt, sidecars};
 
 /// Largest loss if nothing else is said.
 const MAX_LOSS: f64 = 0.03;
@@ -37,18 +36,6 @@ pub(super) fn is_encoder(path: &Path) -> bool {
     path.is_dir() || Gguf::open(path).is_ok_and(bert)
 }
 
-/// The sidecar beside a model.
-fn beside(model: &Path) -> PathBuf {
-    if !model.is_dir() {
-        return model.with_extension("sparse.gguf");
-    }
-    // What is behind a folder's last dot is no extension. `.` and the like have names only once they are resolved.
-    let model = model.canonicalize().unwrap_or_else(|_| model.to_owned());
-    let mut name: OsString = model.file_name().unwrap_or_default().to_owned();
-    name.push(".sparse.gguf");
-    model.with_file_name(name)
-}
-
 pub(super) fn run(args: &CalibrateArgs, model: &Path) -> anyhow::Result<End> {
     let given = [
         ("--only", args.only.is_some()),
@@ -64,8 +51,10 @@ pub(super) fn run(args: &CalibrateArgs, model: &Path) -> anyhow::Result<End> {
     })?;
     let text = input::file(text)?;
     let sentences: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let out = args.out.clone().unwrap_or_else(|| beside(model));
-    output::writable(&out)?;
+    let out = match &args.out {
+        Some(out) => output::writable(out).map(|()| out.clone())?,
+        None => sidecars::place(model)?,
+    };
     interrupt::handle()?;
     let mut bar = Bar::default();
     let options = SentenceOptions {

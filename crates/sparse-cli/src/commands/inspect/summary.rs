@@ -61,7 +61,7 @@ impl Summary {
         Self {
             gguf_version: gguf.version(),
             name: text("general.name"),
-            file_bytes: (*gguf.bytes()).as_ref().len() as u64,
+            file_bytes: gguf.file_len() as u64,
             facts: facts(meta, architecture.as_deref().unwrap_or_default()),
             tied_head: has_embedding.then(|| gguf.info(HEAD).is_none()),
             total,
