@@ -43,7 +43,11 @@ pub(crate) fn fit(
         let tokens = samples.fitted().len().min(TOKENS.max(TOKENS_PER_INPUT * samples.inputs));
         let hidden = samples.neurons(dense.compute(), ffn, 0..tokens).hidden;
         let x = &samples.x[..tokens * samples.inputs];
-        let fit = PredictorFit::new(x, samples.inputs, &active(ffn, &hidden), ffn.neurons())?;
+        let active = active(ffn, &hidden);
+        let fit = match ffn.deciding() {
+            Some(first) => PredictorFit::above_zero(x, samples.inputs, &active, first)?,
+            None => PredictorFit::new(x, samples.inputs, &active, ffn.neurons())?,
+        };
         for family in &mut families {
             family.predictors.push(int8(&fit.factors(family.rank, STEPS))?);
         }

@@ -195,8 +195,7 @@ impl SparseFfn {
     }
 
     /// Sorts `down` by columns if it is stored by rows, so that skipping neurons saves their bytes. Nothing is rounded.
-    /// The memory of the rows is free afterwards if they were alone in it: those of a file that was read as a whole stay as long as
-    /// anything else of that file.
+    /// The memory of the rows is free afterwards unless it holds something else that is still used.
     ///
     /// # Errors
     /// If it is too large to address.
@@ -289,6 +288,12 @@ impl SparseFfn {
     /// The function on the gate, or on `up` where there is no gate.
     pub fn activation(&self) -> ActivationType {
         self.activation
+    }
+
+    /// The projection that decides alone which neurons are zero, if there is one: those where it is not above zero.
+    pub fn deciding(&self) -> Option<&Linear> {
+        let alone = self.gate.is_none() || !self.up_activation.has_zeros();
+        (alone && self.activation.has_zeros()).then(|| self.first())
     }
 
     /// The selector.

@@ -3,7 +3,7 @@
 //! `cargo test --release -p sparse-core --features fit --test trained -- --nocapture` prints recall, precision and kept
 //! energy by rank.
 
-use sparse_core::{Activations, Compute, PredictorFit, SelectorQuality};
+use sparse_core::{Activations, Compute, Linear, Matrix, PredictorFit, SelectorQuality};
 use sparse_simd::BlockFormat;
 use sparse_testdata::Weights;
 
@@ -120,7 +120,9 @@ fn a_trained_layer_is_predicted_the_better_the_higher_the_rank() {
     let sums: Vec<f32> = x.chunks(INPUTS).flat_map(|x| layer.sums(x)).collect();
     let norms: Vec<f32> = layer.down.chunks(OUTPUTS).map(|d| dot(d, d).sqrt()).collect();
     let active: Vec<bool> = sums[..FITTED * NEURONS].iter().map(|s| *s > 0.0).collect();
-    let fit = PredictorFit::new(&x[..FITTED * INPUTS], INPUTS, &active, NEURONS).unwrap();
+    let up = Matrix::from_f32(INPUTS, layer.up.iter().copied()).unwrap();
+    let up = Linear::new(up, Some(layer.bias.clone())).unwrap();
+    let fit = PredictorFit::above_zero(&x[..FITTED * INPUTS], INPUTS, &active, &up).unwrap();
 
     let compute = Compute::new(1);
     let mut input = Activations::with_capacity(HELD_OUT, INPUTS);
