@@ -19,9 +19,8 @@ pub(crate) const STEPS: usize = 200;
 pub(crate) const LOGITS: (f32, f32) = (-7.0, 2.0);
 /// Where activations are never zero, the neurons with this share of the largest values count as active.
 const ACTIVE: f32 = 0.5;
-/// Tokens fitted to, at most: more of them the wider the input, which is what predictors of the generated wide models need.
-pub(crate) const TOKENS: usize = 4096;
-const TOKENS_PER_INPUT: usize = 4;
+/// Tokens fitted to, at most.
+pub(crate) const TOKENS: usize = 8192;
 
 /// Predictors of one rank for every layer.
 pub(crate) struct LowRankFamily {
@@ -40,7 +39,7 @@ pub(crate) fn fit(
         ranks.iter().map(|rank| LowRankFamily { rank: *rank, predictors: Vec::new() }).collect();
     progress.begin("fitting predictors", samples.len());
     for (ffn, samples) in dense.ffns().zip(samples) {
-        let tokens = samples.fitted().len().min(TOKENS.max(TOKENS_PER_INPUT * samples.inputs));
+        let tokens = samples.fitted().len().min(TOKENS);
         let hidden = samples.neurons(dense.compute(), ffn, 0..tokens).hidden;
         let x = &samples.x[..tokens * samples.inputs];
         let active = active(ffn, &hidden);
