@@ -119,6 +119,12 @@ fn samples_that_make_no_sense_are_refused() {
     assert_eq!(fit(&[0.0; 8], &[true; 3]), "neurons of the samples: expected 4, found 3");
     let nan = [0.0, 1.0, f32::NAN, 2.0];
     assert_eq!(fit(&nan, &[true; 2]), "input of a sample is NaN, expected a finite number above zero");
+    let known = |cols: usize, weight: f32| {
+        let first = Linear::new(Matrix::from_f32(cols, vec![weight; 2 * cols]).unwrap(), None).unwrap();
+        PredictorFit::above_zero(&[1.0; 8], 4, &[true; 4], &first).map(|_| ()).unwrap_err().to_string()
+    };
+    assert_eq!(known(8, 1.0), "inputs of the layer: expected 8, found 4");
+    assert_eq!(known(4, f32::NAN), "weight of the layer is NaN, expected a finite number");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use faer::{ColRef, Mat, MatRef, Side, get_global_parallelism};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use sparse_simd::Kernels;
 
-use crate::error::same_len;
+use crate::error::{finite, same_len};
 use crate::{ActivationType, Error, Linear, LowRankPredictor, Matrix};
 
 /// Share of the mean variance of the inputs that is added to each of them, so that inputs that always move together
@@ -97,7 +97,7 @@ impl PredictorFit {
     /// are above zero. As these are linear in the inputs, samples only have to say how inputs vary, so that far fewer do.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new), or if a weight is not finite.
     pub fn above_zero(x: &[f32], inputs: usize, active: &[bool], first: &Linear) -> Result<Self, Error> {
         let (weight, neurons) = (first.weight(), first.weight().rows());
         same_len("inputs of the layer", weight.cols(), inputs)?;
@@ -105,6 +105,7 @@ impl PredictorFit {
         let l = samples.covariance_root()?;
         let mut rows = vec![0.0; neurons * inputs];
         rows.chunks_mut(inputs).enumerate().for_each(|(j, row)| weight.decode_row(j, row));
+        finite("weight of the layer", &rows)?;
         let w = MatRef::from_row_major_slice(&rows, neurons, inputs);
         // Here Y = X W', so that M = L^-1 (L L') W' = L' W'.
         let mut m = l.transpose() * w.transpose();
