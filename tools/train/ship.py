@@ -8,7 +8,7 @@ Into crates/sparse-cli/story: story.gguf (export.py), story.sparse.gguf (`sparse
 what they cost and chooses), figures.json (everything below, measured on the files as they ship), README.md and the charts
 (card.py). Held-out figures are of float arithmetic on the quantised weights (evaluate.py) and of our own program; the twins are
 compared as checkpoints, at equal steps. Samples are those of seeds 1 to 20, whatever they are, by the scalar kernels, which
-every CPU repeats. Takes about an hour on two cores, most of it calibration; `--skip-calibration` keeps the sidecar.
+every CPU repeats. Without a checkpoint it takes seven minutes on two cores, most of it calibration; `--skip-calibration` keeps the sidecar.
 
 Without a checkpoint the model and what was measured on it by torch (figures.json has it) stay as they are; sidecar, our own
 figures, samples and card are made anew.
