@@ -131,7 +131,8 @@ pub(crate) struct Trials<'a> {
 }
 
 impl Trials<'_> {
-    /// Turns the knob of `family` as far as the budget allows; nothing if even its smallest setting is over it.
+    /// Turns the knob of `family` as far as the budget allows; nothing if even its smallest setting is over it, or leaves out
+    /// nothing.
     fn search(
         &self,
         sparse: &mut Arc<Model>,
@@ -145,7 +146,11 @@ impl Trials<'_> {
             Ok((measured.loss.upper_on(self.longer), measured))
         })?;
         let Some((knob, Measured { loss, counts })) = found else { return Ok(None) };
-        equip(sparse, family.selectors(knob))?;
+        let selectors = family.selectors(knob);
+        if leaves_nothing_out(&selectors) {
+            return Ok(None);
+        }
+        equip(sparse, selectors)?;
         let bytes: u64 = counts.iter().map(|c| c.bytes).sum();
         let tokens = counts.first().map_or(1, |c| c.tokens.max(1));
         let dense_bytes: usize = self.dense.ffns().map(SparseFfn::bytes).sum();
@@ -291,7 +296,11 @@ fn verify_on(
     progress: &mut dyn Progress,
 ) -> Result<Option<(MeasuredLoss, Vec<FfnCounts>)>, Error> {
     for _ in 0..=RETRIES {
-        equip(sparse, family.selectors(knob))?;
+        let selectors = family.selectors(knob);
+        if leaves_nothing_out(&selectors) {
+            break;
+        }
+        equip(sparse, selectors)?;
         progress.begin("measuring the loss on other text", test.len());
         let (loss, counts) = verify(trials.dense, sparse, test, progress)?;
         if loss.upper() <= trials.budget {
@@ -304,6 +313,11 @@ fn verify_on(
         knob *= retreat(loss.upper(), trials.budget);
     }
     Ok(None)
+}
+
+/// That is the dense model, which needs no sidecar.
+fn leaves_nothing_out(selectors: &[Selector]) -> bool {
+    selectors.iter().all(|s| matches!(s, Selector::Dense))
 }
 
 /// Computes the neurons that are not zero.

@@ -322,6 +322,11 @@ impl SparseFfn {
         let tokens = x.tokens();
         scratch.hidden.reshape(tokens, self.neurons());
         let (dense, counts) = match (&self.selector, tokens, batch) {
+            (Selector::Dense, _, BatchMode::Masked) => {
+                let counts = self.dense(compute, x, scratch, out);
+                // What single tokens would read, as for the other selectors.
+                (true, FfnCounts { bytes: counts.bytes * counts.tokens, ..counts })
+            }
             (Selector::Dense, ..) => (true, self.dense(compute, x, scratch, out)),
             (_, 2.., BatchMode::Dense) if tokens > self.crossover.tokens => {
                 (true, self.dense(compute, x, scratch, out))

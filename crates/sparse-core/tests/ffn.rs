@@ -368,6 +368,20 @@ fn means() -> Vec<f32> {
 }
 
 #[test]
+fn a_masked_batch_counts_the_bytes_of_single_tokens() {
+    let compute = Compute::new(1);
+    let recipe = Recipe { format: BlockFormat::Q8_0, kind: KINDS[0], seed: 3 };
+    let x = input(&compute, 5, 4);
+    for selector in selectors(&recipe).into_iter().chain([Selector::Dense]) {
+        let mut ffn = recipe.neuron_records(|_| true);
+        ffn.set_selector(selector.clone()).unwrap();
+        let alone = |t| run(&ffn, &compute, &token(&x, t, &compute), BatchMode::Dense).1.bytes;
+        let masked = run(&ffn, &compute, &x, BatchMode::Masked).1.bytes;
+        assert_eq!(masked, (0..5).map(alone).sum::<u64>(), "{}", selector.name());
+    }
+}
+
+#[test]
 fn tokens_of_a_batch_may_have_their_own_sets() {
     let compute = Compute::new(2);
     for kind in [KINDS[0], KINDS[1], KINDS[2]] {
