@@ -107,7 +107,7 @@ fn where_the_gate_is_known_few_samples_are_enough() {
     assert!(guessed < 0.8, "0.73: {guessed}");
     // Steps on so few samples only lead astray, which those that are kept show.
     let closed = f1(measure(100, true, 0));
-    assert!(few > closed - 0.01, "{few} {closed}");
+    assert_eq!(few, closed);
 }
 
 #[test]
