@@ -116,7 +116,7 @@ impl Layers {
         let mut x = Activations::with_capacity(1, width);
         x.resize(1);
         x.x_mut().iter_mut().enumerate().for_each(|(i, x)| *x = (i * 31 % 97) as f32 / 48.0 - 1.0);
-        x.quantise(compute.kernels);
+        x.quantize(compute.kernels);
         let scratch = FfnScratch::new(1, &dense);
         let projected = Activations::with_capacity(1, RANK);
         let (scores, out) = (vec![0.0; neurons], vec![0.0; width]);

@@ -37,7 +37,7 @@ impl Input {
         let n = x.len();
         let mut input = Self { x, q: vec![0; n], d: vec![0.0; n / 32], sums: vec![0; n / 16] };
         let Self { x, q, d, sums } = &mut input;
-        Kernels::get().quantise(x, &mut Q8Mut { cols: COLS, q, d, sums });
+        Kernels::get().quantize(x, &mut Q8Mut { cols: COLS, q, d, sums });
         input
     }
 
@@ -52,7 +52,7 @@ fn levels() -> impl Iterator<Item = (Level, &'static Kernels)> {
 
 fn matmul(kernels: &Kernels, w: Rows<'_>, input: &Input, out: &mut [f32]) {
     let mut out = MatMut::new(out, w.rows());
-    match w.format().is_quantised() {
+    match w.format().is_quantized() {
         true => kernels.matmul_q8(w, input.q8(), &mut out),
         false => kernels.matmul_f32(w, &input.x, &mut out),
     }
@@ -122,8 +122,8 @@ impl Row {
 }
 
 fn rows(c: &mut Criterion) {
-    row(c, "quantise", |k, r| {
-        k.quantise(&r.a, &mut Q8Mut { cols: COLS, q: &mut r.q, d: &mut r.d, sums: &mut r.sums });
+    row(c, "quantize", |k, r| {
+        k.quantize(&r.a, &mut Q8Mut { cols: COLS, q: &mut r.q, d: &mut r.d, sums: &mut r.sums });
     });
     row(c, "dot_f32", |k, r| r.out[0] = k.dot_f32(&r.a, &r.b));
     row(c, "axpy_f32", |k, r| k.axpy_f32(1e-3, &r.a, &mut r.out));

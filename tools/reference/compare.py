@@ -25,7 +25,7 @@ import numpy as np
 import ours
 from llama import Llama, read_text
 from metrics import Comparison
-from requantise import quantise
+from requantize import quantize
 
 HERE = pathlib.Path(__file__).parent
 
@@ -86,7 +86,7 @@ def compare(path, args):
         del other
         with tempfile.TemporaryDirectory() as folder:
             wide = pathlib.Path(folder) / "f32.gguf"
-            quantise(path, wide, "F32", args.threads)
+            quantize(path, wide, "F32", args.threads)
             exact, _ = collect(wide, ids, context, args.threads)
         result["exact_llama"] = distance(exact, llama, ids)
         result["exact_ours"] = distance(exact, test, ids)

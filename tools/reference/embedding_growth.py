@@ -10,7 +10,7 @@ import sys
 from math import log2
 
 WIDTH, HEIGHT, LEFT, TOP = 560, 340, 60, 40
-COLOURS = {"ours int8": "#c0392b", "ours f32": "#e59866", "ort f32": "#2471a3", "ort int8": "#7fb3d5", "candle": "#7d8a2e"}
+COLORS = {"ours int8": "#c0392b", "ours f32": "#e59866", "ort f32": "#2471a3", "ort int8": "#7fb3d5", "candle": "#7d8a2e"}
 NAMES = {"ours int8": "ours, int8", "ours f32": "ours, f32", "ort f32": "ONNX Runtime, f32", "ort int8": "ONNX Runtime, int8"}
 
 
@@ -45,7 +45,7 @@ def main():
         out.append(f'<path d="M{x:.1f} {y:.1f}h{WIDTH}" stroke="#ddd"/>')
         out.append(f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{2.0**power:g}</text>')
     for i, ((name, threads, batch), line) in enumerate(lines.items()):
-        style = f'stroke="{COLOURS[name]}" stroke-width="2" fill="none"' + ' stroke-dasharray="5 4"' * (batch > 1)
+        style = f'stroke="{COLORS[name]}" stroke-width="2" fill="none"' + ' stroke-dasharray="5 4"' * (batch > 1)
         path = " L".join("{:.1f} {:.1f}".format(*place(*point)) for point in line)
         y = TOP + 8 + 18 * i
         label = f"{NAMES.get(name, name)}, batch {batch}" + f", {threads} threads" * (threads > 1)

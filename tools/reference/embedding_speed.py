@@ -3,7 +3,7 @@
     python embedding_speed.py MODEL_FOLDER [--threads 1 2] [--rounds 3] [--seconds 0.4] [--onnx FILE] [--candle] [--json FILE]
 
 ONNX Runtime runs the transformer alone, on ids that are there already, all of the same length: f32 as exported here by
-torch, int8 by its own dynamic quantisation. Ours is from text to embedding. With --candle, candle's BERT in f32 takes its
+torch, int8 by its own dynamic quantization. Ours is from text to embedding. With --candle, candle's BERT in f32 takes its
 turn, too, built from benches/peers for this CPU; it begins with ids. Medians of the rounds; ratios are of the same round.
 Needs requirements-embeddings.txt.
 """

@@ -3,7 +3,7 @@
     python lane_snr.py models/all-MiniLM-L6-v2 --gguf minilm-ffn.gguf
     python lane_snr.py models/SmolLM2-135M-Instruct.Q4_1.gguf
 
-ggml quantises, without importance, and gguf-py decodes; energies of all layers are added before they are divided. Formats
+ggml quantizes, without importance, and gguf-py decodes; energies of all layers are added before they are divided. Formats
 in super-blocks of 256 are left out where rows do not have whole ones. `--gguf` writes a folder's matrices into a file, in
 f32 and under llama.cpp's names, for the other half of the table, the lanes:
 
@@ -26,7 +26,7 @@ NAMES = {"ffn_down": "output.dense", "ffn_up": "intermediate.dense"}
 
 
 class Ggml:
-    """ggml's quantiser, in llama-cpp-python's wheel or wherever `path` says."""
+    """ggml's quantizer, in llama-cpp-python's wheel or wherever `path` says."""
 
     def __init__(self, path):
         if path is None:

@@ -3,7 +3,7 @@
     python make_reference.py MODEL.gguf --out smollm2-q4_1.json
 
 It holds token ids, llama.cpp's 20 best log-probabilities at 256 positions of prose.txt, and greedy continuations of the
-prompts in prompts.txt. Log-probabilities and continuations are there twice: from the file as it is (`quantised`), and from
+prompts in prompts.txt. Log-probabilities and continuations are there twice: from the file as it is (`quantized`), and from
 the same weights widened to F32 (`exact`), where llama.cpp does not round activations to eight bits. The second has a noise
 of 1e-6 nats and pins an implementation down; the first does so only up to its own rounding noise (README.md).
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from llama import Llama, read_text
 from metrics import Comparison, log_softmax
-from requantise import quantise
+from requantize import quantize
 from token_cases import CASES, SPECIAL_CASES
 
 HERE = pathlib.Path(__file__).parent
@@ -82,13 +82,13 @@ def main():
     tokenizer.close()
     ids = all_ids[: args.tokens]
 
-    quantised, quantised_logits, settings = evaluate(args.model, ids, args)
+    quantized, quantized_logits, settings = evaluate(args.model, ids, args)
     with tempfile.TemporaryDirectory() as folder:
         wide = pathlib.Path(folder) / "f32.gguf"
-        quantise(args.model, wide, "F32", args.threads)
+        quantize(args.model, wide, "F32", args.threads)
         exact, exact_logits, _ = evaluate(wide, ids, args)
     noise = Comparison()
-    noise.add(exact_logits[:: args.stride], quantised_logits[:: args.stride], (ids + [None])[1 :: args.stride])
+    noise.add(exact_logits[:: args.stride], quantized_logits[:: args.stride], (ids + [None])[1 :: args.stride])
 
     reference = {
         "about": "made by tools/reference/make_reference.py",
@@ -96,12 +96,12 @@ def main():
         "sha256": hashlib.sha256(args.model.read_bytes()).hexdigest(),
         "settings": settings,
         "stride": args.stride,
-        "llama_cpp_quantised_against_exact": noise.summary(),
+        "llama_cpp_quantized_against_exact": noise.summary(),
         "prose_ids": all_ids,
         "tokens": len(ids),
         "tokenize": tokens,
         "tokenize_special": special,
-        "quantised": quantised,
+        "quantized": quantized,
         "exact": exact,
     }
     text = compact(reference) + "\n"

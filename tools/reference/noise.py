@@ -15,7 +15,7 @@ import numpy as np
 
 from llama import Llama, read_text
 from metrics import Comparison
-from requantise import quantise
+from requantize import quantize
 
 HERE = pathlib.Path(__file__).parent
 RUNS = {
@@ -48,7 +48,7 @@ def main():
         ids, results[name] = run(args.model, text, args, **settings)
     with tempfile.TemporaryDirectory() as folder:
         wide = pathlib.Path(folder) / "f32.gguf"
-        quantise(args.model, wide, "F32", args.threads)
+        quantize(args.model, wide, "F32", args.threads)
         for name in list(RUNS)[0::2]:
             _, results[f"F32, {name}"] = run(wide, text, args, **RUNS[name])
     rows = []

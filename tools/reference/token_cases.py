@@ -35,7 +35,7 @@ CASES = [
     "The quick brown fox jumps over the lazy dog. " * 3,
 ]
 
-# Tokenized with control tokens recognised.
+# Tokenized with control tokens recognized.
 SPECIAL_CASES = [
     "<|im_start|>user\nWhat is a fjord?<|im_end|>\n<|im_start|>assistant\n",
     "<|endoftext|><|endoftext|>",

@@ -37,8 +37,8 @@ def chart(curve):
         joined = " ".join(f"{x(step):.1f},{y(value / scale):.1f}" for step, value in points)
         return f'<polyline points="{joined}" fill="none" {style}/>'
 
-    def label(at_x, at_y, text, anchor="middle", colour="#444"):
-        return f'<text x="{at_x:.1f}" y="{at_y:.1f}" text-anchor="{anchor}" fill="{colour}">{text}</text>'
+    def label(at_x, at_y, text, anchor="middle", color="#444"):
+        return f'<text x="{at_x:.1f}" y="{at_y:.1f}" text-anchor="{anchor}" fill="{color}">{text}</text>'
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="11">',
@@ -171,7 +171,7 @@ This card is written by `tools/train/card.py` from `figures.json`; all its figur
 
 ## Data
 
-Stories sampled from stories15M (karpathy/llama2.c, MIT licence), a model of 15 million parameters trained on TinyStories: 11.1 million
+Stories sampled from stories15M (karpathy/llama2.c, MIT license), a model of 15 million parameters trained on TinyStories: 11.1 million
 tokens to train on and 0.46 million held out. No held-out story shares its first 200 characters with a training story.
 `tools/train/README.md` has the recipe.
 
@@ -180,7 +180,7 @@ tokens to train on and 0.46 million held out. No held-out story shares its first
 ![Loss and sparsity by step](loss.svg)
 
 On held-out stories, the file as it ships: loss {heldout_loss:.4f} nats per token, perplexity {heldout_perplexity:.3f} ± {heldout_error:.3f}
-({heldout_tokens:,} tokens, windows of 512, all but the first token scored; float arithmetic on the quantised weights).
+({heldout_tokens:,} tokens, windows of 512, all but the first token scored; float arithmetic on the quantized weights).
 
 ### Beside a twin
 
@@ -229,9 +229,9 @@ It knows a few hundred common words and the plots of stories for small children,
 few sentences, mixes up who is who, and repeats itself; the stories it learnt from are by a language model, faults included. It
 knows no facts, follows no instructions and cannot chat. It was not checked for what it may say beyond its samples.
 
-## Licence
+## License
 
-MIT or Apache-2.0, as the project. The text it was trained on was made with a model under the MIT licence.
+MIT or Apache-2.0, as the project. The text it was trained on was made with a model under the MIT license.
 """
 
 

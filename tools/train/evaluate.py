@@ -2,7 +2,7 @@
 
     python evaluate.py MODEL [--twin TWIN] --heldout heldout.txt.xz [--windows 200] [--samples 20] [--json]
 
-MODEL and TWIN are checkpoints, or GGUF files that export.py wrote (--tokenizer is needed for these): a quantised model is
+MODEL and TWIN are checkpoints, or GGUF files that export.py wrote (--tokenizer is needed for these): a quantized model is
 measured as it ships. Arithmetic is float32. Windows do not overlap and every token but a window's first is scored. A twin is
 compared on the same windows; the standard error is that of the mean difference per window. Samples are whatever seeds 0, 1,
 2 ... give, none left out.

@@ -32,7 +32,7 @@ def load(path):
 
 
 def load_gguf(path):
-    """The model in a file that `export` wrote, its weights as they are after quantisation."""
+    """The model in a file that `export` wrote, its weights as they are after quantization."""
     reader = gguf.GGUFReader(path)
 
     def value(key):

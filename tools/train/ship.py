@@ -6,7 +6,7 @@
 
 Into crates/sparse-cli/story: story.gguf (export.py), story.sparse.gguf (`sparse calibrate`, which fits predictors, measures
 what they cost and chooses), figures.json (everything below, measured on the files as they ship), README.md and the charts
-(card.py). Held-out figures are of float arithmetic on the quantised weights (evaluate.py) and of our own program; the twins are
+(card.py). Held-out figures are of float arithmetic on the quantized weights (evaluate.py) and of our own program; the twins are
 compared as checkpoints, at equal steps. Samples are those of seeds 1 to 20, whatever they are, by the scalar kernels, which
 every CPU repeats. Without a checkpoint it takes seven minutes on two cores, most of it calibration; `--skip-calibration` keeps the sidecar.
 

@@ -92,7 +92,7 @@ class Training:
         self.model = Model(Shape(activation=settings.activation, context=settings.context)).to(device)
         matrices = [p for p in self.model.parameters() if p.dim() > 1]
         vectors = [p for p in self.model.parameters() if p.dim() == 1]
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
             betas=(0.9, 0.98),
             fused=True,
@@ -121,10 +121,10 @@ class Training:
         total, loss, found = self.objective(windows, weight)
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = s.rate(self.step)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         if s.activation == "relu":
             self.pressure.update(float(found.mean()), s.target_density(self.step))
         self.step += 1
@@ -147,12 +147,12 @@ class Training:
         kept |= {"step": self.step, "tokens": self.tokens, "model": self.model.state_dict()}
         if not weights_only:
             kept |= {"windows": self.windows, "pressure": dataclasses.asdict(self.pressure)}
-            kept |= {"optimiser": self.optimiser.state_dict()}
+            kept |= {"optimizer": self.optimizer.state_dict()}
         data.write_atomically(self.out / name, lambda part: torch.save(kept, part))
 
     def restore(self, kept):
         self.model.load_state_dict(kept["model"])
-        self.optimiser.load_state_dict(kept["optimiser"])
+        self.optimizer.load_state_dict(kept["optimizer"])
         self.step, self.windows, self.tokens = kept["step"], kept["windows"], kept["tokens"]
         self.pressure = Pressure(**kept["pressure"])
 

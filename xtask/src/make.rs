@@ -285,7 +285,7 @@ mod tests {
         assert!(
             gguf.metadata().opt_string("general.description").unwrap().unwrap().contains("Not a trained")
         );
-        let up = gguf.tensor("blk.1.ffn_up.weight").unwrap().dequantise().unwrap();
+        let up = gguf.tensor("blk.1.ffn_up.weight").unwrap().dequantize().unwrap();
         assert!(up.iter().all(|w| w.is_finite() && w.abs() < 0.3));
     }
 

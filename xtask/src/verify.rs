@@ -49,10 +49,10 @@ enum What {
 const EXACT_KL: f64 = 1e-5;
 /// Two best log-probabilities this close may change places there.
 const EXACT_TIE: f64 = 0.02;
-/// On the quantised file we may be as far from the exact figures as llama.cpp is; the rest is chance of 256 positions.
+/// On the quantized file we may be as far from the exact figures as llama.cpp is; the rest is chance of 256 positions.
 const NOISE_RATIO: f64 = 1.3;
 /// llama.cpp against itself differs where the gap is as large as 0.5.
-const QUANTISED_TIE: f64 = 0.75;
+const QUANTIZED_TIE: f64 = 0.75;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match args.what {
@@ -84,16 +84,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     );
     checks.greedy("F32 copy", &wide, &reference.exact.greedy, EXACT_TIE)?;
     let ours = checks.distance(&model, &reference, &reference.exact)?;
-    let ratio = ours.mean_kl / reference.llama_cpp_quantised_against_exact.kl_mean;
-    checks.report("as it is: logits", ratio < NOISE_RATIO && ours.widest_disagreement < QUANTISED_TIE, &format!(
+    let ratio = ours.mean_kl / reference.llama_cpp_quantized_against_exact.kl_mean;
+    checks.report("as it is: logits", ratio < NOISE_RATIO && ours.widest_disagreement < QUANTIZED_TIE, &format!(
         "KL to the exact logits {:.1e}, {ratio:.2} of llama.cpp's (bar {NOISE_RATIO}), top-1 {:.1} % (llama.cpp {:.1} %)",
         ours.mean_kl,
         100.0 * ours.top1,
-        100.0 * reference.llama_cpp_quantised_against_exact.top1,
+        100.0 * reference.llama_cpp_quantized_against_exact.top1,
     ));
-    let between = checks.distance(&model, &reference, &reference.quantised)?;
+    let between = checks.distance(&model, &reference, &reference.quantized)?;
     println!("     as it is: KL to llama.cpp {:.1e}, top-1 {:.1} %", between.mean_kl, 100.0 * between.top1);
-    checks.greedy("as it is", &model, &reference.quantised.greedy, QUANTISED_TIE)?;
+    checks.greedy("as it is", &model, &reference.quantized.greedy, QUANTIZED_TIE)?;
     if checks.failed > 0 {
         bail!("{} of the checks failed", checks.failed);
     }
@@ -202,7 +202,7 @@ fn widen(model: &Path, out: &Path) -> Result<()> {
     let mut file = writer.create(out)?;
     for t in gguf.tensors() {
         interrupt::check()?;
-        let values = gguf.tensor(&t.name)?.dequantise()?;
+        let values = gguf.tensor(&t.name)?.dequantize()?;
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         file.write(&t.name, &bytes)?;
     }

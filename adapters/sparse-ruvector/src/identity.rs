@@ -38,7 +38,7 @@ pub(crate) fn of(
         Pooling::Cls => PoolingStrategy::Named(PoolingStrategyName::Cls),
         other => return Err(load(path, format!("pooling {other:?} has no name in ruvector-core"))),
     };
-    identity.normalize = encoder.normalises();
+    identity.normalize = encoder.normalizes();
     identity.truncation_tokens = u32::try_from(encoder.max_tokens()).map_err(|e| load(path, e))?;
     let (format, feed_forward) = (options.format, options.feed_forward.unwrap_or(options.format));
     let sparse = match &options.sparsity {

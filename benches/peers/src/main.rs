@@ -69,7 +69,7 @@ fn candle(path: &str, prompt: usize, tokens: usize, depth: usize) -> Result<Valu
     }))
 }
 
-/// Median milliseconds per sentence of candle's BERT, from ids that are all as many to normalised means.
+/// Median milliseconds per sentence of candle's BERT, from ids that are all as many to normalized means.
 fn embed(folder: &str, batch: usize, tokens: usize, seconds: f64) -> Result<Value> {
     let read = |name: &str| {
         let path = Path::new(folder).join(name);

@@ -32,7 +32,7 @@ fn run(ffn: &SparseFfn, x: &[f32]) -> Vec<f32> {
     let mut input = Activations::with_capacity(1, INPUTS);
     input.resize(1);
     input.x_mut().copy_from_slice(x);
-    input.quantise(compute.kernels);
+    input.quantize(compute.kernels);
     let mut out = vec![f32::NAN; OUTPUTS];
     ffn.forward(&compute, &input, BatchMode::Dense, &mut FfnScratch::new(1, [ffn]), &mut out);
     out

@@ -204,11 +204,11 @@ fn watch(
                 let n = x.len() / d;
                 batch.resize(n);
                 batch.x_mut().copy_from_slice(x);
-                batch.quantise(compute.kernels);
+                batch.quantize(compute.kernels);
                 model.head().matmul(compute, &batch, &mut logits[..n * rows]);
                 for (x, logits) in x.chunks(d).zip(logits.chunks(rows)) {
                     one.x_mut().copy_from_slice(x);
-                    one.quantise(compute.kernels);
+                    one.quantize(compute.kernels);
                     each(&one, logits);
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sparse_core::{
     Activations, LowRankPredictor, Matrix, PredictorFactors, PredictorFit, Rule, Selector, SparseFfn, Storage,
 };
-use sparse_gguf::{BlockFormat, quantise};
+use sparse_gguf::{BlockFormat, quantize};
 use sparse_model::Model;
 
 use crate::Error;
@@ -92,7 +92,7 @@ pub(crate) fn int8(factors: &PredictorFactors) -> Result<LowRankPredictor, Error
         q.resize(q.len() + rank - factors.rank, 0.0);
     }
     let matrix = |values: &[f32], cols| -> Result<Matrix, Error> {
-        let bytes = quantise(BlockFormat::Q8_0, values)?;
+        let bytes = quantize(BlockFormat::Q8_0, values)?;
         Ok(Matrix::new(BlockFormat::Q8_0, cols, Storage::Owned(bytes)).map_err(sparse_core::Error::from)?)
     };
     let (p, q) = (matrix(&p, factors.inputs)?, matrix(&q, rank)?);
@@ -184,7 +184,7 @@ mod tests {
         let mut x = Activations::with_capacity(1, inputs);
         x.resize(1);
         x.x_mut().copy_from_slice(&values(inputs));
-        x.quantise(compute.kernels);
+        x.quantize(compute.kernels);
         let scores = |predictor: &LowRankPredictor| {
             let (mut between, mut scores) =
                 (Activations::with_capacity(1, predictor.rank()), vec![0.0; neurons]);

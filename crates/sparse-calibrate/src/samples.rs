@@ -76,7 +76,7 @@ impl Samples {
         let mut x = Activations::with_capacity(range.len(), self.inputs);
         x.resize(range.len());
         x.x_mut().copy_from_slice(&self.x[range.start * self.inputs..range.end * self.inputs]);
-        x.quantise(compute.kernels);
+        x.quantize(compute.kernels);
         x
     }
 

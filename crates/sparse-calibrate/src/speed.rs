@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use sparse_core::{Down, FfnCounts, FfnTimes, Matrix, Selector, SparseFfn, Storage};
-use sparse_gguf::{Gguf, quantise};
+use sparse_gguf::{Gguf, quantize};
 use sparse_model::{Model, Sampler, SamplerConfig, Session};
 
 use crate::Error;
@@ -33,7 +33,7 @@ pub fn store_by_rows(ffn: &mut SparseFfn) -> Result<(), Error> {
         neurons.decode_row(j, &mut row);
         row.iter().enumerate().for_each(|(i, w)| values[i * count + j] = *w);
     }
-    let bytes = quantise(format, &values)?;
+    let bytes = quantize(format, &values)?;
     let storage = Storage::filled(bytes.len(), |out| out.copy_from_slice(&bytes));
     let rows = Matrix::new(format, count, storage).map_err(sparse_core::Error::from)?;
     ffn.set_down(Down::Rows(rows))?;

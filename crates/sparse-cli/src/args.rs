@@ -25,7 +25,7 @@ Environment:
   SPARSE_ENCODER  the embedding model when none is named
   SPARSE_SIMD     instruction set of the kernels, such as scalar or avx2 (default: the best; see `inspect --cpu`)
   RUST_LOG        log filter, instead of -v
-  NO_COLOR        no colours";
+  NO_COLOR        no colors";
 
 /// Runs language models from GGUF files, and sentence-embedding models, on the CPU
 #[derive(Debug, Parser)]

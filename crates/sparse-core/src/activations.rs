@@ -58,14 +58,14 @@ impl Activations {
         &self.x
     }
 
-    /// The vectors for writing; call [`quantise`](Self::quantise) afterwards.
+    /// The vectors for writing; call [`quantize`](Self::quantize) afterwards.
     pub fn x_mut(&mut self) -> &mut [f32] {
         &mut self.x
     }
 
     /// Brings the int8 form up to date with the f32 one. Does nothing when a vector is no multiple of 32 long:
-    /// no quantised matrix can have such rows.
-    pub fn quantise(&mut self, kernels: &Kernels) {
+    /// no quantized matrix can have such rows.
+    pub fn quantize(&mut self, kernels: &Kernels) {
         if !self.cols.is_multiple_of(32) {
             return;
         }
@@ -74,10 +74,10 @@ impl Activations {
         self.d.resize(n / 32, 0.0);
         self.sums.resize(n / 16, 0);
         let mut out = Q8Mut { cols: self.cols, q: &mut self.q, d: &mut self.d, sums: &mut self.sums };
-        kernels.quantise(&self.x, &mut out);
+        kernels.quantize(&self.x, &mut out);
     }
 
-    /// The int8 form, as of the last [`quantise`](Self::quantise).
+    /// The int8 form, as of the last [`quantize`](Self::quantize).
     pub fn q8(&self) -> Q8<'_> {
         Q8 { cols: self.cols, q: &self.q, d: &self.d, sums: &self.sums }
     }
@@ -86,17 +86,17 @@ impl Activations {
     /// in int8. The first call with more vectors than ever before allocates memory for it.
     ///
     /// [`PackedMatrix`]: crate::PackedMatrix
-    pub fn quantise_rows(&mut self, kernels: &Kernels) {
+    pub fn quantize_rows(&mut self, kernels: &Kernels) {
         let tokens = self.tokens();
         self.codes.resize(tokens * Int8::stride(self.cols), 0);
         self.scales.resize(tokens, 0.0);
         if tokens > 0 {
             let mut out = Int8Mut { cols: self.cols, q: &mut self.codes, d: &mut self.scales };
-            kernels.quantise_rows(&self.x, &mut out);
+            kernels.quantize_rows(&self.x, &mut out);
         }
     }
 
-    /// The int8 form with one scale per vector, as of the last [`quantise_rows`](Self::quantise_rows).
+    /// The int8 form with one scale per vector, as of the last [`quantize_rows`](Self::quantize_rows).
     pub fn int8(&self) -> Int8<'_> {
         Int8 { cols: self.cols, q: &self.codes, d: &self.scales }
     }

@@ -72,7 +72,7 @@ impl ColumnMatrix {
     pub fn matmul(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
         assert_eq!(x.cols(), self.cols(), "input width");
         let (w, k) = (self.as_columns(), compute.kernels);
-        if self.format().is_quantised() {
+        if self.format().is_quantized() {
             let out = MatMut::new(out, self.rows());
             compute.pool.for_columns(out, ColumnLayout::CHUNK, self.bytes(), |rows, mut out| {
                 k.matmul_columns_q8(w, x.q8(), rows, &mut out);
@@ -114,7 +114,7 @@ impl ColumnMatrix {
         let out = MatMut::new(out, self.rows());
         compute.pool.for_columns(out, grain, work, |rows, mut out| {
             let out = out.row(0);
-            if self.format().is_quantised() {
+            if self.format().is_quantized() {
                 k.axpy_columns_q8(w, active, x.q8(), rows, out);
             } else {
                 k.axpy_columns_f32(w, active, x.x(), rows, out);

@@ -407,7 +407,7 @@ impl SparseFfn {
                 down.axpy_rows(compute, &s.active, s.hidden.x(), out);
             }
             down => {
-                s.hidden.quantise(k);
+                s.hidden.quantize(k);
                 down.forward(compute, &s.hidden, out);
             }
         }
@@ -433,7 +433,7 @@ impl SparseFfn {
         for (t, (x, out)) in x.x().chunks(inputs).zip(out.chunks_mut(outputs)).enumerate() {
             if !ahead {
                 one.x_mut().copy_from_slice(x);
-                one.quantise(compute.kernels);
+                one.quantize(compute.kernels);
             }
             let first = ahead.then(|| &first[t * neurons..][..neurons]);
             counts += self.sparse(compute, (&one, t), first, s, out);
@@ -520,7 +520,7 @@ impl SparseFfn {
             hidden.fill(0.0);
             scatter(active, values, hidden);
         }
-        hidden.quantise(compute.kernels);
+        hidden.quantize(compute.kernels);
         self.down.forward(compute, hidden, out);
         counts
     }

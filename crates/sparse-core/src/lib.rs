@@ -1,4 +1,4 @@
-//! Feed-forward layers over quantised weights that compute only the neurons that matter, and what they run on.
+//! Feed-forward layers over quantized weights that compute only the neurons that matter, and what they run on.
 //!
 //! - [`SparseInferenceEngine`]: a network of two layers, ready to run (feature `std`).
 //! - [`SparseFfn`]: a feed-forward layer that computes the neurons that its [`Selector`] chooses.

@@ -147,7 +147,7 @@ impl Matrix {
 
     /// `out[t][r] = dot(row r, x[t])` for every token of the batch; `out` is `[tokens x rows]`.
     ///
-    /// Quantised formats read the int8 form of `x`, which must be up to date. The result does not depend on the
+    /// Quantized formats read the int8 form of `x`, which must be up to date. The result does not depend on the
     /// number of threads: each output is one row's dot product, computed by one thread.
     ///
     /// # Panics
@@ -186,7 +186,7 @@ impl Matrix {
     /// The products of the rows in `range`.
     pub(crate) fn multiply(&self, k: &Kernels, range: Range<usize>, x: &Activations, out: &mut MatMut<'_>) {
         let rows = self.as_rows().slice(range);
-        match self.format.is_quantised() {
+        match self.format.is_quantized() {
             true => k.matmul_q8(rows, x.q8(), out),
             false => k.matmul_f32(rows, x.x(), out),
         }
@@ -194,7 +194,7 @@ impl Matrix {
 
     /// The products of the rows in `active`, of one token.
     pub(crate) fn multiply_rows(&self, k: &Kernels, active: &[u32], x: &Activations, out: &mut [f32]) {
-        match self.format.is_quantised() {
+        match self.format.is_quantized() {
             true => k.matmul_rows_q8(self.as_rows(), active, x.q8(), out),
             false => k.matmul_rows_f32(self.as_rows(), active, x.x(), out),
         }

@@ -63,7 +63,7 @@ impl PackedMatrix {
 
     /// `out[t] = W x[t] + b` for every vector of the batch; `out` is `[tokens x rows]`.
     ///
-    /// In int8 it reads what [`Activations::quantise_rows`] makes of `x`, which must be up to date, and all CPU levels
+    /// In int8 it reads what [`Activations::quantize_rows`] makes of `x`, which must be up to date, and all CPU levels
     /// have the same result. The result does not depend on the number of threads, and a vector's not on the others.
     ///
     /// # Panics
@@ -118,7 +118,7 @@ mod tests {
         let mut all = Activations::with_capacity(x.len() / cols, cols);
         all.resize(x.len() / cols);
         all.x_mut().copy_from_slice(x);
-        all.quantise_rows(Compute::new(1).kernels);
+        all.quantize_rows(Compute::new(1).kernels);
         all
     }
 

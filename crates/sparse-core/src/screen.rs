@@ -59,7 +59,7 @@ pub struct Screen {
     /// Mean of the rows: it shifts all logits alike.
     common: Vec<f32>,
     /// The tokens' mean along the axes.
-    centre: Vec<f32>,
+    center: Vec<f32>,
     /// Root mean square error of each row's score, for an ordinary token; infinite where a row is not finite.
     deviations: Vec<f32>,
     /// Share of the errors' squares that comes from rounding.
@@ -100,7 +100,7 @@ impl Screen {
         let layout = TileLayout::new(rows, axes.nibbles(), dims - axes.nibbles())?;
         let common = mean_row(head);
         let mut screen = Self {
-            centre: vec![0.0; dims],
+            center: vec![0.0; dims],
             deviations: vec![f32::INFINITY; rows],
             tiles: vec![0; layout.bytes()],
             rounding: 1.0,
@@ -113,9 +113,9 @@ impl Screen {
         let mut projected = vec![0.0; BATCH * dims];
         x.resize(1);
         x.x_mut().copy_from_slice(screen.axes.mean());
-        x.quantise(compute.kernels);
+        x.quantize(compute.kernels);
         screen.axes.project(compute, &x, &mut projected[..dims]);
-        screen.centre.copy_from_slice(&projected[..dims]);
+        screen.center.copy_from_slice(&projected[..dims]);
         let outside = screen.axes.lost().powi(2) / (d.saturating_sub(dims)).max(1) as f32;
         let (mut packed, mut sums) = (Packed::default(), [0.0_f64; 2]);
         for first in (0..rows).step_by(BATCH) {
@@ -125,7 +125,7 @@ impl Screen {
                 head.decode_row(first + i, row);
                 row.iter_mut().zip(&screen.common).for_each(|(w, c)| *w -= c);
             }
-            x.quantise(compute.kernels);
+            x.quantize(compute.kernels);
             screen.axes.project(compute, &x, &mut projected[..n * dims]);
             for (i, (row, along)) in x.x().chunks(d).zip(projected.chunks_mut(dims)).enumerate() {
                 let [length, kept] = [row, &*along].map(|v| compute.kernels.dot_f32(v, v));
@@ -174,7 +174,7 @@ impl Screen {
 
     /// Bytes that scoring a token reads.
     pub fn bytes(&self) -> usize {
-        let vectors = [&self.common, &self.centre, &self.deviations];
+        let vectors = [&self.common, &self.center, &self.deviations];
         self.tiles.len() + self.axes.bytes() + vectors.iter().map(|v| size_of_val(&***v)).sum::<usize>()
     }
 
@@ -185,7 +185,7 @@ impl Screen {
         along.resize(1);
         self.axes.project(compute, x, along.x_mut());
         let z = along.x_mut();
-        z.iter_mut().zip(&self.centre).for_each(|(z, c)| *z -= c);
+        z.iter_mut().zip(&self.center).for_each(|(z, c)| *z -= c);
         let kept: f32 = z.iter().map(|z| z * z).sum();
         let all: f32 = x.x().iter().zip(self.axes.mean()).map(|(x, m)| (x - m) * (x - m)).sum();
         z.iter_mut().zip(self.axes.spread()).for_each(|(z, s)| *z /= s);
@@ -196,7 +196,7 @@ impl Screen {
         if !square.is_finite() {
             return None;
         }
-        along.quantise(compute.kernels);
+        along.quantize(compute.kernels);
         let tiles = Tiles::new(self.layout, &self.tiles).expect("made with this layout");
         let out = MatMut::new(&mut scratch.scores, self.rows());
         compute.pool.for_columns(out, GRAIN, self.tiles.len(), |rows, mut out| {

@@ -71,8 +71,8 @@ impl SegmentedMatrix {
     }
 
     /// Whether products read the int8 form of their input.
-    pub fn is_quantised(&self) -> bool {
-        self.segments.iter().any(|s| s.format().is_quantised())
+    pub fn is_quantized(&self) -> bool {
+        self.segments.iter().any(|s| s.format().is_quantized())
     }
 
     /// Decodes row `r` into `out` (`cols` values).

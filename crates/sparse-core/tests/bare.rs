@@ -35,7 +35,7 @@ fn a_layer_in_bit3_leaves_out_zeros_on_the_portable_kernels() {
     let mut x = Activations::with_capacity(1, INPUTS);
     x.resize(1);
     x.x_mut().iter_mut().enumerate().for_each(|(i, x)| *x = (i as f32 * 0.71).cos());
-    x.quantise(compute.kernels);
+    x.quantize(compute.kernels);
     let mut out = vec![f32::NAN; INPUTS];
     let mut scratch = FfnScratch::new(1, [&ffn]);
     let counts = ffn.forward(&compute, &x, BatchMode::Dense, &mut scratch, &mut out);

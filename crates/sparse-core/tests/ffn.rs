@@ -83,7 +83,7 @@ fn input(compute: &Compute, tokens: usize, seed: u64) -> Activations {
     let mut bytes = vec![0; tokens * INPUTS * 4];
     Weights::new(BlockFormat::F32, 0.0, 1.0, seed, 9).fill(&mut bytes);
     BlockFormat::F32.decode(&bytes, x.x_mut()).unwrap();
-    x.quantise(compute.kernels);
+    x.quantize(compute.kernels);
     x
 }
 
@@ -104,7 +104,7 @@ fn token(x: &Activations, t: usize, compute: &Compute) -> Activations {
     let mut one = Activations::with_capacity(1, x.cols());
     one.resize(1);
     one.x_mut().copy_from_slice(&x.x()[t * x.cols()..][..x.cols()]);
-    one.quantise(compute.kernels);
+    one.quantize(compute.kernels);
     one
 }
 
@@ -290,7 +290,7 @@ fn bad_numbers_show_and_never_choose_a_neuron_that_is_not_there() {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut x = input(&compute, 1, 2);
             x.x_mut()[17] = bad;
-            x.quantise(compute.kernels);
+            x.quantize(compute.kernels);
             let (out, _) = run(&ffn, &compute, &x, BatchMode::Dense);
             assert!(out.iter().all(|y| !y.is_finite()), "{kind:?} with {bad}");
         }

@@ -45,7 +45,7 @@ fn quality(predictor: &LowRankPredictor, x: &[f32], gates: &[f32], threshold: f3
     let mut input = Activations::with_capacity(x.len() / INPUTS, INPUTS);
     input.resize(x.len() / INPUTS);
     input.x_mut().copy_from_slice(x);
-    input.quantise(compute.kernels);
+    input.quantize(compute.kernels);
     let mut projected = Activations::with_capacity(x.len() / INPUTS, predictor.rank());
     let mut scores = vec![0.0; gates.len()];
     predictor.scores(&compute, &input, &mut projected, &mut scores);

@@ -13,7 +13,7 @@ fn head(format: BlockFormat, rows: usize, stream: u64) -> Matrix {
     Matrix::new(format, COLS, Storage::Owned(bytes)).unwrap()
 }
 
-/// A token that leans towards row `r`, as far as `lean` says.
+/// A token that leans toward row `r`, as far as `lean` says.
 fn token(compute: &Compute, head: &Matrix, r: usize, lean: f32, stream: u64) -> Activations {
     let mut row = vec![0.0; COLS];
     head.decode_row(r, &mut row);
@@ -23,7 +23,7 @@ fn token(compute: &Compute, head: &Matrix, r: usize, lean: f32, stream: u64) -> 
     let mut x = Activations::with_capacity(1, COLS);
     x.resize(1);
     x.x_mut().iter_mut().zip(row.iter().zip(noise)).for_each(|(x, (w, n))| *x = lean * w + n);
-    x.quantise(compute.kernels);
+    x.quantize(compute.kernels);
     x
 }
 
@@ -165,7 +165,7 @@ fn what_is_not_finite_is_never_hidden() {
     assert!(list.logits[at].is_nan());
     // NaN in a token: the whole head says so.
     x.x_mut()[9] = f32::NAN;
-    x.quantise(compute.kernels);
+    x.quantize(compute.kernels);
     assert!(screen.shortlist(&compute, &head, &x, Reach::Best, &plain, &mut scratch).is_none());
 }
 

@@ -31,7 +31,7 @@ fn input(compute: &Compute, tokens: usize, cols: usize) -> Activations {
     let mut x = Activations::with_capacity(tokens, cols);
     x.resize(tokens);
     x.x_mut().iter_mut().enumerate().for_each(|(i, v)| *v = ((i * 7919) % 251) as f32 / 125.0 - 1.0);
-    x.quantise(compute.kernels);
+    x.quantize(compute.kernels);
     x
 }
 

@@ -128,7 +128,7 @@ fn a_trained_layer_is_predicted_the_better_the_higher_the_rank() {
     let mut input = Activations::with_capacity(HELD_OUT, INPUTS);
     input.resize(HELD_OUT);
     input.x_mut().copy_from_slice(&x[FITTED * INPUTS..]);
-    input.quantise(compute.kernels);
+    input.quantize(compute.kernels);
     let scores = |rank: usize| {
         let predictor = fit.factors(rank, 200).predictor().unwrap();
         let mut projected = Activations::with_capacity(HELD_OUT, rank);

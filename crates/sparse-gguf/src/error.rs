@@ -196,22 +196,22 @@ pub enum Error {
         found: usize,
     },
     /// A format that this crate decodes and does not encode.
-    #[error("there is no quantiser to {format}")]
-    NoQuantiser {
+    #[error("there is no quantizer to {format}")]
+    NoQuantizer {
         /// The format's name.
         format: &'static str,
     },
-    /// A value to quantise that is NaN or infinite.
-    #[error("value {index} is {value}, which cannot be quantised")]
+    /// A value to quantize that is NaN or infinite.
+    #[error("value {index} is {value}, which cannot be quantized")]
     NotFinite {
         /// Which value.
         index: usize,
         /// The value.
         value: f32,
     },
-    /// A value to quantise, or the scale of its block, that overflows the format's floats.
+    /// A value to quantize, or the scale of its block, that overflows the format's floats.
     #[error("the block at value {index} is too large in magnitude for {format}")]
-    TooLargeToQuantise {
+    TooLargeToQuantize {
         /// The first value of the block.
         index: usize,
         /// The format's name.

@@ -152,7 +152,7 @@ fn place(
         tensors.push(TensorInfo { name: e.name, dims: e.dims, ty: e.ty, range: start..end });
     }
 
-    // By start, so that neighbours in the list are neighbours in the file. Empty tensors take no place.
+    // By start, so that neighbors in the list are neighbors in the file. Empty tensors take no place.
     let mut order = (0..tensors.len()).filter(|&i| !tensors[i].range.is_empty()).collect::<Vec<_>>();
     order.sort_by_key(|&i| (tensors[i].range.start, tensors[i].range.end));
     for (k, &i) in order.iter().enumerate() {

@@ -81,20 +81,20 @@ impl TensorView<'_> {
     ///
     /// # Errors
     /// [`Error::UnsupportedType`] when this crate does not decode the tensor's type.
-    pub fn dequantise(&self) -> Result<Vec<f32>, Error> {
+    pub fn dequantize(&self) -> Result<Vec<f32>, Error> {
         // Refuse the type before allocating for its values.
         self.info.format()?;
         let mut values = vec![0.0; self.info.elements()];
-        self.dequantise_into(&mut values)?;
+        self.dequantize_into(&mut values)?;
         Ok(values)
     }
 
-    /// Like [`dequantise`](Self::dequantise), into `out`.
+    /// Like [`dequantize`](Self::dequantize), into `out`.
     ///
     /// # Errors
     /// [`Error::UnsupportedType`] when this crate does not decode the tensor's type, [`Error::WrongLength`] when
     /// `out` is not as long as the tensor has values.
-    pub fn dequantise_into(&self, out: &mut [f32]) -> Result<(), Error> {
+    pub fn dequantize_into(&self, out: &mut [f32]) -> Result<(), Error> {
         let format = self.info.format()?;
         let found = out.len();
         format.decode(self.data, out).map_err(|_| Error::WrongLength {

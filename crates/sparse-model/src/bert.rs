@@ -189,7 +189,7 @@ impl Pass<'_> {
     fn sparse(&self, layer: &Layer, ffn: &SparseFfn, s: &mut Scratch) {
         s.sparse.reserve(ffn);
         if ffn.selector().skips_first() || matches!(ffn.selector(), Selector::Dense) {
-            s.input.quantise(self.compute.kernels);
+            s.input.quantize(self.compute.kernels);
             ffn.forward(self.compute, &s.input, BatchMode::Each, &mut s.sparse, &mut s.delta);
         } else {
             s.hidden.reshape(s.input.tokens(), self.config.feed_forward);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use sparse_core::{Matrix, Storage};
-use sparse_gguf::{BlockFormat, quantise};
+use sparse_gguf::{BlockFormat, quantize};
 use sparse_precision::{LaneMatrix, PrecisionLane};
 
 /// Blocks that weights can be rounded to.
@@ -12,7 +12,7 @@ use sparse_precision::{LaneMatrix, PrecisionLane};
 pub enum WeightFormat {
     /// Of a lane, rounded as [`LaneMatrix`] does it: by a search for the scales.
     Lane(PrecisionLane),
-    /// Of a GGUF format that [`quantise`] writes, rounded as ggml does it.
+    /// Of a GGUF format that [`quantize`] writes, rounded as ggml does it.
     Gguf(BlockFormat),
 }
 
@@ -39,7 +39,7 @@ impl WeightFormat {
 
     /// Rounds whole rows of `cols` values; errors in column `c` of a lane count `importance[c]` times, if that is given. The error
     /// is a problem in words.
-    pub(crate) fn quantise(
+    pub(crate) fn quantize(
         self,
         cols: usize,
         values: &[f32],
@@ -54,21 +54,21 @@ impl WeightFormat {
             ));
         }
         let rounded = match (self, importance) {
-            (Self::Gguf(format), _) => return quantise(format, values).map_err(|e| e.to_string()),
+            (Self::Gguf(format), _) => return quantize(format, values).map_err(|e| e.to_string()),
             (Self::Lane(lane), None) => LaneMatrix::new(lane, cols, values),
             (Self::Lane(lane), Some(importance)) => LaneMatrix::weighted(lane, cols, values, importance),
         };
         rounded.map(LaneMatrix::into_bytes).map_err(|e| e.to_string())
     }
 
-    /// [`quantise`](Self::quantise), as a matrix.
+    /// [`quantize`](Self::quantize), as a matrix.
     pub(crate) fn round(
         self,
         cols: usize,
         values: &[f32],
         importance: Option<&[f32]>,
     ) -> Result<Matrix, String> {
-        let bytes = self.quantise(cols, values, importance)?;
+        let bytes = self.quantize(cols, values, importance)?;
         let storage = Storage::filled(bytes.len(), |out| out.copy_from_slice(&bytes));
         Matrix::new(self.blocks(), cols, storage).map_err(|e| e.to_string())
     }

@@ -1,4 +1,4 @@
-//! Whole transformers on quantised weights: language models of the llama family, and BERT encoders for sentence embeddings
+//! Whole transformers on quantized weights: language models of the llama family, and BERT encoders for sentence embeddings
 //! ([`Encoder`]).
 //!
 //! ```no_run

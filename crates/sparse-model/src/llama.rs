@@ -76,7 +76,7 @@ pub struct Session {
     position: usize,
     /// The residual stream, `[tokens x embedding]`.
     residual: Vec<f32>,
-    /// Normalised residual: input of attention, FFN and head.
+    /// Normalized residual: input of attention, FFN and head.
     normed: Activations,
     query: Vec<f32>,
     key: Vec<f32>,
@@ -281,7 +281,7 @@ impl Session {
         Ok(())
     }
 
-    /// Appends `tokens` to the sequence and calls `watch(x)` with what the head is given: the last layer's output, normalised,
+    /// Appends `tokens` to the sequence and calls `watch(x)` with what the head is given: the last layer's output, normalized,
     /// a vector per token, in batches. For calibration.
     ///
     /// # Errors
@@ -373,7 +373,7 @@ impl Session {
         for (x, out) in x.chunks(c.embedding).zip(self.normed.x_mut().chunks_mut(c.embedding)) {
             k.rms_norm(x, weight, c.rms_epsilon, out);
         }
-        self.normed.quantise(k);
+        self.normed.quantize(k);
     }
 
     /// `delta = attention(normed)`, and the batch's keys and values into the cache.
@@ -411,7 +411,7 @@ impl Session {
             let queries = query.chunks(q_width).skip(tokens.start).map(|q| &q[columns.clone()]);
             group.attend(k, cache.rows(i, head, seen.end), seen, queries, scratch, &mut out);
         });
-        self.attended.quantise(k);
+        self.attended.quantize(k);
         layer.attention_output.forward(compute, &self.attended, &mut self.delta[..n * c.embedding]);
     }
 
@@ -453,7 +453,7 @@ impl Session {
     }
 }
 
-/// NaN or infinity among the logits is an error. Looks at all of them, so that the loop vectorises.
+/// NaN or infinity among the logits is an error. Looks at all of them, so that the loop vectorizes.
 fn finite(logits: &[f32], position: usize) -> Result<(), Error> {
     const EXPONENT: u32 = 0x7f80_0000;
     match logits.iter().fold(false, |bad, l| bad | (l.to_bits() & EXPONENT == EXPONENT)) {

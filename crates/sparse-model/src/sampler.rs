@@ -119,10 +119,10 @@ impl Sampler {
     /// sampler and history.
     pub fn sample<'a>(&mut self, logits: impl Into<Logits<'a>>, history: &[u32]) -> u32 {
         let Logits { ids, values, outside } = logits.into();
-        let penalised = self.penalty(history);
+        let penalized = self.penalty(history);
         let all = values.iter().zip(0..).map(|(&logit, i)| {
             let id = ids.map_or(i, |ids| ids[i as usize]);
-            Candidate { id, logit: penalised(id, logit) }
+            Candidate { id, logit: penalized(id, logit) }
         });
         if self.config.temperature == 0.0 {
             return all.fold(Candidate { id: 0, logit: f32::NEG_INFINITY }, better).id;

@@ -108,7 +108,7 @@ impl<'a> Source<'a> {
         let tensor = self.gguf.tensor(name)?;
         expect_shape(name, &tensor.info.dims, &[len])?;
         self.used.borrow_mut().insert(name.to_owned());
-        let values = tensor.dequantise()?;
+        let values = tensor.dequantize()?;
         match values.iter().position(|v| !v.is_finite()) {
             None => Ok(values),
             Some(i) => Err(Error::Tensor {

@@ -178,7 +178,7 @@ fn embeddings_agree_with_the_plain_implementation() {
         let plain = Plain { model: &model, tensors: model.tensors() };
         for pooling in [Pooling::Mean, Pooling::Cls] {
             let mut options = f32();
-            (options.pooling, options.normalise) = (Some(pooling), Some(false));
+            (options.pooling, options.normalize) = (Some(pooling), Some(false));
             let encoder = Encoder::open(folder.path(), &options).unwrap();
             for (text, found) in TEXTS.iter().zip(encoder.embed_batch(&TEXTS).unwrap()) {
                 let expected = plain.embedding(&encoder.tokens(text).unwrap(), pooling);
@@ -192,7 +192,7 @@ fn embeddings_agree_with_the_plain_implementation() {
 }
 
 #[test]
-fn quantised_embeddings_are_near_and_every_format_loads() {
+fn quantized_embeddings_are_near_and_every_format_loads() {
     let model = TinyBert::default();
     let folder = folder_of(&model);
     let plain = Plain { model: &model, tensors: model.tensors() };
@@ -255,7 +255,7 @@ fn folder_and_gguf_hold_the_same_model() {
         assert_eq!(a.embed_batch(&TEXTS).unwrap(), b.embed_batch(&TEXTS).unwrap(), "{format}");
     }
     let gguf = Encoder::open(&path, &f32()).unwrap();
-    assert_eq!((gguf.max_tokens(), gguf.pooling(), gguf.normalises()), (48, Pooling::Mean, true));
+    assert_eq!((gguf.max_tokens(), gguf.pooling(), gguf.normalizes()), (48, Pooling::Mean, true));
 }
 
 /// Many texts of many lengths: groups of all kinds, on some threads and alone.

@@ -79,7 +79,7 @@ fn a_batch_equals_one_token_at_a_time() {
                 single.iter().zip(&batched).map(|(a, b)| largest_difference(a, b)).fold(0.0, f32::max);
             // Kernels may add floats of a batch in another order, which turns some roundings: of activations to
             // int8, of keys and values to half precision. The largest difference seen in floats is 0.0017.
-            let allowed = if format.is_quantised() { 0.5 } else { 5e-3 };
+            let allowed = if format.is_quantized() { 0.5 } else { 5e-3 };
             if worst.is_nan() || worst > allowed {
                 failures.push(format!("{} in batches of {batches:?}: {worst}", format.name()));
             }

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use sparse_gguf::{BlockFormat, Gguf, quantise};
+use sparse_gguf::{BlockFormat, Gguf, quantize};
 use sparse_precision::{LaneMatrix, PrecisionLane};
 use sparse_simd::{Kernels, MatMut, Q8Mut, Rows};
 
@@ -55,7 +55,7 @@ fn precision(gguf: &Gguf, part: &str) -> Result<(), Box<dyn std::error::Error>> 
         gguf.tensors().map(|t| t.name.clone()).filter(|name| name.contains(part)).collect();
     for name in &names {
         let tensor = gguf.tensor(name)?;
-        let (cols, values) = (tensor.info.cols(), tensor.dequantise()?);
+        let (cols, values) = (tensor.info.cols(), tensor.dequantize()?);
         let mut decoded = vec![0.0; values.len()];
         for (lane, energy) in LANES.into_iter().zip(&mut lanes) {
             let matrix = LaneMatrix::new(lane, cols, &values)?;
@@ -63,7 +63,7 @@ fn precision(gguf: &Gguf, part: &str) -> Result<(), Box<dyn std::error::Error>> 
             energy.add(&values, &decoded);
         }
         for (format, energy) in OTHERS.into_iter().zip(&mut others) {
-            format.decode(&quantise(format, &values)?, &mut decoded)?;
+            format.decode(&quantize(format, &values)?, &mut decoded)?;
             energy.add(&values, &decoded);
         }
     }
@@ -99,7 +99,7 @@ fn speed() {
     let x: Vec<f32> = (0..COLS).map(|i| (i as f32 * 0.37).sin()).collect();
     let (mut q, mut d, mut sums) = (vec![0; COLS], vec![0.0; COLS / 32], vec![0; COLS / 16]);
     let mut q8 = Q8Mut { cols: COLS, q: &mut q, d: &mut d, sums: &mut sums };
-    kernels.quantise(&x, &mut q8);
+    kernels.quantize(&x, &mut q8);
     let x = sparse_simd::Q8 { cols: COLS, q: &q, d: &d, sums: &sums };
     for _ in 0..ROUNDS {
         for timed in &mut timed {

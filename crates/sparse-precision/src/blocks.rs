@@ -24,8 +24,8 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
-    /// Quantises rows of `cols` values. Errors of column `c` count `importance[c]` times, if that is given.
-    pub(crate) fn quantise(
+    /// Quantizes rows of `cols` values. Errors of column `c` count `importance[c]` times, if that is given.
+    pub(crate) fn quantize(
         format: BlockFormat,
         cols: usize,
         values: &[f32],

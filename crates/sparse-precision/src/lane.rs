@@ -49,7 +49,7 @@ impl PrecisionLane {
         }
     }
 
-    /// The angle between neighbouring codes, `pi / 2^(b-1)`; 0 for floats.
+    /// The angle between neighboring codes, `pi / 2^(b-1)`; 0 for floats.
     pub const fn phase_step(self) -> f32 {
         match self {
             Self::Bit3 => PI_SCALE_3BIT,

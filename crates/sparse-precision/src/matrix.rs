@@ -10,7 +10,7 @@ use crate::{Error, PrecisionLane};
 
 /// A `[rows x cols]` matrix of weights in a lane, packed: blocks of 32 codes with a half-precision scale.
 ///
-/// Its [`as_rows`](Self::as_rows) are what all kernels for quantised weights read, so a lane can be wherever a GGUF
+/// Its [`as_rows`](Self::as_rows) are what all kernels for quantized weights read, so a lane can be wherever a GGUF
 /// format can: in feed-forward layers too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneMatrix {
@@ -25,7 +25,7 @@ impl LaneMatrix {
     /// If `cols` is zero or no multiple of 32 (any positive number for [`PrecisionLane::Float`]), the values are no whole
     /// number of rows, or one is NaN, infinite, or too large for a half-precision scale.
     pub fn new(lane: PrecisionLane, cols: usize, values: &[f32]) -> Result<Self, Error> {
-        Ok(Self { lane, blocks: Blocks::quantise(lane.format(), cols, values, None)? })
+        Ok(Self { lane, blocks: Blocks::quantize(lane.format(), cols, values, None)? })
     }
 
     /// Like [`new`](Self::new); errors in column `c` count `importance[c]` times, for instance the mean square of the
@@ -39,7 +39,7 @@ impl LaneMatrix {
         values: &[f32],
         importance: &[f32],
     ) -> Result<Self, Error> {
-        Ok(Self { lane, blocks: Blocks::quantise(lane.format(), cols, values, Some(importance))? })
+        Ok(Self { lane, blocks: Blocks::quantize(lane.format(), cols, values, Some(importance))? })
     }
 
     /// Appends rows, rounded as [`new`](Self::new) does it.
@@ -47,7 +47,7 @@ impl LaneMatrix {
     /// # Errors
     /// As [`new`](Self::new); the matrix is then as it was.
     pub fn push(&mut self, values: &[f32]) -> Result<(), Error> {
-        let rows = Blocks::quantise(self.lane.format(), self.cols(), values, None)?;
+        let rows = Blocks::quantize(self.lane.format(), self.cols(), values, None)?;
         self.blocks.data.extend_from_slice(&rows.data);
         Ok(())
     }
@@ -165,7 +165,7 @@ impl LaneInput {
         let cols = self.q.len();
         if cols > 0 {
             let mut q8 = Q8Mut { cols, q: &mut self.q, d: &mut self.d, sums: &mut self.sums };
-            kernels.quantise(&x[..cols], &mut q8);
+            kernels.quantize(&x[..cols], &mut q8);
         }
     }
 

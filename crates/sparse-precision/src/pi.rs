@@ -25,11 +25,11 @@ pub use chaos::PiChaos;
 pub use drift::{DriftDetector, Honesty};
 pub use spherical::{Spherical, to_spherical};
 
-/// The angle between neighbouring codes of 3 bits.
+/// The angle between neighboring codes of 3 bits.
 pub const PI_SCALE_3BIT: f32 = PI / 4.0;
-/// The angle between neighbouring codes of 5 bits.
+/// The angle between neighboring codes of 5 bits.
 pub const PI_SCALE_5BIT: f32 = PI / 16.0;
-/// The angle between neighbouring codes of 7 bits.
+/// The angle between neighboring codes of 7 bits.
 pub const PI_SCALE_7BIT: f32 = PI / 64.0;
 
 /// A lane's calibration, angles and checks.

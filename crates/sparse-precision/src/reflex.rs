@@ -64,9 +64,9 @@ impl ReflexGate {
         }
         let mut gate = Self { mean, inverse, limit: 0 };
         let scores = || usual.chunks_exact(dims).map(|x| f64::from(gate.score(x)));
-        let centre = scores().sum::<f64>() / n as f64;
-        let variance = scores().map(|s| (s - centre) * (s - centre)).sum::<f64>() / n as f64;
-        gate.limit = ceil(centre + SURE * sqrt(variance)) as u32;
+        let center = scores().sum::<f64>() / n as f64;
+        let variance = scores().map(|s| (s - center) * (s - center)).sum::<f64>() / n as f64;
+        gate.limit = ceil(center + SURE * sqrt(variance)) as u32;
         let most = MOST * gate.inverse.iter().filter(|x| **x > 0.0).count() as u32;
         match gate.limit < most {
             true => Ok(gate),

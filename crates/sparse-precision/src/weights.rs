@@ -24,7 +24,7 @@ impl QuantizedWeights {
     /// # Panics
     /// If the rows are not equally long, or empty.
     pub fn quantize_int8<R: AsRef<[f32]>>(rows: &[R]) -> Self {
-        Self::quantise(BlockFormat::Q8_0, rows, BLOCK)
+        Self::quantize(BlockFormat::Q8_0, rows, BLOCK)
     }
 
     /// 4 bits with a scale per `group` weights, laid out as Q4_0: 4.5 bits per weight. A group of more than 32 stores its
@@ -37,10 +37,10 @@ impl QuantizedWeights {
             group > 0 && group.is_multiple_of(BLOCK),
             "groups of {group}: expected a multiple of {BLOCK}"
         );
-        Self::quantise(BlockFormat::Q4_0, rows, group)
+        Self::quantize(BlockFormat::Q4_0, rows, group)
     }
 
-    fn quantise<R: AsRef<[f32]>>(format: BlockFormat, rows: &[R], group: usize) -> Self {
+    fn quantize<R: AsRef<[f32]>>(format: BlockFormat, rows: &[R], group: usize) -> Self {
         let cols = rows.first().map_or(0, |row| row.as_ref().len());
         assert!(rows.is_empty() || cols > 0, "rows of no weights");
         let range = format.code_range().expect("a format of codes");

@@ -1,7 +1,7 @@
 //! Weights stored column by column, so that skipping a column saves its bytes. docs/ffn-bench.md has what that is worth, by shape
 //! and density.
 //!
-//! A quantised row-major matrix keeps the codes of one column in as many blocks as there are rows: leaving a column
+//! A quantized row-major matrix keeps the codes of one column in as many blocks as there are rows: leaving a column
 //! out saves nothing. Here the same codes, scales and minima are sorted the other way round; nothing is rounded, and
 //! [`Columns::restore`] gives the original bytes back.
 //!

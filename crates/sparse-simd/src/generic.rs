@@ -67,7 +67,7 @@ macro_rules! float_functions {
             add(y: &mut [f32], x: &[f32]) = rows::add(y, x);
             rope_halves(x: &mut [f32], cos: &[f32], sin: &[f32]) = rows::rope_halves(x, cos, sin);
             scan(w: Tiles<'_>, x: Q8<'_>, out: &mut [f32]) = tiles::scan(w, x, out);
-            quantise_rows(x: &[f32], out: &mut Int8Mut<'_>) = int8::quantise_rows(x, out);
+            quantize_rows(x: &[f32], out: &mut Int8Mut<'_>) = int8::quantize_rows(x, out);
             panels_f32(w: Panels<'_>, x: &[f32], out: &mut MatMut<'_>) = gemm::packed(w, x, out);
         }
 

@@ -21,7 +21,7 @@ pub struct Int8<'a> {
     pub d: &'a [f32],
 }
 
-/// The writable form of [`Int8`], filled by [`Kernels::quantise_rows`](crate::Kernels::quantise_rows).
+/// The writable form of [`Int8`], filled by [`Kernels::quantize_rows`](crate::Kernels::quantize_rows).
 #[derive(Debug)]
 pub struct Int8Mut<'a> {
     /// Values per row.

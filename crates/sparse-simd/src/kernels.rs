@@ -10,7 +10,7 @@ use crate::{
 };
 use half::f16;
 
-/// A product of quantised weights with int8 activations.
+/// A product of quantized weights with int8 activations.
 ///
 /// # Safety
 /// - The CPU has the instructions of the table's level.
@@ -46,10 +46,10 @@ pub struct Kernels {
     pub(crate) level: Level,
     /// # Safety
     /// The CPU has the level; `x` is as long as `out.q`, and the parts of `out` fit together.
-    pub(crate) quantise: unsafe fn(x: &[f32], out: &mut Q8Mut<'_>),
+    pub(crate) quantize: unsafe fn(x: &[f32], out: &mut Q8Mut<'_>),
     /// # Safety
     /// The CPU has the level; `x` has a row for each of `out`, and the parts of `out` fit together.
-    pub(crate) quantise_rows: unsafe fn(x: &[f32], out: &mut Int8Mut<'_>),
+    pub(crate) quantize_rows: unsafe fn(x: &[f32], out: &mut Int8Mut<'_>),
     /// # Safety
     /// The CPU has the level, `w` holds f32, `x` is `[out.tokens() x w.cols()]`, `out` has a column per row of `w`.
     pub(crate) panels_f32: unsafe fn(w: Panels<'_>, x: &[f32], out: &mut MatMut<'_>),
@@ -162,24 +162,24 @@ impl Kernels {
         self.level
     }
 
-    /// Quantises the activations `x`, `[tokens x out.cols]`. Identical at every level.
+    /// Quantizes the activations `x`, `[tokens x out.cols]`. Identical at every level.
     ///
     /// A block of 32 with NaN or infinity in it gets codes of zero and a scale of NaN, so that every product
     /// with it is NaN. A block whose values are all below 2^-119 in magnitude becomes zero.
     ///
     /// # Panics
     /// If `x` and the parts of `out` do not fit together.
-    pub fn quantise(&self, x: &[f32], out: &mut Q8Mut<'_>) {
+    pub fn quantize(&self, x: &[f32], out: &mut Q8Mut<'_>) {
         q8::check(out.cols, out.q.len(), out.d.len(), out.sums.len());
-        same_len("quantise", "x", x.len(), "out.q", out.q.len());
+        same_len("quantize", "x", x.len(), "out.q", out.q.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.quantise)(x, out) }
+        unsafe { (self.quantize)(x, out) }
     }
 
-    /// Products of quantised weights with int8 activations: `out[t][r]` = row `r` of `w` times token `t` of `x`.
+    /// Products of quantized weights with int8 activations: `out[t][r]` = row `r` of `w` times token `t` of `x`.
     ///
     /// # Panics
-    /// If the shapes do not fit together, or `w` is not quantised (see [`matmul_f32`](Self::matmul_f32)).
+    /// If the shapes do not fit together, or `w` is not quantized (see [`matmul_f32`](Self::matmul_f32)).
     pub fn matmul_q8(&self, w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
         q8::check(x.cols, x.q.len(), x.d.len(), x.sums.len());
         same_len("matmul_q8", "w.cols", w.cols(), "x.cols", x.cols);
@@ -211,7 +211,7 @@ impl Kernels {
     /// token `t` of `x`.
     ///
     /// # Panics
-    /// If the shapes do not fit together, or `w` is quantised (see [`matmul_q8`](Self::matmul_q8)).
+    /// If the shapes do not fit together, or `w` is quantized (see [`matmul_q8`](Self::matmul_q8)).
     pub fn matmul_f32(&self, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
         same_len("matmul_f32", "x", x.len(), "out.tokens * w.cols", out.tokens() * w.cols());
         same_len("matmul_f32", "w.rows", w.rows(), "out.cols", out.cols());
@@ -225,18 +225,18 @@ impl Kernels {
         unsafe { kernel(w, x, out) }
     }
 
-    /// Quantises the activations `x`, `[tokens x out.cols]`, with one scale per row. Identical at every level.
+    /// Quantizes the activations `x`, `[tokens x out.cols]`, with one scale per row. Identical at every level.
     ///
     /// A row with NaN or infinity in it gets codes of zero and a scale of NaN, so that every product with it is NaN. A
     /// row whose values are all below 2^-119 in magnitude becomes zero.
     ///
     /// # Panics
     /// If `x` and the parts of `out` do not fit together.
-    pub fn quantise_rows(&self, x: &[f32], out: &mut Int8Mut<'_>) {
+    pub fn quantize_rows(&self, x: &[f32], out: &mut Int8Mut<'_>) {
         int8::check(out.cols, out.q.len(), out.d.len());
-        same_len("quantise_rows", "x", x.len(), "out.tokens * out.cols", out.d.len() * out.cols);
+        same_len("quantize_rows", "x", x.len(), "out.tokens * out.cols", out.d.len() * out.cols);
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.quantise_rows)(x, out) }
+        unsafe { (self.quantize_rows)(x, out) }
     }
 
     /// Products of packed f32 weights with activations `x`, `[tokens x cols]`: `out[t][r]` = bias of row `r` plus row
@@ -272,7 +272,7 @@ impl Kernels {
     /// Sums of weighted rows: `out[t]` = sum over `r` of `x[t][r]` times row `r` of `w`, where `x` is
     /// `[out.tokens() x w.rows()]`. With attention weights as `x` and values as `w` this is the output of attention.
     ///
-    /// Each row is read once for a few tokens (once for all of them, if `w` is quantised), so one call for many is the
+    /// Each row is read once for a few tokens (once for all of them, if `w` is quantized), so one call for many is the
     /// fast way. A weight of zero does not hide NaN or infinity. A column's sums do not depend on the others, nor a
     /// token's.
     ///

@@ -239,7 +239,7 @@ impl BlockFormat {
     }
 
     /// Whether kernels multiply this format with int8 activations ([`Q8`](crate::Q8)) rather than with f32 ones.
-    pub const fn is_quantised(self) -> bool {
+    pub const fn is_quantized(self) -> bool {
         !matches!(self, Self::F32 | Self::F16 | Self::Bf16)
     }
 
@@ -252,7 +252,7 @@ impl BlockFormat {
         (cols / self.block_len()).checked_mul(self.block_bytes())
     }
 
-    /// Decodes (dequantises) the blocks of `bytes` into `out`.
+    /// Decodes (dequantizes) the blocks of `bytes` into `out`.
     ///
     /// `bytes` may have any alignment. NaN and infinite scales decode to NaN and infinite values.
     ///

@@ -1,8 +1,8 @@
-//! Quantised block layouts and the kernels that read them.
+//! Quantized block layouts and the kernels that read them.
 //!
 //! - [`layout`]: the ggml block formats as `#[repr(C)]` structs, with scalar decoding. That decoding is the
 //!   specification of every kernel here.
-//! - [`Q8`]: activations quantised to int8 in blocks of 32, what the integer kernels multiply weights with.
+//! - [`Q8`]: activations quantized to int8 in blocks of 32, what the integer kernels multiply weights with.
 //! - [`Rows`] and [`MatMut`]: the borrowed weights of a product, and the window that it is written to.
 //! - [`Columns`]: the same weights sorted by columns ([`ColumnLayout`]), for products that leave columns out.
 //! - [`Tiles`]: rows in two and four bits, for scanning all of a large matrix ([`TileLayout`]).

@@ -1,9 +1,9 @@
-//! Activations in int8: what every quantised weight format is multiplied with.
+//! Activations in int8: what every quantized weight format is multiplied with.
 
 /// Values per activation block.
 pub(crate) const BLOCK: usize = 32;
 
-/// `tokens` rows of `cols` activations quantised to int8, each row in blocks of 32.
+/// `tokens` rows of `cols` activations quantized to int8, each row in blocks of 32.
 ///
 /// Value `i` of a row is `d[i / 32] * q[i]` with `q` in -127..=127, `d = max |x| / 127` of the block and
 /// rounding to nearest, ties to even. `sums[i / 16]` is the sum of 16 codes: the formats with an offset need it.
@@ -19,7 +19,7 @@ pub struct Q8<'a> {
     pub sums: &'a [i16],
 }
 
-/// The writable form of [`Q8`], filled by [`Kernels::quantise`](crate::Kernels::quantise).
+/// The writable form of [`Q8`], filled by [`Kernels::quantize`](crate::Kernels::quantize).
 #[derive(Debug)]
 pub struct Q8Mut<'a> {
     /// Values per row, a multiple of 32.

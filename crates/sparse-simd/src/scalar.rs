@@ -3,7 +3,7 @@
 mod columns;
 mod float;
 mod panels;
-mod quantised;
+mod quantized;
 mod scan;
 
 use crate::kernels::{Sparse, SparseQ8};
@@ -12,26 +12,26 @@ use crate::{Kernels, Level};
 
 pub(crate) const KERNELS: Kernels = Kernels {
     level: Level::Scalar,
-    quantise: quantised::quantise,
-    quantise_rows: panels::quantise_rows,
+    quantize: quantized::quantize,
+    quantize_rows: panels::quantize_rows,
     panels_f32: panels::matmul_f32,
     panels_int8: panels::matmul_int8,
     matmul_f32: float::matmul_f32,
     matmul_f16: float::matmul_f16,
     matmul_bf16: float::matmul_bf16,
-    matmul_q4_0: quantised::matmul::<BlockQ4_0>,
-    matmul_q4_1: quantised::matmul::<BlockQ4_1>,
-    matmul_q5_0: quantised::matmul::<BlockQ5_0>,
-    matmul_q5_1: quantised::matmul::<BlockQ5_1>,
-    matmul_q8_0: quantised::matmul::<BlockQ8_0>,
-    matmul_q2_k: quantised::matmul::<BlockQ2K>,
-    matmul_q3_k: quantised::matmul::<BlockQ3K>,
-    matmul_q4_k: quantised::matmul::<BlockQ4K>,
-    matmul_q5_k: quantised::matmul::<BlockQ5K>,
-    matmul_q6_k: quantised::matmul::<BlockQ6K>,
-    matmul_iq4_nl: quantised::matmul::<BlockIq4Nl>,
-    matmul_bit3: quantised::matmul::<BlockBit3>,
-    matmul_bit7: quantised::matmul::<BlockBit7>,
+    matmul_q4_0: quantized::matmul::<BlockQ4_0>,
+    matmul_q4_1: quantized::matmul::<BlockQ4_1>,
+    matmul_q5_0: quantized::matmul::<BlockQ5_0>,
+    matmul_q5_1: quantized::matmul::<BlockQ5_1>,
+    matmul_q8_0: quantized::matmul::<BlockQ8_0>,
+    matmul_q2_k: quantized::matmul::<BlockQ2K>,
+    matmul_q3_k: quantized::matmul::<BlockQ3K>,
+    matmul_q4_k: quantized::matmul::<BlockQ4K>,
+    matmul_q5_k: quantized::matmul::<BlockQ5K>,
+    matmul_q6_k: quantized::matmul::<BlockQ6K>,
+    matmul_iq4_nl: quantized::matmul::<BlockIq4Nl>,
+    matmul_bit3: quantized::matmul::<BlockBit3>,
+    matmul_bit7: quantized::matmul::<BlockBit7>,
     sparse: SPARSE,
     scan: scan::scan,
     weighted_sum: float::weighted_sum,
@@ -69,5 +69,5 @@ const SPARSE: Sparse = Sparse {
 };
 
 const fn sparse<B: Block>() -> SparseQ8 {
-    SparseQ8 { rows: quantised::rows::<B>, axpy: columns::axpy, matmul: columns::matmul }
+    SparseQ8 { rows: quantized::rows::<B>, axpy: columns::axpy, matmul: columns::matmul }
 }

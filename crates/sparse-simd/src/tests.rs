@@ -8,7 +8,7 @@ mod guard;
 mod hadamard;
 mod matmul;
 mod panels;
-mod quantise;
+mod quantize;
 mod rows;
 mod scan;
 

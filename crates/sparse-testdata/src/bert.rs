@@ -124,7 +124,7 @@ impl TinyBert {
         File { metadata: m, tensors: self.tensors() }
     }
 
-    /// Writes the model as a sentence-transformers folder: mean pooling, normalised, texts cut down to 32 tokens.
+    /// Writes the model as a sentence-transformers folder: mean pooling, normalized, texts cut down to 32 tokens.
     pub fn write_folder(&self, folder: &Path) {
         fs::create_dir_all(folder.join("1_Pooling")).expect("a folder that can be written");
         for (name, value) in [

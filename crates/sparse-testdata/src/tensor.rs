@@ -1,6 +1,6 @@
 //! Tensors of a model that is being made.
 
-use sparse_gguf::{BlockFormat, quantise};
+use sparse_gguf::{BlockFormat, quantize};
 
 use crate::Weights;
 
@@ -20,11 +20,11 @@ pub struct Tensor {
 impl Tensor {
     /// A tensor of these values; K formats and IQ4_NL cannot be made like this.
     pub fn new(name: impl Into<String>, dims: &[usize], format: BlockFormat, values: &[f32]) -> Self {
-        let data = quantise(format, values).expect("values that the format can hold");
+        let data = quantize(format, values).expect("values that the format can hold");
         Self { name: name.into(), dims: dims.to_vec(), format, data }
     }
 
-    /// The values, dequantised.
+    /// The values, dequantized.
     pub fn values(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.dims.iter().product()];
         self.format.decode(&self.data, &mut values).expect("data as long as the shape says");

@@ -7,18 +7,18 @@ use sparse_gguf::layout::{
     BlockBit3, BlockBit7, BlockIq4Nl, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0,
     BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, Half,
 };
-use sparse_gguf::{BlockFormat, quantise_into};
+use sparse_gguf::{BlockFormat, quantize_into};
 
 /// An endless stream of blocks whose values have a given mean and deviation.
 ///
-/// Floats are normally distributed. In quantised formats all codes and sub-scales are uniformly random bits, which tries
+/// Floats are normally distributed. In quantized formats all codes and sub-scales are uniformly random bits, which tries
 /// more of a kernel than rounded values would, and only the blocks' half-precision factors are chosen, which vary from
 /// block to block; the mean is 0.
 #[derive(Clone, Debug)]
 pub struct Weights {
     format: BlockFormat,
     mean: f32,
-    /// Deviation of floats, mean factor `d` of quantised blocks.
+    /// Deviation of floats, mean factor `d` of quantized blocks.
     scale: f32,
     rng: ChaCha8Rng,
 }
@@ -27,12 +27,12 @@ pub struct Weights {
 const FACTOR_RMS: f32 = 1.040_833;
 
 impl Weights {
-    /// Blocks of `format`; quantised ones have mean 0 whatever `mean` says. `seed` and `stream` decide all values, so that
+    /// Blocks of `format`; quantized ones have mean 0 whatever `mean` says. `seed` and `stream` decide all values, so that
     /// a stream per tensor makes the tensors of one file differ.
     pub fn new(format: BlockFormat, mean: f32, deviation: f32, seed: u64, stream: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream);
-        let scale = match format.is_quantised() {
+        let scale = match format.is_quantized() {
             true => deviation / FACTOR_RMS / unit_deviation(format),
             false => deviation,
         };
@@ -44,7 +44,7 @@ impl Weights {
     /// # Panics
     /// If there is no whole number of blocks.
     pub fn fill(&mut self, blocks: &mut [u8]) {
-        if self.format.is_quantised() {
+        if self.format.is_quantized() {
             self.rng.fill_bytes(blocks);
             let Self { format, scale, rng, .. } = self;
             set_factors(*format, blocks, || *scale * factor(rng));
@@ -53,7 +53,7 @@ impl Weights {
         let values: Vec<f32> = (0..blocks.len() / self.format.block_bytes())
             .map(|_| self.mean + self.scale * normal(&mut self.rng))
             .collect();
-        quantise_into(self.format, &values, blocks)
+        quantize_into(self.format, &values, blocks)
             .expect("as many values as there is room for, all of them finite");
     }
 }

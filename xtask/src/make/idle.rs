@@ -1,7 +1,7 @@
 //! Gates that leave most of their neurons idle.
 
 use anyhow::{Context, Result};
-use sparse_gguf::{BlockFormat, quantise};
+use sparse_gguf::{BlockFormat, quantize};
 use sparse_testdata::Weights;
 
 /// Idle neurons.
@@ -57,7 +57,7 @@ impl IdleGate {
         }
         row.iter_mut().for_each(|w| *w *= self.deviation);
         self.biases.push(-self.threshold * row.iter().map(|w| w * w).sum::<f32>().sqrt());
-        quantise(format, &row).context("gates can be of the formats F32 to Q8_0 only")
+        quantize(format, &row).context("gates can be of the formats F32 to Q8_0 only")
     }
 
     /// The biases of the rows so far.

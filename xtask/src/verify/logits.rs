@@ -39,8 +39,8 @@ pub(super) fn compare(path: &Path, rows: usize, stride: usize, run: &Run) -> Res
         ensure!(logits.iter().all(|l| l.is_finite()), "a logit at position {} is not finite", i * stride);
         let found = ids.iter().map(|&id| logits.get(id).copied()).collect::<Option<Vec<f32>>>();
         let found = found.context("the reference has a larger vocabulary")?;
-        let normaliser = log_sum_exp(&logits);
-        let log_q: Vec<f64> = found.iter().map(|&l| f64::from(l) - normaliser).collect();
+        let normalizer = log_sum_exp(&logits);
+        let log_q: Vec<f64> = found.iter().map(|&l| f64::from(l) - normalizer).collect();
         kl += divergence(reference, &log_q);
         let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(id, _)| id);
         match (reference.as_slice(), best == ids.first().copied()) {

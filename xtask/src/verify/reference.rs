@@ -14,18 +14,18 @@ pub(super) struct Reference {
     pub(super) model: String,
     /// Every how many positions log-probabilities are kept.
     pub(super) stride: usize,
-    /// How far llama.cpp's quantised run is from its exact one.
-    pub(super) llama_cpp_quantised_against_exact: Noise,
+    /// How far llama.cpp's quantized run is from its exact one.
+    pub(super) llama_cpp_quantized_against_exact: Noise,
     /// All tokens of the prose.
     pub(super) prose_ids: Vec<u32>,
     /// How many of them were run.
     pub(super) tokens: usize,
     /// Texts and ids.
     pub(super) tokenize: Vec<Case>,
-    /// The same with control tokens recognised.
+    /// The same with control tokens recognized.
     pub(super) tokenize_special: Vec<Case>,
     /// The file as it is.
-    pub(super) quantised: Run,
+    pub(super) quantized: Run,
     /// The same weights in F32.
     pub(super) exact: Run,
 }

@@ -45,9 +45,9 @@ impl Demonstration {
         numbered(hidden)?;
         let mut rng = ChaCha8Rng::seed_from_u64(SEED);
         let rank = (inputs / INPUTS_PER_RANK).clamp(RANKS.0, RANKS.1);
-        let p = centred(&mut rng, rank, inputs, 1.0 / (inputs as f32).sqrt())?;
-        let mut q = centred(&mut rng, hidden, rank, 1.0 / (rank as f32).sqrt())?;
-        let mut w1 = centred(&mut rng, hidden, inputs, NOISE / (inputs as f32).sqrt())?;
+        let p = centered(&mut rng, rank, inputs, 1.0 / (inputs as f32).sqrt())?;
+        let mut q = centered(&mut rng, hidden, rank, 1.0 / (rank as f32).sqrt())?;
+        let mut w1 = centered(&mut rng, hidden, inputs, NOISE / (inputs as f32).sqrt())?;
         let kernels = Kernels::get();
         for (row, q) in w1.chunks_mut(inputs).zip(q.chunks_mut(rank)) {
             for (q, p) in q.iter().zip(p.chunks(inputs)) {
@@ -58,7 +58,7 @@ impl Demonstration {
         }
         let b1: Vec<f32> =
             (0..hidden).map(|_| normal_quantile(uniform(&mut rng).powf(1.0 / density - 1.0))).collect();
-        let w2 = centred(&mut rng, hidden, inputs, 1.0 / (density * hidden as f32).sqrt())?;
+        let w2 = centered(&mut rng, hidden, inputs, 1.0 / (density * hidden as f32).sqrt())?;
         let predictor =
             LowRankPredictor::new(Matrix::from_f32(inputs, p)?, Matrix::from_f32(rank, q)?, b1.clone())?;
         Ok(Self { w1, b1, w2, predictor })
@@ -71,7 +71,7 @@ fn uniform(rng: &mut ChaCha8Rng) -> f32 {
 }
 
 /// `rows * cols` numbers, uniform around 0, of this deviation.
-fn centred(rng: &mut ChaCha8Rng, rows: usize, cols: usize, deviation: f32) -> Result<Vec<f32>, Error> {
+fn centered(rng: &mut ChaCha8Rng, rows: usize, cols: usize, deviation: f32) -> Result<Vec<f32>, Error> {
     let mut values = Vec::new();
     let room = rows.checked_mul(cols).filter(|n| values.try_reserve_exact(*n).is_ok());
     let Some(n) = room else {

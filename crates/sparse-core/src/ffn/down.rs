@@ -13,7 +13,7 @@ pub enum Down {
     Rows(Matrix),
     /// The same numbers, neuron by neuron.
     Columns(ColumnMatrix),
-    /// Neuron records, `[neurons x outputs]`: each neuron's column is quantised on its own. Skips without any overhead;
+    /// Neuron records, `[neurons x outputs]`: each neuron's column is quantized on its own. Skips without any overhead;
     /// lossless only if the file was written like that.
     Neurons(SegmentedMatrix),
 }
@@ -88,7 +88,7 @@ impl Down {
         }
     }
 
-    /// `out = down(hidden)` for every token; `hidden` must be quantised.
+    /// `out = down(hidden)` for every token; `hidden` must be quantized.
     pub(super) fn forward(&self, compute: &Compute, hidden: &Activations, out: &mut [f32]) {
         match self {
             Self::Rows(w) => w.matmul(compute, hidden, out),
@@ -114,7 +114,7 @@ impl Down {
         }
         hidden.x_mut().fill(0.0);
         scatter(active, values, hidden.x_mut());
-        hidden.quantise(compute.kernels);
+        hidden.quantize(compute.kernels);
         match self {
             Self::Columns(w) if active.len() <= limit && active.len() < w.cols() => {
                 w.axpy(compute, active, hidden, out);

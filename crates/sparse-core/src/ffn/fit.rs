@@ -29,7 +29,7 @@ const BETA: (f32, f32) = (0.9, 0.99);
 /// Step of the first update, relative to the root mean square of what is updated. It falls to zero by a cosine.
 const STEP: f32 = 0.03;
 
-/// Samples of a layer's inputs and of which neurons they made active, analysed once for predictors of every rank.
+/// Samples of a layer's inputs and of which neurons they made active, analyzed once for predictors of every rank.
 ///
 /// First comes reduced-rank regression (Izenman 1975, doi 10.1016/0047-259X(75)90042-1) on the inputs, in closed form, by the
 /// eigenvectors of what the inputs explain: of the neurons' activity ([`new`](Self::new)), or of their pre-activations where these

@@ -34,7 +34,7 @@ impl LowRankPredictor {
     pub fn new(p: Matrix, q: Matrix, bias: Vec<f32>) -> Result<Self, Error> {
         same_len("columns of the predictor's q", p.rows(), q.cols())?;
         same_len("bias of the predictor", q.rows(), bias.len())?;
-        let q = match q.format().is_quantised() {
+        let q = match q.format().is_quantized() {
             true => Tall::Columns(ColumnMatrix::from_rows(&q)?),
             false => Tall::Rows(q),
         };
@@ -89,7 +89,7 @@ impl LowRankPredictor {
         assert_eq!(projected.cols(), self.rank(), "width between the factors");
         projected.resize(x.tokens());
         self.p.matmul(compute, x, projected.x_mut());
-        projected.quantise(compute.kernels);
+        projected.quantize(compute.kernels);
         match &self.q {
             Tall::Rows(q) => q.matmul(compute, projected, scores),
             Tall::Columns(q) => q.matmul(compute, projected, scores),

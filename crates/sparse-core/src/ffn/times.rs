@@ -153,7 +153,7 @@ fn made_up(compute: &Compute, tokens: usize, cols: usize) -> Activations {
     let mut x = Activations::with_capacity(tokens, cols);
     x.resize(tokens);
     x.x_mut().iter_mut().enumerate().for_each(|(i, x)| *x = (i % 13) as f32 - 6.0);
-    x.quantise(compute.kernels);
+    x.quantize(compute.kernels);
     x
 }
 
@@ -223,7 +223,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// A number that looks random (the finaliser of MurmurHash3, which is a bijection).
+/// A number that looks random (the finalizer of MurmurHash3, which is a bijection).
 fn scramble(mut x: u32) -> u32 {
     x ^= x >> 16;
     x = x.wrapping_mul(0x85eb_ca6b);

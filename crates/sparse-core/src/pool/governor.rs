@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_costs_little_from_the_first_moment_on() {
+    fn a_neighbor_costs_little_from_the_first_moment_on() {
         let mut governor = Governor::new();
         // Every tenth job together loses its core for 3 ms.
         let (mut jobs, mut all) = (0, Duration::ZERO);

@@ -3,7 +3,7 @@
 use half::f16;
 use sparse_simd::TileRow;
 
-/// The step of a uniform quantiser with as few errors as possible, of normally distributed values with deviation 1 (Max 1960,
+/// The step of a uniform quantizer with as few errors as possible, of normally distributed values with deviation 1 (Max 1960,
 /// doi 10.1109/TIT.1960.1057548).
 const STEPS: [f32; 2] = [0.3352, 0.9957];
 /// Added and taken off again, it rounds small numbers to integers, without a call where the CPU has no instruction for that.

@@ -20,7 +20,7 @@ const BINS: usize = 256;
 /// The probability beyond the nucleus is taken to be so much of what it is: estimates of it are off by a third, one way or the
 /// other, and what ends the nucleus too early is missed whatever the margin.
 const CAUTION: f32 = 0.35;
-/// Rows that a token leans towards have more than is expected of them. Of those whose logits are known, by how much is known,
+/// Rows that a token leans toward have more than is expected of them. Of those whose logits are known, by how much is known,
 /// too; this power of it fits the others.
 const LEAN: f32 = 0.25;
 /// Logits by which a list that is too short is extended; by twice as many each time, up to [`SPAN`].

@@ -4,15 +4,15 @@
     pip install numpy gguf llama-cpp-python
     python make.py [--ggml PATH/TO/libggml-base.so]
 
-Quantising is done by ggml itself, through the shared library in the llama-cpp-python wheel (or the one given; on
-Windows ggml-base.dll, on macOS libggml-base.dylib). Dequantising is done by the gguf package and checked against
+Quantizing is done by ggml itself, through the shared library in the llama-cpp-python wheel (or the one given; on
+Windows ggml-base.dll, on macOS libggml-base.dylib). Dequantizing is done by the gguf package and checked against
 ggml. ggml-base is built for baseline x86-64 without fused multiply-add; builds that fuse may round a few codes
 differently.
 
 Files:
     input.f32       1024 values: 32 blocks of 32, each of another kind
-    FORMAT.blocks   these values as ggml quantises them, then blocks of random bits (512 values) with finite scales
-    FORMAT.f32      all of these blocks as the gguf package dequantises them
+    FORMAT.blocks   these values as ggml quantizes them, then blocks of random bits (512 values) with finite scales
+    FORMAT.f32      all of these blocks as the gguf package dequantizes them
     tiny.gguf       a file written by the gguf package: every metadata type, three tensors, alignment 64
 """
 
@@ -89,7 +89,7 @@ def random_blocks(rng, ty, count):
 
 
 class Ggml:
-    """Quantising and dequantising by ggml."""
+    """Quantizing and dequantizing by ggml."""
 
     def __init__(self, path):
         self.lib = ctypes.CDLL(str(path))
@@ -104,19 +104,19 @@ class Ggml:
             ctypes.c_void_p,
         ]
 
-    def quantise(self, ty, x):
+    def quantize(self, ty, x):
         block_len, block_bytes = gguf.GGML_QUANT_SIZES[ty]
         out = np.zeros(x.size // block_len * block_bytes, np.uint8)
         if ty == T.BF16:
             pointers = (a.ctypes.data_as(ctypes.c_void_p) for a in (x, out))
             self.lib.ggml_fp32_to_bf16_row_ref(*pointers, ctypes.c_int64(x.size))
             return out.tobytes()
-        # One row of all values, no importance matrix: the reference quantisers.
+        # One row of all values, no importance matrix: the reference quantizers.
         n = self.lib.ggml_quantize_chunk(ty, x.ctypes.data, out.ctypes.data, 0, 1, x.size, None)
         assert n == out.size
         return out.tobytes()
 
-    def dequantise(self, ty, blocks, count):
+    def dequantize(self, ty, blocks, count):
         out = np.zeros(count, np.float32)
         name = f"dequantize_row_{ty.name[:3].lower()}{ty.name[3:]}" if ty != T.IQ4_NL else "dequantize_row_iq4_nl"
         getattr(self.lib, name)(blocks, out.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(count))
@@ -168,11 +168,11 @@ def main():
     x = values(rng)
     x.tofile(HERE / "input.f32")
     for ty in [T.F32, T.F16, T.BF16, *HALVES]:
-        blocks = ggml.quantise(ty, x) + random_blocks(rng, ty, 512)
+        blocks = ggml.quantize(ty, x) + random_blocks(rng, ty, 512)
         decoded = gguf.quants.dequantize(np.frombuffer(blocks, np.uint8), ty).astype(np.float32)
         assert decoded.size == x.size + 512 and np.isfinite(decoded).all(), ty
         if ty in HALVES:
-            other = ggml.dequantise(ty, blocks, decoded.size)
+            other = ggml.dequantize(ty, blocks, decoded.size)
             assert (decoded.view(np.uint32) == other.view(np.uint32)).all(), f"gguf and ggml decode {ty.name} differently"
         (HERE / f"{ty.name.lower()}.blocks").write_bytes(blocks)
         decoded.tofile(HERE / f"{ty.name.lower()}.f32")

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sparse_gguf::{BlockFormat, GgmlType, Gguf, quantise, quantise_into};
+use sparse_gguf::{BlockFormat, GgmlType, Gguf, quantize, quantize_into};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -19,14 +19,14 @@ fn blocks(format: BlockFormat) -> Vec<u8> {
     std::fs::read(golden(&format!("{}.blocks", format.name().to_lowercase()))).unwrap()
 }
 
-/// The values that ggml quantised for the golden files.
+/// The values that ggml quantized for the golden files.
 fn input() -> Vec<f32> {
     let x = floats("input.f32");
     assert_eq!(x.len(), 1024);
     x
 }
 
-const QUANTISERS: [BlockFormat; 8] = [
+const QUANTIZERS: [BlockFormat; 8] = [
     BlockFormat::F32,
     BlockFormat::F16,
     BlockFormat::Bf16,
@@ -38,7 +38,7 @@ const QUANTISERS: [BlockFormat; 8] = [
 ];
 
 #[test]
-fn every_format_dequantises_as_the_gguf_package_does() {
+fn every_format_dequantizes_as_the_gguf_package_does() {
     for format in BlockFormat::GGML {
         let expected = floats(&format!("{}.f32", format.name().to_lowercase()));
         let mut found = vec![0.0; expected.len()];
@@ -52,10 +52,10 @@ fn every_format_dequantises_as_the_gguf_package_does() {
 }
 
 #[test]
-fn quantisers_give_the_bytes_of_ggml() {
+fn quantizers_give_the_bytes_of_ggml() {
     let x = input();
-    for format in QUANTISERS {
-        let found = quantise(format, &x).unwrap();
+    for format in QUANTIZERS {
+        let found = quantize(format, &x).unwrap();
         let expected = &blocks(format)[..format.row_bytes(x.len()).unwrap()];
         let wrong = (0..x.len() / format.block_len())
             .map(|i| i * format.block_bytes()..(i + 1) * format.block_bytes())
@@ -67,19 +67,19 @@ fn quantisers_give_the_bytes_of_ggml() {
 }
 
 #[test]
-fn what_cannot_be_quantised_is_an_error_that_says_where() {
+fn what_cannot_be_quantized_is_an_error_that_says_where() {
     let mut x = input();
-    let fails = |format, x: &[f32]| quantise(format, x).unwrap_err().to_string();
+    let fails = |format, x: &[f32]| quantize(format, x).unwrap_err().to_string();
     assert_eq!(fails(BlockFormat::Q8_0, &x[..33]), "33 values are no whole number of Q8_0 blocks of 32");
-    for format in BlockFormat::GGML.into_iter().filter(|f| !QUANTISERS.contains(f)) {
-        assert_eq!(fails(format, &x), format!("there is no quantiser to {}", format.name()));
+    for format in BlockFormat::GGML.into_iter().filter(|f| !QUANTIZERS.contains(f)) {
+        assert_eq!(fails(format, &x), format!("there is no quantizer to {}", format.name()));
     }
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         x[77] = bad;
-        for format in QUANTISERS {
+        for format in QUANTIZERS {
             assert_eq!(
                 fails(format, &x),
-                format!("value 77 is {bad}, which cannot be quantised"),
+                format!("value 77 is {bad}, which cannot be quantized"),
                 "{}",
                 format.name()
             );
@@ -102,26 +102,26 @@ fn what_cannot_be_quantised_is_an_error_that_says_where() {
         assert_eq!(fails(format, &x), expected);
     }
     x[77] = 65519.9;
-    assert_eq!(quantise(BlockFormat::F16, &x).unwrap()[154..156], 0x7bffu16.to_le_bytes());
+    assert_eq!(quantize(BlockFormat::F16, &x).unwrap()[154..156], 0x7bffu16.to_le_bytes());
 
-    let error = quantise_into(BlockFormat::Q8_0, &x[..64], &mut [0; 67]).unwrap_err();
+    let error = quantize_into(BlockFormat::Q8_0, &x[..64], &mut [0; 67]).unwrap_err();
     assert_eq!(error.to_string(), "the output for 64 values in Q8_0 has length 67, expected 68");
 }
 
 #[test]
-fn tensors_dequantise_or_refuse_by_name() {
+fn tensors_dequantize_or_refuse_by_name() {
     let gguf = Gguf::open(golden("tiny.gguf")).unwrap();
     let weight = gguf.tensor("weight").unwrap();
     assert_eq!(weight.info.format().unwrap(), BlockFormat::Q8_0);
     // Its rows are the first values of the golden input.
     let expected = floats("q8_0.f32");
-    assert_eq!(weight.dequantise().unwrap(), expected[..256]);
-    let error = weight.dequantise_into(&mut [0.0; 255]).unwrap_err();
+    assert_eq!(weight.dequantize().unwrap(), expected[..256]);
+    let error = weight.dequantize_into(&mut [0.0; 255]).unwrap_err();
     assert_eq!(error.to_string(), "the output for tensor `weight` has length 255, expected 256");
 
     let ids = gguf.tensor("ids").unwrap();
     assert_eq!(
-        ids.dequantise().unwrap_err().to_string(),
+        ids.dequantize().unwrap_err().to_string(),
         "tensor `ids` has type I32, which is not supported"
     );
     let (ids, _) = ids.data.as_chunks();

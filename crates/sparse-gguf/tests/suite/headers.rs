@@ -48,7 +48,7 @@ fn a_file_of_the_gguf_package_reads_back() {
     let weight = gguf.info("weight").unwrap();
     assert_eq!((weight.cols(), weight.rows(), weight.elements(), weight.range().len()), (64, 4, 256, 4 * 68));
     assert!(gguf.tensors().all(|t| t.range().start.is_multiple_of(64)));
-    assert_eq!(gguf.tensor("norm").unwrap().dequantise().unwrap(), [1.0, -2.0, 0.5]);
+    assert_eq!(gguf.tensor("norm").unwrap().dequantize().unwrap(), [1.0, -2.0, 0.5]);
     assert_eq!(gguf.views().next().unwrap().data[..4], 1f32.to_le_bytes());
     assert_eq!(
         format!("{gguf:?}"),
@@ -192,7 +192,7 @@ fn tensors_may_be_empty_scalar_or_apart() {
     let lengths = ["first", "empty", "scalar", "last"].map(|name| gguf.tensor(name).unwrap().data.len());
     assert_eq!(lengths, [4, 0, 4, 8]);
     assert_eq!(gguf.info("scalar").unwrap().elements(), 1);
-    assert_eq!(gguf.tensor("empty").unwrap().dequantise().unwrap(), []);
+    assert_eq!(gguf.tensor("empty").unwrap().dequantize().unwrap(), []);
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn types_of_unknown_size_are_listed_and_refused() {
     // Up to the next tensor, where the type does not say.
     assert_eq!(gguf.tensors().map(|t| t.range().len()).collect::<Vec<_>>(), [32, 64, 8, 136]);
     let refused = ["future", "removed", "unsupported"]
-        .map(|name| gguf.tensor(name).unwrap().dequantise().unwrap_err().to_string());
+        .map(|name| gguf.tensor(name).unwrap().dequantize().unwrap_err().to_string());
     assert_eq!(
         refused,
         [

@@ -2,7 +2,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sparse_gguf::{Array, BlockFormat, GgmlType, Gguf, GgufWriter, Metadata, Value, quantise};
+use sparse_gguf::{Array, BlockFormat, GgmlType, Gguf, GgufWriter, Metadata, Value, quantize};
 
 use crate::writing::rewritten;
 
@@ -107,7 +107,7 @@ proptest! {
         if let Ok(gguf) = Gguf::from_bytes(bytes) {
             for tensor in gguf.tensors() {
                 let view = gguf.tensor(&tensor.name).unwrap();
-                prop_assert_eq!(view.dequantise().is_ok(), tensor.ty.format().is_some());
+                prop_assert_eq!(view.dequantize().is_ok(), tensor.ty.format().is_some());
             }
             let again = Gguf::from_bytes(rewritten(&gguf)).unwrap();
             prop_assert_eq!(again.tensors().len(), gguf.tensors().len());
@@ -115,7 +115,7 @@ proptest! {
     }
 
     #[test]
-    fn quantising_errs_by_at_most_the_step(
+    fn quantizing_errs_by_at_most_the_step(
         x in vec(-1.0f32..1.0, 64),
         log in -6i32..7,
     ) {
@@ -138,7 +138,7 @@ proptest! {
             ];
             for (format, bound) in bounds {
                 let mut y = [0.0; 32];
-                format.decode(&quantise(format, x).unwrap(), &mut y).unwrap();
+                format.decode(&quantize(format, x).unwrap(), &mut y).unwrap();
                 // Half precision's smallest step, times the largest code, for scales that are subnormal.
                 let bound = bound * 1.001 + 127.0 * 2f32.powi(-25) * f32::from(bound > 0.0);
                 for (i, (x, y)) in x.iter().zip(y).enumerate() {

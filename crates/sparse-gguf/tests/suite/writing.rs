@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 
-use sparse_gguf::{BlockFormat, GgmlType, Gguf, GgufWriter, Metadata, Sink, quantise};
+use sparse_gguf::{BlockFormat, GgmlType, Gguf, GgufWriter, Metadata, Sink, quantize};
 
 const TINY: &[u8] = include_bytes!("../golden/tiny.gguf");
 
@@ -37,7 +37,7 @@ fn files_appear_complete_and_readable() {
     writer.tensor("none", &[0], BlockFormat::F32).unwrap();
     writer.tensor("ids", &[2], GgmlType::I8).unwrap();
     let values = (0..192).map(|i| (i as f32).sin()).collect::<Vec<_>>();
-    let rows = values.chunks(64).map(|row| quantise(BlockFormat::Q4_0, row).unwrap()).collect::<Vec<_>>();
+    let rows = values.chunks(64).map(|row| quantize(BlockFormat::Q4_0, row).unwrap()).collect::<Vec<_>>();
 
     let mut out = writer.create(&path).unwrap();
     for row in &rows {

@@ -76,12 +76,12 @@ impl Dense {
                         (0..rows.tokens()).for_each(|t| compute.kernels.hadamard(rows.row(t)));
                     });
                 }
-                x.quantise_rows(compute.kernels);
+                x.quantize_rows(compute.kernels);
                 weight.matmul_activate(compute, x, f, out);
             }
             Self::Blocks(linear) => {
-                if linear.weight().is_quantised() {
-                    x.quantise(compute.kernels);
+                if linear.weight().is_quantized() {
+                    x.quantize(compute.kernels);
                 }
                 linear.forward(compute, x, out);
                 // Row by row: what a value becomes must not depend on how many rows there are.

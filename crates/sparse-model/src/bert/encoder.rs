@@ -46,7 +46,7 @@ pub struct Encoder {
     weights: Weights,
     text: TextTokens,
     pooling: Pooling,
-    normalise: bool,
+    normalize: bool,
     fingerprint: String,
     compute: Compute,
     /// The same kernels on the calling thread alone.
@@ -79,12 +79,12 @@ impl Encoder {
             return Self::from_gguf(&gguf, options).map_err(|e| in_file(path, e));
         }
         let folder = Folder::open(path)?;
-        let (pooling, normalise) = (folder.pooling, folder.normalise);
+        let (pooling, normalize) = (folder.pooling, folder.normalize);
         let max_tokens = folder.max_tokens;
         let text = |limit, rows| TextTokens::new(folder.tokenizer, rows, limit, folder.lowercase);
         let text = text(options.max_tokens.unwrap_or(max_tokens), folder.config.vocabulary)
             .map_err(|e| in_file(path, e))?;
-        Self::new(&folder.tensors, folder.config, text, (pooling, normalise), options)
+        Self::new(&folder.tensors, folder.config, text, (pooling, normalize), options)
             .map_err(|e| in_file(&folder.tensors_path, e))
     }
 
@@ -112,7 +112,7 @@ impl Encoder {
         source: &dyn Source,
         config: BertConfig,
         text: TextTokens,
-        (pooling, normalise): (Pooling, bool),
+        (pooling, normalize): (Pooling, bool),
         options: &EncoderOptions,
     ) -> Result<Self, Error> {
         if text.limit() > config.positions {
@@ -128,7 +128,7 @@ impl Encoder {
             weights,
             text,
             pooling: options.pooling.unwrap_or(pooling),
-            normalise: options.normalise.unwrap_or(normalise),
+            normalize: options.normalize.unwrap_or(normalize),
             alone: Compute { kernels: compute.kernels, pool: Pool::new(1) },
             compute,
             scratch: Mutex::default(),
@@ -235,8 +235,8 @@ impl Encoder {
     }
 
     /// Whether embeddings are scaled to length 1.
-    pub fn normalises(&self) -> bool {
-        self.normalise
+    pub fn normalizes(&self) -> bool {
+        self.normalize
     }
 
     /// Kernels and threads.
@@ -338,7 +338,7 @@ impl Encoder {
                     compute.kernels.add(&mut embedding, vector);
                 }
             }
-            let divisor = match self.normalise {
+            let divisor = match self.normalize {
                 true => compute.kernels.dot_f32(&embedding, &embedding).sqrt(),
                 false if self.pooling == Pooling::Mean => ids.len() as f32,
                 false => 1.0,

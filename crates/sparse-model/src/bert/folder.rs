@@ -20,7 +20,7 @@ pub(super) struct Folder {
     pub(super) tensors: Safetensors,
     pub(super) tensors_path: PathBuf,
     pub(super) pooling: Pooling,
-    pub(super) normalise: bool,
+    pub(super) normalize: bool,
     pub(super) max_tokens: usize,
     pub(super) lowercase: bool,
 }
@@ -48,7 +48,7 @@ impl Folder {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let modules = match optional::<Vec<Module>>(&path.join("modules.json"))? {
             Some(modules) => Modules::new(path, modules)?,
-            None => Modules { transformer: path.to_owned(), pooling: Pooling::Mean, normalise: false },
+            None => Modules { transformer: path.to_owned(), pooling: Pooling::Mean, normalize: false },
         };
         let folder = &modules.transformer;
         let config = folder.join("config.json");
@@ -70,7 +70,7 @@ impl Folder {
             tensors,
             tensors_path,
             pooling: modules.pooling,
-            normalise: modules.normalise,
+            normalize: modules.normalize,
             max_tokens,
             lowercase: sentence.do_lower_case,
         })
@@ -81,7 +81,7 @@ impl Folder {
 struct Modules {
     transformer: PathBuf,
     pooling: Pooling,
-    normalise: bool,
+    normalize: bool,
 }
 
 impl Modules {
@@ -90,7 +90,7 @@ impl Modules {
         let wrong = |problem: String| in_file(&path, Error::setting("modules", problem));
         // Releases differ in where the classes live, but not in their names.
         let names: Vec<_> = modules.iter().map(|m| m.kind.rsplit('.').next().unwrap_or_default()).collect();
-        let normalise = match names[..] {
+        let normalize = match names[..] {
             ["Transformer", "Pooling"] => false,
             ["Transformer", "Pooling", "Normalize"] => true,
             _ => {
@@ -109,7 +109,7 @@ impl Modules {
             }
         };
         let pooling = read(&inside(&modules[1])?.join("config.json"), pooling)?;
-        Ok(Self { transformer: inside(&modules[0])?, pooling, normalise })
+        Ok(Self { transformer: inside(&modules[0])?, pooling, normalize })
     }
 }
 

@@ -84,7 +84,7 @@ pub enum EncoderSparsity {
     /// What this file says, whether it is faster or not: to see what it costs. Embeddings depend on nothing but the text where
     /// predictors are stored in integers. Where the width or a rank is no multiple of 32, calibration stores them in floats, whose
     /// products with few and with many tokens add in another order: a neuron whose score is at the threshold may then be
-    /// computed with some neighbours and left out with others.
+    /// computed with some neighbors and left out with others.
     Always(PathBuf),
     /// Nothing for now, but every layer is ready for selectors: what calibration starts from
     /// ([`Encoder::ffns_mut`](crate::Encoder::ffns_mut)). Slower, and the weights of the layers are in memory twice.
@@ -106,7 +106,7 @@ pub struct EncoderOptions {
     /// How the vectors of a text's tokens become one.
     pub pooling: Option<Pooling>,
     /// Whether embeddings are scaled to length 1.
-    pub normalise: Option<bool>,
+    pub normalize: Option<bool>,
     /// Neurons to leave out.
     pub sparsity: EncoderSparsity,
 }
@@ -120,7 +120,7 @@ impl Default for EncoderOptions {
             threads: 1,
             max_tokens: None,
             pooling: None,
-            normalise: None,
+            normalize: None,
             sparsity: EncoderSparsity::Dense,
         }
     }

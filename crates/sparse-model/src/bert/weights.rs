@@ -151,7 +151,7 @@ fn token_embedding(
         converted = parts.into_iter().try_for_each(|(i, bytes)| {
             let values = &mut values[..bytes.len() / row_bytes * cols];
             tensors.read(&name, i * some * cols, values)?;
-            bytes.copy_from_slice(&rounded.quantise(cols, values, None).map_err(fault)?);
+            bytes.copy_from_slice(&rounded.quantize(cols, values, None).map_err(fault)?);
             Ok(())
         });
     });

@@ -132,7 +132,7 @@ pub(super) struct Tensors<'a> {
 
 impl Tensors<'_> {
     pub(super) fn vector(&self, name: &str) -> Result<Vec<f32>, Error> {
-        let values = self.gguf.tensor(name)?.dequantise()?;
+        let values = self.gguf.tensor(name)?.dequantize()?;
         match values.iter().position(|v| v.is_nan()) {
             None => Ok(values),
             Some(i) => Err(Error::Tensor { name: name.into(), problem: format!("value {i} is NaN") }),

@@ -8,7 +8,7 @@ use std::collections::BinaryHeap;
 pub(super) struct Symbol {
     /// Where it starts in the text, in bytes.
     pub(super) start: usize,
-    /// Where it ends; at `start` once its left neighbour took it over.
+    /// Where it ends; at `start` once its left neighbor took it over.
     pub(super) end: usize,
     /// Its token.
     pub(super) id: Option<u32>,
@@ -16,7 +16,7 @@ pub(super) struct Symbol {
     next: Option<usize>,
 }
 
-/// Two neighbours that could become one token. Ordered as they merge: by rank, then from left to right.
+/// Two neighbors that could become one token. Ordered as they merge: by rank, then from left to right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
     rank: u32,
@@ -27,7 +27,7 @@ struct Candidate {
     len: usize,
 }
 
-/// Merges neighbouring symbols, lowest rank first and leftmost among equals, until no pair has a rank.
+/// Merges neighboring symbols, lowest rank first and leftmost among equals, until no pair has a rank.
 ///
 /// `tokenizers` has such a loop for BPE, but not this one: there, every pair has a rank of its own, while a
 /// SentencePiece score ranks the result, so that all pairs of equal score compete from left to right. Its own tables
@@ -60,7 +60,7 @@ impl Merger {
         self.symbols.push(Symbol { start, end: start + len, id, previous, next: None });
     }
 
-    /// Merges by `pair`, which gives the rank and the token of two neighbours that are one, and returns what is left.
+    /// Merges by `pair`, which gives the rank and the token of two neighbors that are one, and returns what is left.
     pub(super) fn run(
         &mut self,
         pair: impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>,

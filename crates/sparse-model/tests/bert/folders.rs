@@ -66,7 +66,7 @@ fn folders_in_other_styles_load() {
         assert!(cosine(&found, &expected) > 0.999, "{}", format.name());
     }
     let plain = open_changed(|folder| fs::remove_file(folder.join("modules.json")).unwrap()).unwrap();
-    assert_eq!((plain.normalises(), plain.pooling()), (false, Pooling::Mean));
+    assert_eq!((plain.normalizes(), plain.pooling()), (false, Pooling::Mean));
     let cls = open_changed(edit(
         "1_Pooling/config.json",
         "cls_token\":false,\"pooling_mode_mean_tokens\":true",

@@ -46,7 +46,7 @@ impl PiCalibration {
         self.range
     }
 
-    /// The difference between the values of neighbouring codes: `range / (2^(b-1) - 1)`. For floats their relative
+    /// The difference between the values of neighboring codes: `range / (2^(b-1) - 1)`. For floats their relative
     /// precision at the end of the range.
     pub fn step(&self) -> f32 {
         match self.lane.codes() {

@@ -54,7 +54,7 @@ fn word(stream: u64, index: u64) -> u64 {
     permute(permute(stream) ^ index)
 }
 
-/// A number below `bound`, all equally likely (Lemire 2019, arXiv 1805.10941): numbers that would favour some results are
+/// A number below `bound`, all equally likely (Lemire 2019, arXiv 1805.10941): numbers that would favor some results are
 /// left out. `used` counts the numbers of the stream.
 fn below(bound: u64, stream: u64, used: &mut u64) -> u64 {
     let unfair = bound.wrapping_neg() % bound;

@@ -171,11 +171,11 @@ impl DriftDetector {
         if n < 3 {
             return 0.0;
         }
-        let (centre, mean) = ((n - 1) as f64 / 2.0, ratios().sum::<f64>() / n as f64);
+        let (center, mean) = ((n - 1) as f64 / 2.0, ratios().sum::<f64>() / n as f64);
         let (mut xy, mut xx) = (0.0, 0.0);
         for (i, ratio) in ratios().enumerate() {
             // Backwards in time.
-            let x = centre - i as f64;
+            let x = center - i as f64;
             xy += x * (ratio - mean);
             xx += x * x;
         }

@@ -56,7 +56,7 @@ impl SubScales {
     }
 }
 
-/// The parts of a quantised block.
+/// The parts of a quantized block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recipe {
     /// Columns that share a scale.
@@ -69,7 +69,7 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    /// The parts of `format`, or `None` if it is not quantised.
+    /// The parts of `format`, or `None` if it is not quantized.
     pub(crate) const fn of(format: BlockFormat) -> Option<Self> {
         const D: &[usize] = &[0];
         const D_M: &[usize] = &[0, 2];

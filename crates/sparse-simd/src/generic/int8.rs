@@ -156,9 +156,9 @@ fn write<const T: usize>(
     }
 }
 
-/// See [`Kernels::quantise_rows`](crate::Kernels::quantise_rows).
+/// See [`Kernels::quantize_rows`](crate::Kernels::quantize_rows).
 #[inline(always)]
-pub(crate) fn quantise_rows<S: Int8Step>(s: S, x: &[f32], out: &mut Int8Mut<'_>) {
+pub(crate) fn quantize_rows<S: Int8Step>(s: S, x: &[f32], out: &mut Int8Mut<'_>) {
     let rows = x.chunks_exact(out.cols).zip(out.q.chunks_exact_mut(Int8::stride(out.cols)));
     for ((x, q), d) in rows.zip(out.d.iter_mut()) {
         let inverse;

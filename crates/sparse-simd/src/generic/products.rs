@@ -281,7 +281,7 @@ fn axpys<S: Simd, W: Stored, const N: usize>(s: S, a: [f32; N], w: [&[u8]; N], y
     }
 }
 
-/// `out` = sum over the active columns of `h[c]` times the rows `rows` of column `c`. `w` is not quantised.
+/// `out` = sum over the active columns of `h[c]` times the rows `rows` of column `c`. `w` is not quantized.
 #[inline(always)]
 pub(crate) fn axpy_columns<S: Simd>(
     s: S,

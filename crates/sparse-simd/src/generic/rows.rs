@@ -41,9 +41,9 @@ pub(crate) fn layer_norm<S: Simd>(s: S, x: &[f32], weight: &[f32], bias: &[f32],
     let n = x.len() as f32;
     let mean = s.sum(s.add(total, s.load_part(rest, 0.0))) / n;
     // The deviations first, so that the variance is the mean of their squares and nothing cancels.
-    let (centred, centred_rest) = split_mut::<S>(out);
+    let (centered, centred_rest) = split_mut::<S>(out);
     let mut squares = s.splat(0.0);
-    for (out, block) in centred.iter_mut().zip(blocks) {
+    for (out, block) in centered.iter_mut().zip(blocks) {
         let x = s.sub(s.load(block), s.splat(mean));
         squares = s.fma(x, x, squares);
         s.store(x, out);

@@ -4,7 +4,7 @@ use super::{Kernels, same_len};
 use crate::{BlockFormat, ColumnLayout, Columns, MatMut, Q8, Rows, q8};
 use core::ops::Range;
 
-/// The kernels of one quantised format. All ask of their caller:
+/// The kernels of one quantized format. All ask of their caller:
 ///
 /// # Safety
 /// - The CPU has the instructions of the table's level.
@@ -82,11 +82,11 @@ impl Sparse {
 }
 
 impl Kernels {
-    /// Products of some rows of quantised weights with one token: `out[i]` = row `active[i]` of `w` times `x`.
+    /// Products of some rows of quantized weights with one token: `out[i]` = row `active[i]` of `w` times `x`.
     ///
     /// # Panics
     /// If the shapes do not fit together, `x` is not one token, `active` is not strictly ascending or names a row
-    /// that does not exist, or `w` is not quantised (see [`matmul_rows_f32`](Self::matmul_rows_f32)).
+    /// that does not exist, or `w` is not quantized (see [`matmul_rows_f32`](Self::matmul_rows_f32)).
     pub fn matmul_rows_q8(&self, w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
         q8::check(x.cols, x.q.len(), x.d.len(), x.sums.len());
         same_len("matmul_rows_q8", "w.cols", w.cols(), "x.cols", x.cols);
@@ -102,13 +102,13 @@ impl Kernels {
     ///
     /// # Panics
     /// If the shapes do not fit together, `active` is not strictly ascending or names a row that does not exist,
-    /// or `w` is quantised.
+    /// or `w` is quantized.
     pub fn matmul_rows_f32(&self, w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32]) {
         same_len("matmul_rows_f32", "active", active.len(), "out", out.len());
         ascending("matmul_rows_f32", active, w.rows());
         same_len("matmul_rows_f32", "x", x.len(), "w.cols", w.cols());
         assert!(
-            !w.format().is_quantised(),
+            !w.format().is_quantized(),
             "matmul_rows_f32: {} weights are multiplied by matmul_rows_q8",
             w.format().name()
         );
@@ -151,7 +151,7 @@ impl Kernels {
         unsafe { (self.sparse.add_rows)(w, active, h, cols, out) }
     }
 
-    /// The sum of some columns of quantised weights: `out[r - rows.start]` = sum over the columns `c` in `active` of
+    /// The sum of some columns of quantized weights: `out[r - rows.start]` = sum over the columns `c` in `active` of
     /// `w[r][c] * h[c]`, for the rows `rows`.
     ///
     /// `h` is one token of all columns; what it holds for columns that are not active does not matter, but that they
@@ -161,7 +161,7 @@ impl Kernels {
     /// # Panics
     /// If the shapes do not fit together, `h` is not one token, `rows` does not begin at a multiple of
     /// [`ColumnLayout::CHUNK`] or is out of bounds, `active` is not strictly ascending or names a column that does
-    /// not exist, or `w` is not quantised (see [`axpy_columns_f32`](Self::axpy_columns_f32)).
+    /// not exist, or `w` is not quantized (see [`axpy_columns_f32`](Self::axpy_columns_f32)).
     pub fn axpy_columns_q8(
         &self,
         w: Columns<'_>,
@@ -181,13 +181,13 @@ impl Kernels {
         unsafe { kernel(w, active, h, rows, out) }
     }
 
-    /// Products of quantised weights by columns with int8 activations: `out[t][r - rows.start]` = row `r` of `w`
+    /// Products of quantized weights by columns with int8 activations: `out[t][r - rows.start]` = row `r` of `w`
     /// times token `t` of `x`, for the rows `rows`. The dense counterpart of
     /// [`axpy_columns_q8`](Self::axpy_columns_q8), for one token or many.
     ///
     /// # Panics
     /// If the shapes do not fit together, `rows` does not begin at a multiple of [`ColumnLayout::CHUNK`] or is out
-    /// of bounds, or `w` is not quantised (see [`matmul_columns_f32`](Self::matmul_columns_f32)).
+    /// of bounds, or `w` is not quantized (see [`matmul_columns_f32`](Self::matmul_columns_f32)).
     pub fn matmul_columns_q8(&self, w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut MatMut<'_>) {
         q8::check(x.cols, x.q.len(), x.d.len(), x.sums.len());
         same_len("matmul_columns_q8", "w.cols", w.cols(), "x.cols", x.cols);
@@ -203,7 +203,7 @@ impl Kernels {
     ///
     /// # Panics
     /// If the shapes do not fit together, `rows` is out of bounds, `active` is not strictly ascending or names a
-    /// column that does not exist, or `w` is quantised.
+    /// column that does not exist, or `w` is quantized.
     pub fn axpy_columns_f32(
         &self,
         w: Columns<'_>,
@@ -217,7 +217,7 @@ impl Kernels {
         chunks("axpy_columns_f32", &rows, w.rows());
         ascending("axpy_columns_f32", active, w.cols());
         assert!(
-            !w.format().is_quantised(),
+            !w.format().is_quantized(),
             "axpy_columns_f32: {} weights are multiplied by axpy_columns_q8",
             w.format().name()
         );
@@ -229,10 +229,10 @@ impl Kernels {
     /// `x`, `[tokens x w.cols()]`.
     ///
     /// # Panics
-    /// If the shapes do not fit together, or `w` is quantised.
+    /// If the shapes do not fit together, or `w` is quantized.
     pub fn matmul_columns_f32(&self, w: Columns<'_>, x: &[f32], out: &mut MatMut<'_>) {
         assert!(
-            !w.format().is_quantised(),
+            !w.format().is_quantized(),
             "matmul_columns_f32: {} weights are multiplied by matmul_columns_q8",
             w.format().name()
         );

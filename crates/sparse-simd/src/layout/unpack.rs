@@ -1,4 +1,4 @@
-//! What a block means, for every quantised format in the same terms.
+//! What a block means, for every quantized format in the same terms.
 
 use super::BlockFormat;
 use super::blocks::*;
@@ -25,7 +25,7 @@ impl Scales {
     }
 }
 
-/// A block of a quantised format.
+/// A block of a quantized format.
 pub(crate) trait Block: Pod {
     const FORMAT: BlockFormat;
     /// Values per block.

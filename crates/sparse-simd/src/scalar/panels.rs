@@ -44,7 +44,7 @@ pub(super) fn matmul_int8(w: Panels<'_>, x: Int8<'_>, out: &mut MatMut<'_>) {
     }
 }
 
-pub(super) fn quantise_rows(x: &[f32], out: &mut Int8Mut<'_>) {
+pub(super) fn quantize_rows(x: &[f32], out: &mut Int8Mut<'_>) {
     let rows = x.chunks_exact(out.cols).zip(out.q.chunks_exact_mut(Int8::stride(out.cols)));
     for ((x, q), d) in rows.zip(out.d.iter_mut()) {
         let inverse;

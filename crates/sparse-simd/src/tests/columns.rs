@@ -1,6 +1,6 @@
 //! Weights stored by columns, and products with some rows or some columns.
 
-use super::data::{Activations, Rng, quantised, set_halves, weights};
+use super::data::{Activations, Rng, quantized, set_halves, weights};
 use super::matmul::reference;
 use super::{levels, none, within};
 use crate::{BlockFormat, ColumnLayout, Columns, MatMut, Q8, Rows};
@@ -37,7 +37,7 @@ fn only(x: &Activations, active: &[u32]) -> Activations {
 #[test]
 fn a_copy_by_columns_can_be_undone() {
     for format in BlockFormat::ALL {
-        for (rows, cols) in shapes(format).chain([(3, 1)].into_iter().filter(|_| !format.is_quantised())) {
+        for (rows, cols) in shapes(format).chain([(3, 1)].into_iter().filter(|_| !format.is_quantized())) {
             let bytes = Rng(rows as u64).bytes(format.row_bytes(cols).unwrap() * rows);
             let (layout, copy) = relaid(Rows::new(format, cols, &bytes).unwrap());
             let mut back = vec![0x5A; bytes.len()];
@@ -126,7 +126,7 @@ fn wrong(w: Rows<'_>, x: &Activations, columns: &[u32], rows: &[u32]) -> Vec<Str
 #[test]
 fn every_format_and_shape_is_within_the_bound() {
     let mut failures = Vec::new();
-    for format in quantised() {
+    for format in quantized() {
         for (rows, cols) in shapes(format) {
             for (tenths, tokens) in [(0, 1), (1, 2), (5, 7), (9, 3), (10, 13)] {
                 let mut rng = Rng((rows * cols) as u64 + tenths);
@@ -143,7 +143,7 @@ fn every_format_and_shape_is_within_the_bound() {
 #[test]
 fn extreme_codes_do_not_saturate() {
     let mut failures = Vec::new();
-    for format in quantised() {
+    for format in quantized() {
         let cols = 2 * format.block_len();
         for byte in [0x00, 0x7F, 0x80, 0xFF] {
             for q in [127, -127] {
@@ -282,7 +282,7 @@ fn sums_of_rows_of_any_format_are_within_the_bound() {
 #[test]
 fn single_rows_are_decoded_exactly() {
     for format in BlockFormat::ALL {
-        let cols = format.block_len() * if format.is_quantised() { 9 } else { 300 };
+        let cols = format.block_len() * if format.is_quantized() { 9 } else { 300 };
         let mut rng = Rng(3);
         let mut bytes = weights(format, cols, &mut rng);
         for scale in [0.37, 0.0, 6e-8, 65504.0, f32::INFINITY, f32::NAN] {
@@ -304,7 +304,7 @@ fn single_rows_are_decoded_exactly() {
 
 #[test]
 fn non_finite_scales_reach_the_result_of_their_row_alone() {
-    for format in quantised() {
+    for format in quantized() {
         let cols = 2 * format.block_len();
         for scale in [f32::NAN, f32::INFINITY] {
             let mut rng = Rng(7);
@@ -374,7 +374,7 @@ proptest! {
 
     #[test]
     fn any_set_is_the_dense_product_of_what_it_keeps(
-        format in prop::sample::select(quantised().collect::<Vec<_>>()),
+        format in prop::sample::select(quantized().collect::<Vec<_>>()),
         rows in 1usize..200,
         blocks in 1usize..20,
         tokens in 1usize..8,

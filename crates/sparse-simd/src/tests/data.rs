@@ -29,8 +29,8 @@ impl Rng {
 }
 
 /// The formats that are multiplied with int8 activations.
-pub(super) fn quantised() -> impl Iterator<Item = BlockFormat> {
-    BlockFormat::ALL.into_iter().filter(|format| format.is_quantised())
+pub(super) fn quantized() -> impl Iterator<Item = BlockFormat> {
+    BlockFormat::ALL.into_iter().filter(|format| format.is_quantized())
 }
 
 /// Where a block has its half-precision factors.
@@ -87,16 +87,16 @@ impl Activations {
         Self { cols, q, d, sums }
     }
 
-    /// As `kernels` quantises `x`.
-    pub(super) fn quantised(kernels: &Kernels, x: &[f32], cols: usize) -> Self {
+    /// As `kernels` quantizes `x`.
+    pub(super) fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Self {
         let n = x.len();
         let mut a = Self { cols, q: vec![99; n], d: vec![99.0; n / 32], sums: vec![99; n / 16] };
-        kernels.quantise(x, &mut Q8Mut { cols, q: &mut a.q, d: &mut a.d, sums: &mut a.sums });
+        kernels.quantize(x, &mut Q8Mut { cols, q: &mut a.q, d: &mut a.d, sums: &mut a.sums });
         a
     }
 
     pub(super) fn random(cols: usize, tokens: usize, rng: &mut Rng) -> Self {
-        Self::quantised(Kernels::at(Level::Scalar).unwrap(), &rng.floats(cols * tokens), cols)
+        Self::quantized(Kernels::at(Level::Scalar).unwrap(), &rng.floats(cols * tokens), cols)
     }
 
     pub(super) fn view(&self) -> Q8<'_> {

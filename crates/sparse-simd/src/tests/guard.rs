@@ -58,7 +58,7 @@ impl<T> Deref for Guarded<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: initialised in `new`, unmapped only in `drop`.
+        // SAFETY: initialized in `new`, unmapped only in `drop`.
         unsafe { std::slice::from_raw_parts(self.values, self.len) }
     }
 }
@@ -107,8 +107,8 @@ fn products_stay_inside_their_slices() {
                     let guarded = Guarded::new(&w, edge);
                     let (w, guarded) =
                         (Rows::new(format, cols, &w).unwrap(), Rows::new(format, cols, &guarded).unwrap());
-                    if format.is_quantised() {
-                        let a = Activations::quantised(Kernels::at(Level::Scalar).unwrap(), &x, cols);
+                    if format.is_quantized() {
+                        let a = Activations::quantized(Kernels::at(Level::Scalar).unwrap(), &x, cols);
                         kernels.matmul_q8(w, a.view(), &mut MatMut::new(&mut expected, rows));
                         let (q, d, sums) =
                             (Guarded::new(&a.q, edge), Guarded::new(&a.d, edge), Guarded::new(&a.sums, edge));
@@ -169,8 +169,8 @@ fn sparse_products_stay_inside_their_slices() {
                 let mut sum = Guarded::new(&vec![f32::NAN; cols], edge);
                 let x = Guarded::new(&rng.floats(cols), edge);
                 let h = Guarded::new(&rng.floats(some_rows.len()), edge);
-                if format.is_quantised() {
-                    let a = Activations::quantised(Kernels::at(Level::Scalar).unwrap(), &x, cols);
+                if format.is_quantized() {
+                    let a = Activations::quantized(Kernels::at(Level::Scalar).unwrap(), &x, cols);
                     let (q, d, sums) =
                         (Guarded::new(&a.q, edge), Guarded::new(&a.d, edge), Guarded::new(&a.sums, edge));
                     let x = Q8 { cols, q: &q, d: &d, sums: &sums };
@@ -214,14 +214,14 @@ fn rows_stay_inside_their_slices() {
 }
 
 #[test]
-fn quantising_stays_inside_its_slices() {
+fn quantizing_stays_inside_its_slices() {
     each(|kernels, edge| {
         for blocks in 0..12 {
             let x = Guarded::new(&Rng(1).floats(32 * blocks), edge);
             let mut q = Guarded::new(&vec![0; 32 * blocks], edge);
             let mut d = Guarded::new(&vec![0.0; blocks], edge);
             let mut sums = Guarded::new(&vec![0; 2 * blocks], edge);
-            kernels.quantise(&x, &mut Q8Mut { cols: 32, q: &mut q, d: &mut d, sums: &mut sums });
+            kernels.quantize(&x, &mut Q8Mut { cols: 32, q: &mut q, d: &mut d, sums: &mut sums });
             assert!(d.iter().all(|d| *d > 0.0));
         }
     });
@@ -255,7 +255,7 @@ fn packed_products_stay_inside_their_slices() {
             let x = Guarded::new(&rng.floats(tokens * cols), edge);
             let mut q = Guarded::new(&vec![0; tokens * Int8::stride(cols)], edge);
             let mut d = Guarded::new(&vec![0.0; tokens], edge);
-            kernels.quantise_rows(&x, &mut Int8Mut { cols, q: &mut q, d: &mut d });
+            kernels.quantize_rows(&x, &mut Int8Mut { cols, q: &mut q, d: &mut d });
             for kind in [PanelKind::F32, PanelKind::Int8] {
                 let packed = panels::Packed::new(kind, cols, &rng.floats(rows * cols), &rng.floats(rows));
                 let lines = Guarded::new(&packed.lines, edge);

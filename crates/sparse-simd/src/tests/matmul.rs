@@ -1,6 +1,6 @@
 //! Matrix products.
 
-use super::data::{Activations, Rng, quantised, set_halves, weights};
+use super::data::{Activations, Rng, quantized, set_halves, weights};
 use super::{levels, none, within};
 use crate::layout::*;
 use crate::{Kernels, Level, MatMut, Q8, Rows};
@@ -81,7 +81,7 @@ pub(super) fn reference(format: BlockFormat, row: &[u8], x: Q8<'_>) -> (f64, f64
         BlockFormat::Iq4Nl => blocks::<BlockIq4Nl>(row, x),
         BlockFormat::Bit3 => blocks::<BlockBit3>(row, x),
         BlockFormat::Bit7 => blocks::<BlockBit7>(row, x),
-        BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => unreachable!("not quantised"),
+        BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => unreachable!("not quantized"),
     }
 }
 
@@ -119,7 +119,7 @@ fn wrong(w: Rows<'_>, x: Q8<'_>) -> Vec<String> {
 #[test]
 fn every_format_and_shape_is_within_the_bound() {
     let mut failures = Vec::new();
-    for format in quantised() {
+    for format in quantized() {
         for (rows, cols, tokens) in shapes(format) {
             let mut rng = Rng((rows * cols + tokens) as u64);
             let x = Activations::random(cols, tokens, &mut rng);
@@ -135,7 +135,7 @@ fn every_format_and_shape_is_within_the_bound() {
 #[test]
 fn extreme_codes_do_not_saturate() {
     let mut failures = Vec::new();
-    for format in quantised() {
+    for format in quantized() {
         let cols = 2 * format.block_len();
         for byte in [0x00, 0x0F, 0x7F, 0x80, 0xF0, 0xFF] {
             for (even, odd) in [(127, 127), (-127, -127), (127, -127), (-127, 127)] {
@@ -155,7 +155,7 @@ fn extreme_codes_do_not_saturate() {
 #[test]
 fn integer_parts_are_exact() {
     let mut failures = Vec::new();
-    for format in quantised() {
+    for format in quantized() {
         let cols = 256;
         for seed in 0..50 {
             let mut rng = Rng(seed);
@@ -185,7 +185,7 @@ fn integer_parts_are_exact() {
 #[test]
 fn non_finite_scales_reach_the_result_of_their_row_alone() {
     let mut failures = Vec::new();
-    for format in quantised() {
+    for format in quantized() {
         for (cols, bad) in [(format.block_len(), 0), (256, 0), (1024, 1024 / format.block_len() - 1)] {
             for scale in [f32::NAN, f32::INFINITY] {
                 let mut rng = Rng(7);
@@ -217,9 +217,9 @@ fn windows_are_written_and_nothing_else() {
         let bytes = weights(format, rows * cols, &mut rng);
         let w = Rows::new(format, cols, &bytes).unwrap();
         let floats = rng.floats(cols * tokens);
-        let x = Activations::quantised(Kernels::at(Level::Scalar).unwrap(), &floats, cols);
+        let x = Activations::quantized(Kernels::at(Level::Scalar).unwrap(), &floats, cols);
         for kernels in levels() {
-            let run = |w, out: &mut MatMut<'_>| match format.is_quantised() {
+            let run = |w, out: &mut MatMut<'_>| match format.is_quantized() {
                 true => kernels.matmul_q8(w, x.view(), out),
                 false => kernels.matmul_f32(w, &floats, out),
             };
@@ -251,9 +251,9 @@ fn a_row_does_not_depend_on_the_rows_beside_it() {
             let bytes = weights(format, rows * cols, &mut rng);
             let w = Rows::new(format, cols, &bytes).unwrap();
             let floats = rng.floats(cols * tokens);
-            let x = Activations::quantised(Kernels::at(Level::Scalar).unwrap(), &floats, cols);
+            let x = Activations::quantized(Kernels::at(Level::Scalar).unwrap(), &floats, cols);
             for kernels in levels() {
-                let run = |w: Rows<'_>, out: &mut MatMut<'_>| match format.is_quantised() {
+                let run = |w: Rows<'_>, out: &mut MatMut<'_>| match format.is_quantized() {
                     true => kernels.matmul_q8(w, x.view(), out),
                     false => kernels.matmul_f32(w, &floats, out),
                 };
@@ -400,7 +400,7 @@ proptest! {
 
     #[test]
     fn any_codes_and_scales(
-        format in prop::sample::select(quantised().collect::<Vec<_>>()),
+        format in prop::sample::select(quantized().collect::<Vec<_>>()),
         rows in 1usize..6,
         tokens in 1usize..7,
         blocks in 1usize..20,

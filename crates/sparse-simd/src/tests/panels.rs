@@ -36,10 +36,10 @@ struct Codes {
 }
 
 impl Codes {
-    fn quantised(kernels: &Kernels, x: &[f32], cols: usize) -> Self {
+    fn quantized(kernels: &Kernels, x: &[f32], cols: usize) -> Self {
         let tokens = x.len() / cols;
         let mut codes = Self { cols, q: vec![7; tokens * Int8::stride(cols)], d: vec![7.0; tokens] };
-        kernels.quantise_rows(x, &mut Int8Mut { cols, q: &mut codes.q, d: &mut codes.d });
+        kernels.quantize_rows(x, &mut Int8Mut { cols, q: &mut codes.q, d: &mut codes.d });
         codes
     }
 
@@ -112,7 +112,7 @@ fn int8_products_are_exact() {
     for [rows, cols, tokens] in shapes() {
         let mut rng = Rng((rows * cols + tokens) as u64);
         let (w, bias) = (rng.floats(rows * cols), rng.floats(rows));
-        let x = Codes::quantised(scalar(), &rng.floats(tokens * cols), cols);
+        let x = Codes::quantized(scalar(), &rng.floats(tokens * cols), cols);
         failures.extend(wrong_int8(rows, cols, &w, &bias, &x));
     }
     none(failures);
@@ -182,7 +182,7 @@ fn a_part_has_the_same_products() {
     let mut rng = Rng(9);
     let (w, bias, x) = (rng.floats(rows * cols), rng.floats(rows), rng.floats(tokens * cols));
     for kernels in levels() {
-        let codes = Codes::quantised(kernels, &x, cols);
+        let codes = Codes::quantized(kernels, &x, cols);
         let run = |packed: &Packed, range: std::ops::Range<usize>, from: usize, to: usize| {
             let w = packed.view().slice(range.clone());
             let part = Codes {
@@ -214,14 +214,14 @@ fn a_part_has_the_same_products() {
 }
 
 #[test]
-fn quantised_rows_are_the_same_at_every_level() {
+fn quantized_rows_are_the_same_at_every_level() {
     let mut failures = Vec::new();
     for cols in (1..=70).chain([127, 128, 384, 1536]) {
         let mut rng = Rng(cols as u64);
         for scale in [1.0, 1e-30, 1e-37, 1e-42, 1e30, 3e38] {
             let x: Vec<f32> = rng.floats(3 * cols + 1).iter().map(|x| x * scale).collect();
             for x in [&x[1..], &x[..3 * cols]] {
-                let expected = Codes::quantised(scalar(), x, cols);
+                let expected = Codes::quantized(scalar(), x, cols);
                 for (t, x) in x.chunks(cols).enumerate() {
                     let (d, codes) = reference_row(x);
                     let tiny = x.iter().all(|x| x.abs() < f32::from_bits(8 << 23));
@@ -232,7 +232,7 @@ fn quantised_rows_are_the_same_at_every_level() {
                     }
                 }
                 for kernels in levels() {
-                    if Codes::quantised(kernels, x, cols) != expected {
+                    if Codes::quantized(kernels, x, cols) != expected {
                         failures.push(format!("{} cols={cols} scale={scale}", kernels.level()));
                     }
                 }
@@ -247,7 +247,7 @@ fn rounding_is_to_nearest_even() {
     let x: Vec<f32> = (-127..=127).flat_map(|i| [i as f32, i as f32 + 0.5, i as f32 - 0.5]).collect();
     let x: Vec<f32> = x.into_iter().filter(|x| x.abs() <= 127.0).collect();
     for kernels in levels() {
-        let codes = Codes::quantised(kernels, &x, x.len());
+        let codes = Codes::quantized(kernels, &x, x.len());
         let found: Vec<i64> = (0..x.len()).map(|c| codes.code(0, c)).collect();
         let expected: Vec<i64> = x.iter().map(|x| x.round_ties_even() as i64).collect();
         assert_eq!((codes.d[0], found), (1.0, expected), "{}", kernels.level());
@@ -264,7 +264,7 @@ fn values_that_are_not_finite_stay_so() {
             for at in [0, 17, cols - 1] {
                 let mut x = x.clone();
                 x[3 * cols + at] = bad;
-                let codes = Codes::quantised(kernels, &x, cols);
+                let codes = Codes::quantized(kernels, &x, cols);
                 let odd: Vec<usize> = (0..tokens).filter(|t| codes.d[*t].is_nan()).collect();
                 assert_eq!(odd, [3], "{}", kernels.level());
                 for kind in [PanelKind::F32, PanelKind::Int8] {
@@ -311,7 +311,7 @@ fn shapes_that_do_not_fit_are_refused() {
 #[should_panic(expected = "matmul_panels_int8: w.cols is 5 but x.cols is 6")]
 fn products_with_other_widths_are_refused() {
     let packed = Packed::new(PanelKind::Int8, 5, &[1.0; 5], &[0.0]);
-    let x = Codes::quantised(scalar(), &[1.0; 6], 6);
+    let x = Codes::quantized(scalar(), &[1.0; 6], 6);
     scalar().matmul_panels_int8(packed.view(), x.view(), &mut MatMut::new(&mut [0.0], 1));
 }
 

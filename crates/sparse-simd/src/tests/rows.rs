@@ -117,7 +117,7 @@ fn half_precision_is_rounded_to_nearest_even() {
     none(failures);
 }
 
-/// The numbers half-way between two neighbours, where rounding turns, and what is next to them.
+/// The numbers half-way between two neighbors, where rounding turns, and what is next to them.
 #[test]
 fn half_precision_rounds_at_the_middle() {
     let mut x = Vec::new();

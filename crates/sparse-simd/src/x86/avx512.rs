@@ -1,6 +1,6 @@
 //! Kernels for AVX-512 F, BW, VL, DQ, VNNI and VBMI.
 //!
-//! - `format` is what the drivers `gemv` (one token) and `gemm` (several) need of a quantised format; `small`,
+//! - `format` is what the drivers `gemv` (one token) and `gemm` (several) need of a quantized format; `small`,
 //!   `lanes` and `supers` provide it for the formats with blocks of 32 and of 256 values.
 //! - `columns` multiplies what is stored by columns.
 //! - `int8` multiplies packed int8 weights.
@@ -45,7 +45,7 @@ pub(crate) const KERNELS: Kernels = Kernels {
     matmul_bit3: matmul::<Bit3>,
     matmul_bit7: matmul::<Bit7>,
     sparse: SPARSE,
-    quantise_rows: simd::quantise_rows,
+    quantize_rows: simd::quantize_rows,
     panels_f32: simd::panels_f32,
     panels_int8: simd::panels_int8,
     scan: simd::scan,

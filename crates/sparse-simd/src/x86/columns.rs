@@ -30,7 +30,7 @@ pub(super) trait ColumnKernel {
     };
     const RECIPE: Recipe = match Recipe::of(Self::FORMAT) {
         Some(recipe) => recipe,
-        None => panic!("not quantised"),
+        None => panic!("not quantized"),
     };
 
     /// Adds to `out` the products of the chunk at byte `offset` of some columns of `group`, rows `row..row + 64`.

@@ -1,15 +1,15 @@
 //! Kernels for SSE4.1.
 //!
-//! - `quantised`: products of quantised weights, one driver for all formats; `small` and `super_blocks` tell it
+//! - `quantized`: products of quantized weights, one driver for all formats; `small` and `super_blocks` tell it
 //!   where a format's codes and scales are.
 //! - `simd`: everything on floats, from the generic kernels.
-//! - `quantise`: activations to int8; `int8`: products of packed int8 weights.
+//! - `quantize`: activations to int8; `int8`: products of packed int8 weights.
 
 mod columns;
 mod int8;
 mod load;
-mod quantise;
-mod quantised;
+mod quantize;
+mod quantized;
 mod scan;
 mod simd;
 mod small;
@@ -18,30 +18,30 @@ mod super_blocks;
 use crate::kernels::{Sparse, SparseQ8};
 use crate::layout::*;
 use crate::{Kernels, Level, scalar};
-use quantised::Step;
+use quantized::Step;
 
 pub(crate) const KERNELS: Kernels = Kernels {
     level: Level::Sse41,
-    quantise: quantise::quantise,
-    quantise_rows: simd::quantise_rows,
+    quantize: quantize::quantize,
+    quantize_rows: simd::quantize_rows,
     panels_f32: simd::panels_f32,
     panels_int8: simd::panels_int8,
     matmul_f32: simd::matmul_f32,
     matmul_f16: simd::matmul_f16,
     matmul_bf16: simd::matmul_bf16,
-    matmul_q4_0: quantised::matmul::<[BlockQ4_0; 4]>,
-    matmul_q4_1: quantised::matmul::<[BlockQ4_1; 4]>,
-    matmul_q5_0: quantised::matmul::<[BlockQ5_0; 4]>,
-    matmul_q5_1: quantised::matmul::<[BlockQ5_1; 4]>,
-    matmul_q8_0: quantised::matmul::<[BlockQ8_0; 4]>,
-    matmul_q2_k: quantised::matmul::<BlockQ2K>,
-    matmul_q3_k: quantised::matmul::<BlockQ3K>,
-    matmul_q4_k: quantised::matmul::<BlockQ4K>,
-    matmul_q5_k: quantised::matmul::<BlockQ5K>,
-    matmul_q6_k: quantised::matmul::<BlockQ6K>,
-    matmul_iq4_nl: quantised::matmul::<[BlockIq4Nl; 4]>,
-    matmul_bit3: quantised::matmul::<[BlockBit3; 4]>,
-    matmul_bit7: quantised::matmul::<[BlockBit7; 4]>,
+    matmul_q4_0: quantized::matmul::<[BlockQ4_0; 4]>,
+    matmul_q4_1: quantized::matmul::<[BlockQ4_1; 4]>,
+    matmul_q5_0: quantized::matmul::<[BlockQ5_0; 4]>,
+    matmul_q5_1: quantized::matmul::<[BlockQ5_1; 4]>,
+    matmul_q8_0: quantized::matmul::<[BlockQ8_0; 4]>,
+    matmul_q2_k: quantized::matmul::<BlockQ2K>,
+    matmul_q3_k: quantized::matmul::<BlockQ3K>,
+    matmul_q4_k: quantized::matmul::<BlockQ4K>,
+    matmul_q5_k: quantized::matmul::<BlockQ5K>,
+    matmul_q6_k: quantized::matmul::<BlockQ6K>,
+    matmul_iq4_nl: quantized::matmul::<[BlockIq4Nl; 4]>,
+    matmul_bit3: quantized::matmul::<[BlockBit3; 4]>,
+    matmul_bit7: quantized::matmul::<[BlockBit7; 4]>,
     sparse: SPARSE,
     scan: simd::scan,
     weighted_sum: simd::weighted_sum,
@@ -80,5 +80,5 @@ const SPARSE: Sparse = Sparse {
 };
 
 const fn sparse<S: Step, B: Block>() -> SparseQ8 {
-    SparseQ8 { rows: quantised::rows::<S>, axpy: columns::axpy::<B>, matmul: columns::matmul::<B> }
+    SparseQ8 { rows: quantized::rows::<S>, axpy: columns::axpy::<B>, matmul: columns::matmul::<B> }
 }

@@ -153,7 +153,7 @@ fn facts(meta: &Metadata, architecture: &str) -> Vec<(&'static str, String)> {
         ("context", shown("ARCH.context_length").map(|n| format!("{n} tokens"))),
         ("tokenizer", joined(&[shown("tokenizer.ggml.model"), shown("tokenizer.ggml.pre"), vocabulary])),
         ("chat template", chat),
-        ("licence", shown("general.license")),
+        ("license", shown("general.license")),
     ]
     .into_iter()
     .filter_map(|(label, value)| Some((label, value?)))

@@ -54,14 +54,14 @@ fn draw(svg: &mut String, report: &Report<'_>) -> Result<(), Box<dyn Error>> {
         chart.draw_series(LineSeries::new(line(&layer.across_tokens), HOT_SET.mix(0.18)))?;
         chart.draw_series(LineSeries::new(line(&layer.per_token), PER_TOKEN.mix(0.18)))?;
     }
-    for (curve, colour, label) in [
+    for (curve, color, label) in [
         (&report.per_token, PER_TOKEN, "chosen for each token"),
         (&report.across_tokens, HOT_SET, "the same for all tokens (hot set)"),
     ] {
         chart
-            .draw_series(LineSeries::new(line(curve), colour.stroke_width(3)))?
+            .draw_series(LineSeries::new(line(curve), color.stroke_width(3)))?
             .label(label)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(3)));
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color.stroke_width(3)));
     }
     chart
         .configure_series_labels()

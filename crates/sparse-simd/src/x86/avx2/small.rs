@@ -1,7 +1,7 @@
 //! The formats with blocks of 32: eight blocks are a step.
 
 use super::load::{bytes8, bytes16, bytes32, words16};
-use super::quantised::{Factors, Step};
+use super::quantized::{Factors, Step};
 use crate::layout::*;
 use crate::x86::shared::{BIT3, BIT7, LanePlaces, part};
 use core::arch::x86_64::*;

@@ -1,7 +1,7 @@
 //! The K formats: one block of 256 is a step.
 
 use super::load::{bytes16, bytes32, half};
-use super::quantised::{Factors, Step};
+use super::quantized::{Factors, Step};
 use crate::layout::*;
 use crate::x86::shared::{k_scales, q3_k_scales};
 use core::arch::x86_64::*;

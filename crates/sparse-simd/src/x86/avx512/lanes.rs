@@ -52,9 +52,9 @@ fn five_bits(block: &[u8]) -> __m256i {
     // SAFETY: 16 bytes.
     let low = unsafe { _mm_loadu_si128(low.as_ptr().cast()) };
     let codes = _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(low), low), _mm256_set1_epi8(15));
-    let centre = _mm256_set1_epi8(16);
+    let center = _mm256_set1_epi8(16);
     // A set bit adds as much as the offset takes.
-    _mm256_mask_sub_epi8(codes, !u32::from_le_bytes(*high), codes, centre)
+    _mm256_mask_sub_epi8(codes, !u32::from_le_bytes(*high), codes, center)
 }
 
 /// The signed codes of one block of `BITS` bits that follow each other.

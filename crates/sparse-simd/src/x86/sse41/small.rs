@@ -1,7 +1,7 @@
 //! The formats with blocks of 32: four blocks are a step.
 
 use super::load::{bytes8, bytes16, bytes32, half_to_float, words8};
-use super::quantised::{Factors, Step};
+use super::quantized::{Factors, Step};
 use crate::layout::*;
 use crate::x86::shared::{BIT3, BIT7, LanePlaces, part};
 use core::arch::x86_64::*;
@@ -95,8 +95,8 @@ pub(super) fn lane(bits: u32, block: &[u8]) -> [__m128i; 2] {
         5 => five_bits(part(block, 6), *part(block, 2)),
         _ => bit7(block),
     };
-    let centre = _mm_set1_epi8(1 << (bits - 1));
-    [_mm_sub_epi8(low, centre), _mm_sub_epi8(high, centre)]
+    let center = _mm_set1_epi8(1 << (bits - 1));
+    [_mm_sub_epi8(low, center), _mm_sub_epi8(high, center)]
 }
 
 /// Sixteen codes of `16 - DOWN` bits of half `half` of a block.

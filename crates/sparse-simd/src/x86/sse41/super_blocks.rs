@@ -1,7 +1,7 @@
 //! The K formats: one block of 256 is a step.
 
 use super::load::{bytes8, bytes32, half_to_float};
-use super::quantised::{Factors, Step, SubScales};
+use super::quantized::{Factors, Step, SubScales};
 use crate::layout::*;
 use crate::x86::shared::{k_scales, q3_k_scales};
 use core::arch::x86_64::*;

@@ -3,7 +3,7 @@
 use super::data::{Activations, Rng};
 use super::{levels, none};
 
-/// Blocks that a quantiser can get wrong.
+/// Blocks that a quantizer can get wrong.
 fn cases() -> Vec<(&'static str, Vec<f32>)> {
     let mut rng = Rng(1);
     let mut cases = vec![("empty", vec![]), ("zeros", vec![0.0; 32]), ("minus zeros", vec![-0.0; 64])];
@@ -35,7 +35,7 @@ fn bits(a: &Activations) -> (&[i8], Vec<u32>, &[i16]) {
 fn levels_agree_bit_for_bit() {
     let mut failures = Vec::new();
     for (name, x) in cases() {
-        let mut all = levels().map(|kernels| (kernels.level(), Activations::quantised(kernels, &x, 32)));
+        let mut all = levels().map(|kernels| (kernels.level(), Activations::quantized(kernels, &x, 32)));
         let (_, scalar) = all.next().unwrap();
         for (level, found) in all {
             if bits(&found) != bits(&scalar) {
@@ -51,7 +51,7 @@ fn codes_are_the_nearest_and_sums_are_theirs() {
     let mut failures = Vec::new();
     for (name, x) in cases() {
         for kernels in levels() {
-            let a = Activations::quantised(kernels, &x, 32);
+            let a = Activations::quantized(kernels, &x, 32);
             assert_eq!(a.sums, Activations::new(32, a.q.clone(), vec![]).sums, "{name}");
             for (i, (x, q)) in x.iter().zip(&a.q).enumerate() {
                 let d = a.d[i / 32];
@@ -70,12 +70,12 @@ fn codes_are_the_nearest_and_sums_are_theirs() {
 fn ties_go_to_even_and_non_finite_blocks_are_nan() {
     for kernels in levels() {
         let x: Vec<f32> = (0..32).map(|i| if i == 0 { 127.0 } else { i as f32 - 16.5 }).collect();
-        let a = Activations::quantised(kernels, &x, 32);
+        let a = Activations::quantized(kernels, &x, 32);
         assert_eq!((a.d[0], &a.q[13..20]), (1.0, &[-4, -2, -2, 0, 0, 2, 2][..]), "{}", kernels.level());
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = vec![1.0; 64];
             x[40] = bad;
-            let a = Activations::quantised(kernels, &x, 64);
+            let a = Activations::quantized(kernels, &x, 64);
             assert!(a.d[0].is_finite() && a.d[1].is_nan(), "{} {bad}", kernels.level());
             assert_eq!(a.q[32..], [0; 32]);
         }

@@ -1,9 +1,9 @@
-"""Makes test models with llama.cpp's quantiser: one GGUF file per format.
+"""Makes test models with llama.cpp's quantizer: one GGUF file per format.
 
-    python requantise.py MODEL.gguf --out models/requant                 # the eight re-quantisations, and F32
-    python requantise.py TINY-F32.gguf --out models/requant --k-formats  # every K format, all matrices ("pure")
+    python requantize.py MODEL.gguf --out models/requant                 # the eight re-quantizations, and F32
+    python requantize.py TINY-F32.gguf --out models/requant --k-formats  # every K format, all matrices ("pure")
 
-Quantising a file that is quantised already rounds twice; that is what makes it a test model and not a good one.
+Quantizing a file that is quantized already rounds twice; that is what makes it a test model and not a good one.
 """
 
 import argparse
@@ -35,8 +35,8 @@ REAL = ["F32", "Q4_0", "Q5_0", "Q5_1", "Q8_0", "Q6_K", "Q4_K_M", "Q3_K_M", "Q2_K
 K_FORMATS = ["F32", "F16", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "Q4_K_M"]
 
 
-def quantise(source, target, name, threads=1, pure=False):
-    """Runs llama.cpp's quantiser, through a temporary name so that a broken run leaves no file."""
+def quantize(source, target, name, threads=1, pure=False):
+    """Runs llama.cpp's quantizer, through a temporary name so that a broken run leaves no file."""
     params = lib.llama_model_quantize_default_params()
     params.ftype = FTYPES[name]
     params.nthread = threads
@@ -69,7 +69,7 @@ def main():
             print(f"{target} is there")
             continue
         # A mixture such as Q4_K_M picks its types by tensor, which "pure" would undo.
-        quantise(args.model, target, name, args.threads, pure=args.k_formats and not name.endswith("_M"))
+        quantize(args.model, target, name, args.threads, pure=args.k_formats and not name.endswith("_M"))
         print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
 
 

@@ -1,4 +1,4 @@
-//! From f32 to blocks: the rounding of ggml's reference quantisers (`quantize_row_*_ref` in `ggml-quants.c`), so
+//! From f32 to blocks: the rounding of ggml's reference quantizers (`quantize_row_*_ref` in `ggml-quants.c`), so
 //! that the bytes are the same.
 //!
 //! ggml's C leaves the codes of a block undefined when its scale is so small (below 2.9e-39) that the inverse
@@ -10,31 +10,31 @@ use sparse_simd::layout::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0,
 
 use crate::{BlockFormat, Error};
 
-/// Quantises `values` to `format`: one row, or any number of whole rows.
+/// Quantizes `values` to `format`: one row, or any number of whole rows.
 ///
-/// Formats: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0. The bytes equal those of ggml's reference quantisers.
+/// Formats: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0. The bytes equal those of ggml's reference quantizers.
 /// The inverse is [`BlockFormat::decode`].
 ///
 /// # Errors
-/// See [`quantise_into`].
-pub fn quantise(format: BlockFormat, values: &[f32]) -> Result<Vec<u8>, Error> {
+/// See [`quantize_into`].
+pub fn quantize(format: BlockFormat, values: &[f32]) -> Result<Vec<u8>, Error> {
     let mut out = vec![0; bytes_for(format, values)?];
-    quantise_into(format, values, &mut out)?;
+    quantize_into(format, values, &mut out)?;
     Ok(out)
 }
 
-/// Like [`quantise`], into `out`.
+/// Like [`quantize`], into `out`.
 ///
 /// # Errors
-/// - [`Error::NoQuantiser`] for the other formats,
+/// - [`Error::NoQuantizer`] for the other formats,
 /// - [`Error::PartialBlock`] when `values` are no whole number of blocks,
 /// - [`Error::WrongLength`] when `out` is not as long as their bytes,
 /// - [`Error::NotFinite`] when a value is NaN or infinite,
-/// - [`Error::TooLargeToQuantise`] when a value, or the scale of a block, overflows the format's floats. (ggml
+/// - [`Error::TooLargeToQuantize`] when a value, or the scale of a block, overflows the format's floats. (ggml
 ///   stores infinity there.)
 ///
 /// After an error the contents of `out` are unspecified.
-pub fn quantise_into(format: BlockFormat, values: &[f32], out: &mut [u8]) -> Result<(), Error> {
+pub fn quantize_into(format: BlockFormat, values: &[f32], out: &mut [u8]) -> Result<(), Error> {
     let expected = bytes_for(format, values)?;
     if out.len() != expected {
         let what = format!("the output for {} values in {}", values.len(), format.name());
@@ -55,9 +55,9 @@ pub fn quantise_into(format: BlockFormat, values: &[f32], out: &mut [u8]) -> Res
         BlockFormat::Q5_0 => encode(values, out, q5_0),
         BlockFormat::Q5_1 => encode(values, out, q5_1),
         BlockFormat::Q8_0 => encode(values, out, q8_0),
-        _ => return Err(Error::NoQuantiser { format: format.name() }),
+        _ => return Err(Error::NoQuantizer { format: format.name() }),
     };
-    fitted.map_err(|index| Error::TooLargeToQuantise { index, format: format.name() })
+    fitted.map_err(|index| Error::TooLargeToQuantize { index, format: format.name() })
 }
 
 fn bytes_for(format: BlockFormat, values: &[f32]) -> Result<usize, Error> {

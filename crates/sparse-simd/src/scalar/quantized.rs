@@ -1,9 +1,9 @@
-//! int8 activations and their products with quantised weights.
+//! int8 activations and their products with quantized weights.
 
 use crate::layout::{Block, Scales};
 use crate::{MatMut, Q8, Q8Mut, Rows, int8, q8};
 
-pub(super) fn quantise(x: &[f32], out: &mut Q8Mut<'_>) {
+pub(super) fn quantize(x: &[f32], out: &mut Q8Mut<'_>) {
     let parts =
         out.q.as_chunks_mut::<32>().0.iter_mut().zip(out.d.iter_mut()).zip(out.sums.as_chunks_mut::<2>().0);
     for (x, ((q, d), sums)) in x.as_chunks::<32>().0.iter().zip(parts) {

@@ -1,4 +1,4 @@
-//! Products of quantised weights with int8 activations.
+//! Products of quantized weights with int8 activations.
 //!
 //! All formats go through one driver, in steps of 256 columns: eight blocks of 32 or one of 256. In a step each
 //! group of 32 columns is one register of codes; `vpmaddubsw` and `vpmaddwd` reduce it to eight integers (exact:
@@ -70,7 +70,7 @@ pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     if w.cols() < 256 {
         return narrow::<S>(w, x, out);
     }
-    // Two streams from far apart keep more of the memory's banks busy than neighbouring rows do.
+    // Two streams from far apart keep more of the memory's banks busy than neighboring rows do.
     let half = w.rows() / 2;
     for r in 0..half {
         columns::<S, 2>(w, [r, half + r], x, out);
@@ -278,8 +278,8 @@ unsafe fn step<S: Step, const R: usize, const T: usize>(
                     let pairs = if S::SIGNED {
                         _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))
                     } else if S::CENTRE > 0 {
-                        let centre = _mm256_maddubs_epi16(_mm256_set1_epi8(S::CENTRE), x);
-                        _mm256_sub_epi16(_mm256_maddubs_epi16(codes, x), centre)
+                        let center = _mm256_maddubs_epi16(_mm256_set1_epi8(S::CENTRE), x);
+                        _mm256_sub_epi16(_mm256_maddubs_epi16(codes, x), center)
                     } else {
                         _mm256_maddubs_epi16(codes, x)
                     };

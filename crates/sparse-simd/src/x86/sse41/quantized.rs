@@ -1,8 +1,8 @@
-//! Products of quantised weights with int8 activations.
+//! Products of quantized weights with int8 activations.
 //!
 //! All formats go through one driver, four groups of 32 columns at a time. `pmaddubsw` and `pmaddwd` reduce a group
 //! to four integers, and horizontal additions the four groups to one integer each (exact: see [`Step::codes`]), which
-//! are scaled as floats. Centres and minima go through the sums of the activations, one multiplication for the four
+//! are scaled as floats. Centers and minima go through the sums of the activations, one multiplication for the four
 //! groups.
 
 use super::load;
@@ -76,7 +76,7 @@ struct X<'a> {
 const TOKENS: usize = 4;
 
 /// Weights of at least 128 columns and activations that are to be multiplied.
-struct Quantised<'a, S> {
+struct Quantized<'a, S> {
     w: Rows<'a>,
     x: Q8<'a>,
     steps: PhantomData<S>,
@@ -89,7 +89,7 @@ pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     if w.cols() < 128 {
         return narrow::<S>(w, x, out);
     }
-    Quantised::<S> { w, x, steps: PhantomData }.write(out);
+    Quantized::<S> { w, x, steps: PhantomData }.write(out);
 }
 
 /// `out[i]` = row `active[i]` of `w` times `x`, one token.
@@ -104,11 +104,11 @@ pub(super) fn rows<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f
     }
 }
 
-impl<S: Step> Quantised<'_, S> {
+impl<S: Step> Quantized<'_, S> {
     /// All rows times all tokens.
     #[target_feature(enable = "sse4.1")]
     fn write(&self, out: &mut MatMut<'_>) {
-        // Two streams from far apart keep more of the memory's banks busy than neighbouring rows do.
+        // Two streams from far apart keep more of the memory's banks busy than neighboring rows do.
         let half = out.cols() / 2;
         for r in 0..half {
             self.write_columns([r, half + r], out);
@@ -190,7 +190,7 @@ fn write_tile<const R: usize, const T: usize>(
 
 // These have closures, so they ask for no CPU features: those would keep the closures from being inlined.
 
-impl<'a, S> Quantised<'a, S> {
+impl<'a, S> Quantized<'a, S> {
     #[inline]
     fn rows<const R: usize>(&self, r: [usize; R]) -> [&'a [u8]; R] {
         r.map(|r| self.w.row(r))
@@ -304,8 +304,8 @@ unsafe fn add_row_products<S: Step, const T: usize>(
             let mut products = _mm_hadd_epi32(_mm_hadd_epi32(a, b), _mm_hadd_epi32(c, d));
             let x_sums = load::words8(x[t].sums);
             if S::CENTRE > 0 {
-                let centre = _mm_mullo_epi16(f.sub, _mm_set1_epi16(S::CENTRE));
-                products = _mm_sub_epi32(products, _mm_madd_epi16(centre, x_sums));
+                let center = _mm_mullo_epi16(f.sub, _mm_set1_epi16(S::CENTRE));
+                products = _mm_sub_epi32(products, _mm_madd_epi16(center, x_sums));
             }
             let x_d = load::floats(x[t].d);
             let scaled = _mm_mul_ps(_mm_mul_ps(f.d, x_d), _mm_cvtepi32_ps(products));

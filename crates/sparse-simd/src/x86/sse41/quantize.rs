@@ -5,16 +5,16 @@ use crate::{Q8Mut, q8};
 use core::arch::x86_64::*;
 
 /// # Safety
-/// As for [`Kernels::quantise`](crate::Kernels).
+/// As for [`Kernels::quantize`](crate::Kernels).
 #[target_feature(enable = "sse4.1")]
-pub(super) fn quantise(x: &[f32], out: &mut Q8Mut<'_>) {
+pub(super) fn quantize(x: &[f32], out: &mut Q8Mut<'_>) {
     let parts = out.q.as_chunks_mut().0.iter_mut().zip(out.d.iter_mut()).zip(out.sums.as_chunks_mut().0);
     for (x, ((q, d), sums)) in x.as_chunks().0.iter().zip(parts) {
         *d = block(x, q, sums);
     }
 }
 
-/// Quantises one block and returns its scale.
+/// Quantizes one block and returns its scale.
 #[inline]
 #[target_feature(enable = "sse4.1")]
 fn block(x: &[f32; 32], q: &mut [i8; 32], sums: &mut [i16; 2]) -> f32 {
