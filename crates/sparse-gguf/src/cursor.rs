@@ -1,5 +1,6 @@
 //! Bounds-checked reading of little-endian numbers and strings.
 
+use std::borrow::Cow;
 use std::fmt::Arguments;
 
 use crate::Error;
@@ -8,11 +9,12 @@ use crate::Error;
 pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
     pos: usize,
+    lossy: bool,
 }
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, pos: 0 }
+        Self { bytes, pos: 0, lossy: false }
     }
 
     /// Bytes read so far.
@@ -54,15 +56,35 @@ impl<'a> Cursor<'a> {
         self.array(what).map(u64::from_le_bytes)
     }
 
+    /// Whether bytes that are not UTF-8 become U+FFFD in the strings from here on, instead of an error.
+    pub(crate) fn set_lossy(&mut self, lossy: bool) {
+        self.lossy = lossy;
+    }
+
     /// A string: its length as 64 bits, then that many bytes of UTF-8.
-    pub(crate) fn string(&mut self, what: Arguments<'_>) -> Result<&'a str, Error> {
+    pub(crate) fn string(&mut self, what: Arguments<'_>) -> Result<Cow<'a, str>, Error> {
         let len = self.u64(format_args!("length of {what}"))?;
         let offset = self.pos as u64;
         let bytes = self.take(len, what)?;
-        std::str::from_utf8(bytes).map_err(|e| Error::InvalidUtf8 {
-            what: what.to_string(),
-            offset,
-            valid_up_to: e.valid_up_to(),
-        })
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(Cow::Borrowed(text)),
+            Err(_) if self.lossy => Ok(String::from_utf8_lossy(bytes)),
+            Err(e) => {
+                let valid_up_to = e.valid_up_to();
+                Err(Error::InvalidUtf8 { what: what.to_string(), offset, valid_up_to })
+            }
+        }
     }
+
+    /// A string that names something, without the NUL that some files of 2023 end strings with.
+    pub(crate) fn name(&mut self, what: Arguments<'_>) -> Result<String, Error> {
+        let mut name = self.string(what)?.into_owned();
+        trim_nul(&mut name);
+        Ok(name)
+    }
+}
+
+/// Removes NULs from the end of `text`.
+pub(crate) fn trim_nul(text: &mut String) {
+    text.truncate(text.trim_end_matches('\0').len());
 }

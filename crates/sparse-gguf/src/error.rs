@@ -49,7 +49,7 @@ pub enum Error {
         /// The number of bytes from there to the end of the file.
         left: u64,
     },
-    /// Text that is not UTF-8.
+    /// Text that is not UTF-8 where it has to be exact: in the tokenizer, and in names of tensors.
     #[error("{what} at offset {offset} is not valid utf-8 (from its byte {valid_up_to} on)")]
     InvalidUtf8 {
         /// What was being read.

@@ -10,9 +10,13 @@ const ALIGNMENT: &str = "general.alignment";
 
 /// Metadata: values by key, in the order of the file.
 ///
-/// The typed getters come in pairs: `u32(key)` needs the key, `opt_u32(key)` gives `None` when it is absent. Both
-/// fail when the value has another type ([`Error::WrongType`]). The integer getters take an integer of any width
-/// that fits without loss ([`Error::OutOfRange`] otherwise).
+/// The typed getters come in pairs: `u32(key)` needs the key, `opt_u32(key)` gives `None` when it is
+/// absent. Both fail when the value has another type ([`Error::WrongType`]). The integer getters take
+/// an integer of any width that fits without loss ([`Error::OutOfRange`] otherwise).
+///
+/// The getters of a number or a truth value also take an array whose entries are all equal: some
+/// files state one number per layer where others state one for the model. Arrays whose entries differ
+/// are of the wrong type there.
 #[derive(Clone, Debug, Default)]
 pub struct Metadata {
     pairs: Vec<(String, Value)>,
@@ -129,7 +133,7 @@ impl Metadata {
     /// # Errors
     /// When the value is no 32-bit float.
     pub fn opt_f32(&self, key: &str) -> Result<Option<f32>, Error> {
-        self.opt(key, "f32", |value| match *value {
+        self.opt_scalar(key, "f32", |value| match *value {
             Value::F32(v) => Some(v),
             _ => None,
         })
@@ -140,7 +144,7 @@ impl Metadata {
     /// # Errors
     /// When the value is no bool.
     pub fn opt_bool(&self, key: &str) -> Result<Option<bool>, Error> {
-        self.opt(key, "bool", |value| match *value {
+        self.opt_scalar(key, "bool", |value| match *value {
             Value::Bool(v) => Some(v),
             _ => None,
         })
@@ -170,9 +174,7 @@ impl Metadata {
             Value::Array(v) => v.integers(),
             _ => None,
         })?;
-        let narrow = |found: i128| {
-            i32::try_from(found).map_err(|_| Error::OutOfRange { key: key.to_owned(), expected, found })
-        };
+        let narrow = |found| fit::<i32>(key, expected, found);
         wide.map(|v| v.into_iter().map(narrow).collect()).transpose().map(|v| v.map(Cow::Owned))
     }
 
@@ -190,9 +192,13 @@ impl Metadata {
     /// The alignment of tensor data: `general.alignment`, or 32.
     ///
     /// # Errors
-    /// When it is no 32-bit integer, no power of two or no multiple of 8.
+    /// When it is no 32-bit integer, no power of two or no multiple of 8. An array is no number here:
+    /// places of bytes are not guessed.
     pub(crate) fn alignment(&self) -> Result<usize, Error> {
-        let found = self.opt_u32(ALIGNMENT)?.unwrap_or(32);
+        let found = match self.opt(ALIGNMENT, "u32", Value::integer)? {
+            Some(found) => fit(ALIGNMENT, "u32", found)?,
+            None => 32_u32,
+        };
         if !found.is_power_of_two() || !found.is_multiple_of(8) {
             return Err(Error::BadAlignment { found });
         }
@@ -201,10 +207,26 @@ impl Metadata {
     }
 
     fn opt_integer<T: TryFrom<i128>>(&self, key: &str, expected: &'static str) -> Result<Option<T>, Error> {
-        let Some(found) = self.opt(key, expected, Value::integer)? else { return Ok(None) };
-        match T::try_from(found) {
-            Ok(v) => Ok(Some(v)),
-            Err(_) => Err(Error::OutOfRange { key: key.to_owned(), expected, found }),
+        self.opt_scalar(key, expected, Value::integer)?.map(|found| fit(key, expected, found)).transpose()
+    }
+
+    /// As [`opt`](Self::opt); of an array, the entry that all its entries are.
+    fn opt_scalar<T>(
+        &self,
+        key: &str,
+        expected: &'static str,
+        pick: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let Some(Value::Array(array)) = self.get(key) else { return self.opt(key, expected, pick) };
+        let entry = array.common_entry();
+        match entry.as_ref().and_then(pick) {
+            Some(v) => Ok(Some(v)),
+            None => {
+                let differ =
+                    if entry.is_none() && !array.is_empty() { " with different entries" } else { "" };
+                let found = format!("array of {}{differ}", array.ty().name());
+                Err(Error::WrongType { key: key.to_owned(), expected, found })
+            }
         }
     }
 
@@ -221,6 +243,11 @@ impl Metadata {
             None => Err(Error::WrongType { key: key.to_owned(), expected, found: value.type_name() }),
         }
     }
+}
+
+/// `found`, the value of `key`, as a type that may be narrower.
+fn fit<T: TryFrom<i128>>(key: &str, expected: &'static str, found: i128) -> Result<T, Error> {
+    T::try_from(found).map_err(|_| Error::OutOfRange { key: key.to_owned(), expected, found })
 }
 
 impl PartialEq for Metadata {

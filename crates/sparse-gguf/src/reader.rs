@@ -15,6 +15,9 @@ pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
 /// ggml's limit on the dimensions of a tensor.
 pub(crate) const MAX_DIMS: u32 = 4;
 
+/// What the keys of a tokenizer begin with.
+const TOKENIZER: &str = "tokenizer.";
+
 /// Bytes of the shortest key-value pair: a key of one letter and a value of one byte.
 const MIN_PAIR_BYTES: usize = 8 + 1 + 4 + 1;
 
@@ -77,16 +80,22 @@ fn read_metadata(c: &mut Cursor<'_>, count: u64) -> Result<Metadata, Error> {
     c.expect(count, MIN_PAIR_BYTES, format_args!("table of {count} metadata keys"))?;
     let mut metadata = Metadata::new();
     for index in 0..count {
-        let key = c.string(format_args!("metadata key {index}"))?;
+        c.set_lossy(true);
+        let key = c.name(format_args!("metadata key {index}"))?;
         if key.is_empty() {
             return Err(Error::EmptyKey { index });
         }
+        // Most texts are labels for people. Those of a tokenizer decide what the model computes.
+        c.set_lossy(!key.starts_with(TOKENIZER));
         let ty = read_type(c, format_args!("value type of metadata key `{key}`"))?;
-        let value = Value::read(c, ty, format_args!("value of metadata key `{key}`"))?;
-        if metadata.insert(key, value).is_some() {
-            return Err(Error::DuplicateKey { key: key.to_owned() });
+        let mut value = Value::read(c, ty, format_args!("value of metadata key `{key}`"))?;
+        value.trim_nul();
+        if metadata.get(&key).is_some() {
+            return Err(Error::DuplicateKey { key });
         }
+        metadata.insert(key, value);
     }
+    c.set_lossy(false);
     Ok(metadata)
 }
 
@@ -103,7 +112,7 @@ struct Entry {
 
 impl Entry {
     fn read(c: &mut Cursor<'_>, index: u64) -> Result<Self, Error> {
-        let name = c.string(format_args!("name of tensor {index}"))?;
+        let name = c.name(format_args!("name of tensor {index}"))?;
         let at = c.pos() as u64;
         let count = c.u32(format_args!("dimension count of tensor `{name}`"))?;
         if count > MAX_DIMS {
@@ -121,9 +130,9 @@ impl Entry {
         let offset = c.u64(format_args!("data offset of tensor `{name}`"))?;
 
         let in_memory = dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<Vec<_>>>();
-        let dims = in_memory.ok_or_else(|| Error::too_large(name, dims))?;
-        let len = byte_len(name, &dims, ty)?;
-        Ok(Self { name: name.to_owned(), dims, ty, offset, len })
+        let dims = in_memory.ok_or_else(|| Error::too_large(&name, dims))?;
+        let len = byte_len(&name, &dims, ty)?;
+        Ok(Self { name, dims, ty, offset, len })
     }
 }
 

@@ -1,9 +1,10 @@
 //! Metadata values: thirteen types, one of them the array.
 
+use std::borrow::Cow;
 use std::fmt::{self, Arguments};
 
 use crate::Error;
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, trim_nul};
 
 /// How deep arrays may nest. Real files use one level; the bound keeps a hostile one off the call stack.
 const MAX_DEPTH: usize = 8;
@@ -94,6 +95,14 @@ macro_rules! values {
                 match self {
                     $(Self::$name(v) => v.len(),)*
                     Self::Array(v) => v.len(),
+                }
+            }
+
+            /// The entry that all entries equal; `None` if they differ or there is none.
+            pub fn common_entry(&self) -> Option<Value> {
+                match self {
+                    $(Self::$name(v) => common(v).map(Value::from),)*
+                    Self::Array(v) => common(v).map(Value::from),
                 }
             }
 
@@ -196,6 +205,19 @@ impl Value {
         }
     }
 
+    /// Removes the NULs that some files of 2023 end strings with.
+    ///
+    /// Of an array, only if all its strings end with one: a single token may well be a NUL.
+    pub(crate) fn trim_nul(&mut self) {
+        match self {
+            Self::String(text) => trim_nul(text),
+            Self::Array(Array::String(texts)) if texts.iter().all(|t| t.ends_with('\0')) => {
+                texts.iter_mut().for_each(trim_nul);
+            }
+            _ => {}
+        }
+    }
+
     /// The value as an integer, if it is one.
     pub(crate) fn integer(&self) -> Option<i128> {
         Some(match *self {
@@ -269,6 +291,11 @@ pub(crate) fn read_type(c: &mut Cursor<'_>, what: Arguments<'_>) -> Result<Value
     })
 }
 
+fn common<T: Clone + PartialEq>(entries: &[T]) -> Option<T> {
+    let (first, rest) = entries.split_first()?;
+    rest.iter().all(|entry| entry == first).then(|| first.clone())
+}
+
 fn read_items<T: Item>(c: &mut Cursor<'_>, len: u64, what: Arguments<'_>) -> Result<Vec<T>, Error> {
     c.expect(len, T::MIN_BYTES, what)?;
     (0..len).map(|_| T::read(c, what)).collect()
@@ -338,7 +365,7 @@ impl Item for String {
     const MIN_BYTES: usize = 8;
 
     fn read(c: &mut Cursor<'_>, what: Arguments<'_>) -> Result<Self, Error> {
-        c.string(what).map(str::to_owned)
+        c.string(what).map(Cow::into_owned)
     }
 
     fn write(&self, out: &mut Vec<u8>) {

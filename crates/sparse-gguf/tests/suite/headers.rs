@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sparse_gguf::{Array, Gguf, Value};
+use sparse_gguf::{Array, Gguf, Metadata, Value};
 
 use crate::raw::Raw;
 
@@ -137,11 +137,96 @@ fn typed_getters_take_what_fits() {
 }
 
 #[test]
+fn an_array_of_equal_entries_is_a_number() {
+    let mut m = Metadata::new();
+    m.insert("heads", vec![2i32, 2, 2]);
+    m.insert("wide", vec![u64::MAX]);
+    m.insert("base", vec![0.5f32, 0.5]);
+    m.insert("flags", vec![true, true]);
+    assert_eq!((m.u32("heads").unwrap(), m.usize("heads").unwrap()), (2, 2));
+    assert_eq!(m.opt_u64("wide").unwrap(), Some(u64::MAX));
+    assert_eq!(m.f32("base").unwrap(), 0.5);
+    assert!(m.bool("flags").unwrap());
+    // It is an array, too.
+    assert_eq!(*m.i32s("heads").unwrap(), [2, 2, 2]);
+}
+
+#[test]
+fn labels_that_are_not_utf8_or_end_in_nul_are_read() {
+    let bytes = Raw::new(1, 6)
+        .text(b"k\xff")
+        .u32(8)
+        .text(b"\xa9 2023 ACME")
+        .text("general.name\0")
+        .u32(8)
+        .text("padded\0\0")
+        .text("general.tags")
+        .u32(9)
+        .u32(8)
+        .u64(2)
+        .text(b"caf\xe9")
+        .text("plain")
+        .text("tokenizer.ggml.model")
+        .u32(8)
+        .text("llama\0")
+        // Terminated strings.
+        .text("tokenizer.ggml.tokens")
+        .u32(9)
+        .u32(8)
+        .u64(2)
+        .text("a\0")
+        .text("b\0")
+        // Here the NUL is a token.
+        .text("tokenizer.ggml.merges")
+        .u32(9)
+        .u32(8)
+        .u64(2)
+        .text("a b")
+        .text("c \0")
+        .tensor("weight\0", &[1], 0, 0)
+        .data(32, 4);
+    let gguf = Gguf::from_bytes(bytes.0).unwrap();
+    let m = gguf.metadata();
+    assert_eq!(m.string("k\u{fffd}").unwrap(), "\u{fffd} 2023 ACME");
+    assert_eq!(m.string("general.name").unwrap(), "padded");
+    assert_eq!(m.strings("general.tags").unwrap(), ["caf\u{fffd}", "plain"]);
+    assert_eq!(m.string("tokenizer.ggml.model").unwrap(), "llama");
+    assert_eq!(m.strings("tokenizer.ggml.tokens").unwrap(), ["a", "b"]);
+    assert_eq!(m.strings("tokenizer.ggml.merges").unwrap(), ["a b", "c \0"]);
+    assert_eq!(gguf.tensor("weight").unwrap().data.len(), 4);
+}
+
+#[test]
 fn typed_getters_name_key_and_types() {
     let mut m = tiny().metadata().clone();
     m.insert("wide", vec![1u64, 1 << 31]);
+    m.insert("none of them", Vec::<u32>::new());
+    m.insert("too large", vec![1u64 << 40; 2]);
+    m.insert("nan", vec![f32::NAN; 2]);
+    m.insert("nested", Array::Array(vec![Array::U32(vec![1]); 2]));
     let cases = [
         (m.u32("none").unwrap_err(), "metadata key `none` is missing"),
+        (
+            m.u32("b.i32s").unwrap_err(),
+            "metadata key `b.i32s` has type array of i32 with different entries, expected u32",
+        ),
+        (
+            m.u32("b.f32s").unwrap_err(),
+            "metadata key `b.f32s` has type array of f32 with different entries, expected u32",
+        ),
+        (
+            m.u32("none of them").unwrap_err(),
+            "metadata key `none of them` has type array of u32, expected u32",
+        ),
+        (
+            m.u32("too large").unwrap_err(),
+            "metadata key `too large` is 1099511627776, which does not fit u32",
+        ),
+        (
+            m.f32("nan").unwrap_err(),
+            "metadata key `nan` has type array of f32 with different entries, expected f32",
+        ),
+        (m.u32("nested").unwrap_err(), "metadata key `nested` has type array of array, expected u32"),
         (m.strings("none").unwrap_err(), "metadata key `none` is missing"),
         (m.u32("a.u64").unwrap_err(), "metadata key `a.u64` is 9223372036854775808, which does not fit u32"),
         (m.usize("a.i8").unwrap_err(), "metadata key `a.i8` is -100, which does not fit usize"),

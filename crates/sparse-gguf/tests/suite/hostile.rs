@@ -152,25 +152,30 @@ fn numbers_that_cannot_be_true_are_refused_by_name() {
             (0..20).fold(array(9, 1), |raw, _| raw.u32(9).u64(1)),
             "item type of value of metadata key `k` at offset 121 is 9, expected no array, at this depth of nesting",
         ),
-        // Text.
+        // Text that must be exact.
         (
-            Raw::new(0, 1).text(b"k\xff").u32(0).bytes(&[0]),
-            "metadata key 0 at offset 32 is not valid utf-8 (from its byte 1 on)",
+            pair("tokenizer.k").u32(8).text(b"ab\xc3"),
+            "value of metadata key `tokenizer.k` at offset 55 is not valid utf-8 (from its byte 2 on)",
         ),
         (
-            pair("k").u32(8).text(b"ab\xc3"),
-            "value of metadata key `k` at offset 45 is not valid utf-8 (from its byte 2 on)",
-        ),
-        (
-            array(8, 2).text("fine").text(b"\xf0\x9f"),
-            "value of metadata key `k` at offset 69 is not valid utf-8 (from its byte 0 on)",
+            pair("tokenizer.k").u32(9).u32(8).u64(2).text("fine").text(b"\xf0\x9f"),
+            "value of metadata key `tokenizer.k` at offset 79 is not valid utf-8 (from its byte 0 on)",
         ),
         (
             Raw::new(1, 0).text(b"\x80").bytes(&[0; 16]),
             "name of tensor 0 at offset 32 is not valid utf-8 (from its byte 0 on)",
         ),
         (pair("").u32(0).bytes(&[0; 2]), "metadata key 0 is empty"),
+        (pair("\0").u32(0).bytes(&[0; 2]), "metadata key 0 is empty"),
         // Twice.
+        (
+            Raw::new(0, 2).text("k").u32(0).bytes(&[1]).text("k\0").u32(0).bytes(&[1]),
+            "metadata key `k` occurs twice",
+        ),
+        (
+            Raw::new(2, 0).tensor("t", &[1], 0, 0).tensor("t\0", &[1], 0, 32).data(32, 64),
+            "tensor `t` occurs twice",
+        ),
         (
             Raw::new(0, 2).text("k").u32(0).bytes(&[1]).text("k").u32(7).bytes(&[1]),
             "metadata key `k` occurs twice",
@@ -191,6 +196,11 @@ fn numbers_that_cannot_be_true_are_refused_by_name() {
         (
             pair("general.alignment").u32(4).u32(4),
             "metadata key `general.alignment` is 4, expected a power of two",
+        ),
+        // An array is no alignment, even one of equal entries.
+        (
+            pair("general.alignment").u32(9).u32(4).u64(2).u32(64).u32(64),
+            "metadata key `general.alignment` has type array of u32, expected u32",
         ),
         (
             pair("general.alignment").u32(8).text("32"),

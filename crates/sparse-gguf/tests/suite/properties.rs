@@ -8,6 +8,11 @@ use crate::writing::rewritten;
 
 const TINY: &[u8] = include_bytes!("../golden/tiny.gguf");
 
+/// Text as it reads back: NULs at the end are dropped.
+fn text() -> impl Strategy<Value = String> {
+    ".{0,12}".prop_map(|text| text.trim_end_matches('\0').to_owned())
+}
+
 fn array() -> impl Strategy<Value = Array> {
     let flat = prop_oneof![
         vec(any::<u8>(), 0..5).prop_map(Array::U8),
@@ -18,7 +23,7 @@ fn array() -> impl Strategy<Value = Array> {
         vec(any::<i32>(), 0..5).prop_map(Array::I32),
         vec(any::<f32>(), 0..5).prop_map(Array::F32),
         vec(any::<bool>(), 0..5).prop_map(Array::Bool),
-        vec(".{0,6}", 0..5).prop_map(Array::String),
+        vec(text(), 0..5).prop_map(Array::String),
         vec(any::<u64>(), 0..5).prop_map(Array::U64),
         vec(any::<i64>(), 0..5).prop_map(Array::I64),
         vec(any::<f64>(), 0..5).prop_map(Array::F64),
@@ -37,7 +42,7 @@ fn value() -> impl Strategy<Value = Value> {
         any::<i32>().prop_map(Value::from),
         any::<f32>().prop_map(Value::from),
         any::<bool>().prop_map(Value::from),
-        ".{0,12}".prop_map(Value::from),
+        text().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
