@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ruvector_sparse_inference::gguf::{BlockFormat, Gguf};
-use ruvector_sparse_inference::model::{Error, Model, Session, Sidecar, sidecar};
+use ruvector_sparse_inference::model::{Error, Model, Placement, Session, Sidecar, sidecar};
 use ruvector_sparse_inference::{Selector, SparseInferenceEngine};
 use sparse_testdata::TinyLlama;
 
@@ -94,7 +94,7 @@ fn a_sidecar_makes_a_model_sparse_and_is_refused_by_another() {
             densities: None,
         };
         made.save(&path).unwrap();
-        Sidecar::open(&path).unwrap().apply(&gguf, &mut model).unwrap();
+        Sidecar::open(&path).unwrap().apply(&gguf, &mut model, Placement::Measured).unwrap();
         run(model)
     };
     let off = |logits: &[f32]| dense.iter().zip(logits).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -106,6 +106,7 @@ fn a_sidecar_makes_a_model_sparse_and_is_refused_by_another() {
 
     let stranger = tiny(2);
     let mut model = Model::from_gguf(&stranger, 1).unwrap();
-    let refused = Sidecar::open(&path).unwrap().apply(&stranger, &mut model).unwrap_err();
+    let refused =
+        Sidecar::open(&path).unwrap().apply(&stranger, &mut model, Placement::Measured).unwrap_err();
     assert!(matches!(refused, Error::Sidecar { .. }), "{refused}");
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sparse_core::{Activations, AxesFit, BatchMode, Margins, Reach, Screen, ScreenScratch, lost_rows};
 use sparse_gguf::Gguf;
 use sparse_model::sidecar::HeadScreen;
-use sparse_model::{Model, ScreenCounts, Session, Sidecar};
+use sparse_model::{Model, Placement, ScreenCounts, Session, Sidecar};
 
 use crate::Error;
 use crate::calibrate::Options;
@@ -131,7 +131,7 @@ pub(crate) fn calibrate(
     let Options { threads, continuations, keep, .. } = *options;
     let open = || -> Result<Model, Error> {
         let mut model = Model::from_gguf(gguf, threads)?;
-        sidecar.clone().apply(gguf, &mut model)?;
+        sidecar.clone().apply(gguf, &mut model, Placement::Measured)?;
         Ok(model)
     };
     let whole = Arc::new(open()?);

@@ -8,7 +8,7 @@ use sparse_calibrate::{
     measure_screen, profile, sampled,
 };
 use sparse_gguf::{BlockFormat, Gguf};
-use sparse_model::{Model, Sidecar};
+use sparse_model::{Model, Placement, Sidecar};
 use sparse_testdata::TinyLlama;
 
 fn gguf(activation: Option<&'static str>) -> Gguf {
@@ -77,7 +77,7 @@ fn a_relu_model_skips_zeros_without_any_loss() {
     let path = folder.path().join("tiny.sparse.gguf");
     result.sidecar.save(&path).unwrap();
     let mut model = Model::from_gguf(&gguf, 1).unwrap();
-    Sidecar::open(&path).unwrap().apply(&gguf, &mut model).unwrap();
+    Sidecar::open(&path).unwrap().apply(&gguf, &mut model, Placement::Measured).unwrap();
     let names = |model: &Model| model.ffns().map(|f| f.selector().name()).collect::<Vec<_>>();
     assert_eq!(names(&model), chosen.layers.iter().map(|l| l.selector).collect::<Vec<_>>());
 }
@@ -299,7 +299,7 @@ fn a_head_gets_a_screen() {
     assert!(
         measure_screen(&Arc::new(Model::from_gguf(&gguf, 1).unwrap()), &text, 32, 4, &mut Silent).is_err()
     );
-    Sidecar::open(&path).unwrap().apply(&gguf, &mut model).unwrap();
+    Sidecar::open(&path).unwrap().apply(&gguf, &mut model, Placement::Measured).unwrap();
     let report = measure_screen(&Arc::new(model), &text, 32, 4, &mut Silent).unwrap();
     assert_eq!(report.tokens, 128);
     assert!(report.agreement > 0.95, "{report:?}");

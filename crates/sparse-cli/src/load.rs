@@ -11,7 +11,7 @@ use sparse_gguf::Gguf;
 use sparse_model::lanes::round_ffns;
 use sparse_model::sidecar::HeadScreen;
 use sparse_model::tokenizer::Tokenizer;
-use sparse_model::{Model, Sidecar, ffn_weight, sidecar};
+use sparse_model::{Model, Placement, Sidecar, ffn_weight, sidecar};
 use tracing::info;
 
 use crate::args::{ComputeArgs, Sparse, SparseArgs};
@@ -130,7 +130,7 @@ impl<'a> Source<'a> {
     }
 
     /// The model with its selectors: those asked for, or those that are usual for it.
-    fn model(self, choice: &SparseArgs, threads: usize, slower: Slower) -> anyhow::Result<Model> {
+    fn model(self, choice: &SparseArgs, threads: usize, placement: Placement) -> anyhow::Result<Model> {
         let sidecar = self.wanted_sidecar(choice)?;
         let gguf = self.weights(|tensor| {
             let part = ffn_weight(tensor).map(|(_, part)| part);
@@ -159,11 +159,8 @@ impl<'a> Source<'a> {
             Ok(())
         };
         match (&choice.sparse, sidecar) {
-            (_, Some((name, mut sidecar))) => {
-                if slower == Slower::Kept {
-                    sidecar.densities = None;
-                }
-                sidecar.apply(&gguf, &mut model).with_context(|| format!("cannot use {name}"))?;
+            (_, Some((name, sidecar))) => {
+                sidecar.apply(&gguf, &mut model, placement).with_context(|| format!("cannot use {name}"))?;
             }
             (Some(Sparse::None), _) => all(&Selector::Dense)?,
             (Some(Sparse::DenseRows), _) => {
@@ -193,15 +190,6 @@ impl fmt::Display for Source<'_> {
     }
 }
 
-/// What becomes of layers in which leaving out neurons turns out slower on this machine.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Slower {
-    /// They compute everything. A busy machine may take another layer for slower, which changes the text.
-    Dense,
-    /// They do what the sidecar says, so that the same work gives the same result.
-    Kept,
-}
-
 /// A model that is ready to run.
 pub(crate) struct Loaded {
     pub(crate) model: Arc<Model>,
@@ -222,12 +210,12 @@ pub(crate) fn model(
     file: Option<&Path>,
     choice: &SparseArgs,
     compute: &ComputeArgs,
-    slower: Slower,
+    placement: Placement,
 ) -> anyhow::Result<Loaded> {
     let start = Instant::now();
     let source = Source::new(file)?;
     let threads = compute.threads();
-    let mut model = source.model(choice, threads, slower)?;
+    let mut model = source.model(choice, threads, placement)?;
     if choice.screen && model.screen().is_none() {
         HeadScreen::default().apply(&mut model)?;
     }

@@ -2,12 +2,13 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
-use std::time::{Duration, Instant};
+use core::time::Duration;
 
-use memmap2::MmapMut;
 use sparse_simd::MatMut;
+use web_time::Instant;
 
-use crate::{Pool, memory};
+use crate::Pool;
+use crate::memory::{self, Memory};
 
 /// Bytes that a thread claims at a time.
 const CHUNK: usize = 1 << 20;
@@ -17,7 +18,7 @@ const LANES: usize = 64;
 /// Reads memory in order, to learn how fast that goes.
 #[derive(Debug)]
 pub struct ReadBandwidth {
-    memory: MmapMut,
+    memory: Memory,
     sums: Vec<f32>,
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::reader::Header;
-use crate::{Error, Metadata, TensorInfo, TensorView, map};
+use crate::{Error, Metadata, TensorInfo, TensorView, file};
 
 /// Memory that holds tensors, owned together: by a [`Gguf`], and by whoever keeps a clone to read them without borrowing
 /// the `Gguf` ([`Gguf::shared`]).
@@ -30,7 +30,7 @@ pub(crate) struct Place {
 }
 
 impl Gguf {
-    /// Maps the file at `path` into memory and reads its header.
+    /// Maps the file at `path` into memory and reads its header. Without feature `mmap` the whole file is read.
     ///
     /// The file must not be changed in place while it is open: the map shows such changes, and reading past the
     /// new end of a shortened file ends the process. Replacing it by renaming another one over it is safe.
@@ -38,11 +38,11 @@ impl Gguf {
     /// # Errors
     /// When the file cannot be mapped, or is no valid GGUF file of version 2 or 3.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::from_shared(map::map(path.as_ref())?)
+        Self::from_shared(file::open(path.as_ref())?)
     }
 
     /// Like [`open`](Self::open), but reads all tensors into memory of their own, where what happens to the file no longer
-    /// matters. On Linux that is memory in pages of 2 MB, which is faster to read over and over than a map whose pages
+    /// matters. On Linux, with feature `mmap`, that is memory in pages of 2 MB, which is faster to read over and over than a map whose pages
     /// have 4 kB, but it cannot be given up when memory gets short.
     ///
     /// It is given back as a whole, when the last that holds a tensor is gone. The tensors for which `apart` says so are
@@ -53,7 +53,7 @@ impl Gguf {
     pub fn read(path: impl AsRef<Path>, apart: impl Fn(&TensorInfo) -> bool) -> Result<Self, Error> {
         let path = path.as_ref();
         let Self { header, len, .. } = Self::open(path)?;
-        let places = map::read(path, &header.tensors, apart)?;
+        let places = file::read(path, &header.tensors, apart)?;
         Ok(Self { header, len, places })
     }
 

@@ -3,9 +3,13 @@
 
 mod cursor;
 mod error;
+mod file;
 mod gguf;
+#[cfg(feature = "mmap")]
 mod map;
 mod metadata;
+#[cfg(feature = "write")]
+mod pending;
 mod quantize;
 mod reader;
 mod tensor;
@@ -16,9 +20,11 @@ mod writer;
 pub use error::Error;
 pub use gguf::{Gguf, SharedBytes};
 pub use metadata::Metadata;
+#[cfg(feature = "write")]
+pub use pending::PendingFile;
 pub use quantize::{quantize, quantize_into};
 pub use sparse_simd::{BlockFormat, layout};
 pub use tensor::{TensorInfo, TensorView};
 pub use types::GgmlType;
 pub use value::{Array, Value, ValueType};
-pub use writer::{GgufWriter, PendingFile, Sink, TensorWriter};
+pub use writer::{GgufWriter, Sink, TensorWriter};

@@ -7,8 +7,11 @@
 mod config;
 mod dense;
 mod encoder;
+#[cfg(feature = "fs")]
 mod folder;
 mod options;
+#[cfg(feature = "fs")]
+mod safetensors;
 mod sparse;
 mod stream;
 mod tensors;

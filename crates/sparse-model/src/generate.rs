@@ -1,7 +1,9 @@
 //! Text generation: prompt in, pieces of text out.
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use web_time::Instant;
 
 use crate::{Error, Sampler, SamplerConfig, Session};
 

@@ -52,5 +52,5 @@ pub use model::Model;
 pub use perplexity::{Perplexity, log_sum_exp, negative_log_likelihood, perplexity};
 pub use rope::{RopeConfig, RopeScaling};
 pub use sampler::{Logits, Sampler, SamplerConfig};
-pub use sidecar::Sidecar;
+pub use sidecar::{Placement, Sidecar};
 pub use weights::ffn_weight;

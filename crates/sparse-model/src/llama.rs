@@ -4,10 +4,11 @@
 
 use std::ops::{AddAssign, Range};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sparse_core::{Activations, BatchMode, FfnCounts, FfnScratch, Screen, ScreenScratch};
 use sparse_simd::MatMut;
+use web_time::Instant;
 
 use crate::attention::{Group, Scratch};
 use crate::kv_cache::KvCache;

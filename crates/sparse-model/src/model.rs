@@ -1,5 +1,6 @@
 //! A model file, opened.
 
+#[cfg(feature = "fs")]
 use std::path::Path;
 
 use sparse_core::{Axes, Compute, Matrix, Screen, SparseFfn};
@@ -30,6 +31,7 @@ impl Model {
     ///
     /// # Errors
     /// If the file cannot be read, is damaged, or holds a model that this crate does not run.
+    #[cfg(feature = "fs")]
     pub fn open(path: impl AsRef<Path>, threads: usize) -> Result<Self, Error> {
         let path = path.as_ref();
         let in_file = |source| Error::File { path: path.to_owned(), source: Box::new(source) };
@@ -37,7 +39,10 @@ impl Model {
         Self::from_gguf(&gguf, threads).map_err(in_file)
     }
 
-    /// Like [`open`](Self::open), from a parsed file.
+    /// Reads a model from a parsed file.
+    ///
+    /// # Errors
+    /// If the file is damaged, or holds a model that this crate does not run.
     pub fn from_gguf(gguf: &Gguf, threads: usize) -> Result<Self, Error> {
         let meta = gguf.metadata();
         let config = LlamaConfig::from_metadata(meta)?;

@@ -24,11 +24,12 @@ mod selectors;
 
 use std::collections::HashMap;
 use std::hash::Hash;
+#[cfg(feature = "fs")]
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use sparse_core::{BatchTimes, Density, FfnTimes, Selector, SparseFfn};
-use sparse_gguf::{Gguf, TensorView};
+use sparse_gguf::{Gguf, Sink, TensorView};
 
 pub use encoder::{EncoderLoss, EncoderSidecar};
 pub use screen::HeadScreen;
@@ -49,8 +50,8 @@ pub struct Sidecar {
     pub fingerprint: String,
     /// One per layer.
     pub selectors: Vec<Selector>,
-    /// What the layers computed when that was measured, one per layer. With them, layers in which skipping is slower on the
-    /// machine that [applies](Self::apply) the sidecar stay dense; without them all layers use their selectors.
+    /// What the layers computed when that was measured, one per layer. With them, [`Placement::Measured`] leaves layers
+    /// dense in which skipping is slower; without them it only measures up to which density skipping is faster.
     pub densities: Option<Vec<Density>>,
     /// The loss measured on text that calibration did not see.
     pub loss: Option<MeasuredLoss>,
@@ -58,6 +59,16 @@ pub struct Sidecar {
     pub screen: Option<HeadScreen>,
     /// In which lanes neurons are stored, one per layer, if they are not as the model's file has them.
     pub lanes: Option<Vec<NeuronLanes>>,
+}
+
+/// Which layers of a sparse model leave neurons out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Those in which that is faster on this machine. Loading times them, which needs a clock, and a busy machine may
+    /// decide otherwise.
+    Measured,
+    /// Those that the sidecar chose: the same on every machine. Loading needs no clock.
+    AsCalibrated,
 }
 
 /// Loss of a sparse model against the dense one, on the same text.
@@ -106,13 +117,17 @@ impl Sidecar {
     ///
     /// # Errors
     /// If the file cannot be read, is no sidecar, or is damaged.
+    #[cfg(feature = "fs")]
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let in_file = |source| Error::File { path: path.to_owned(), source: Box::new(source) };
         Gguf::open(path).map_err(Error::from).and_then(|gguf| Self::from_gguf(&gguf)).map_err(in_file)
     }
 
-    /// Like [`open`](Self::open), from a parsed file.
+    /// Reads a sidecar from a parsed file.
+    ///
+    /// # Errors
+    /// If the file is no sidecar, or is damaged.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, Error> {
         let meta = gguf.metadata();
         let selectors = selectors::read(gguf, |_| None)?;
@@ -170,7 +185,16 @@ impl Sidecar {
     ///
     /// # Errors
     /// If the file cannot be written, or a selector is one for measurements only.
+    #[cfg(feature = "fs")]
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        self.write(sparse_gguf::PendingFile::create(path)?)
+    }
+
+    /// Writes the sidecar to a sink, such as a `Vec<u8>`.
+    ///
+    /// # Errors
+    /// If the sink fails, or a selector is one for measurements only.
+    pub fn write<S: Sink>(&self, sink: S) -> Result<S::Done, Error> {
         let (mut meta, mut tensors) = selectors::write(&self.fingerprint, self.selectors.iter())?;
         if let Some(loss) = &self.loss {
             for (key, value) in [
@@ -193,15 +217,14 @@ impl Sidecar {
         if let Some(lanes) = &self.lanes {
             lanes::write(lanes, &mut meta, &mut tensors);
         }
-        selectors::save(path.as_ref(), meta, &tensors)
+        selectors::finish(sink, meta, &tensors)
     }
 
-    /// Gives the selectors, the lanes and the screen to `model`, opened from `gguf`, and [prepares](prepare) its layers for
-    /// this machine.
+    /// Gives the selectors, the lanes and the screen to `model`, opened from `gguf`, and [prepares](prepare) its layers.
     ///
     /// # Errors
     /// If the sidecar was made for another model, or its lanes or its screen do not fit.
-    pub fn apply(self, gguf: &Gguf, model: &mut Model) -> Result<(), Error> {
+    pub fn apply(self, gguf: &Gguf, model: &mut Model, placement: Placement) -> Result<(), Error> {
         let this = self.check(gguf)?;
         let layers = model.ffns().len();
         if this.selectors.len() != layers {
@@ -217,8 +240,13 @@ impl Sidecar {
         if let Some(screen) = this.screen {
             screen.apply(model)?;
         }
-        let slower = prepare(model, this.densities.as_deref())?;
-        tracing::debug!(slower, "layers that stay dense, since skipping is slower on this machine");
+        match placement {
+            Placement::Measured => {
+                let slower = prepare(model, this.densities.as_deref())?;
+                tracing::debug!(slower, "layers that stay dense, since skipping is slower on this machine");
+            }
+            Placement::AsCalibrated => sort_by_columns(model)?,
+        }
         Ok(())
     }
 }
@@ -255,9 +283,7 @@ pub fn prepare(model: &mut Model, densities: Option<&[Density]>) -> Result<usize
     };
     let kinds: Vec<_> = model.ffns().map(|ffn| sparse(ffn).then(|| kind(ffn))).collect();
     let dense = timed(model, &kinds, |ffns| FfnTimes::dense(model.compute(), ffns, 1, ROUNDS));
-    for ffn in model.ffns_mut().filter(|ffn| sparse(ffn)) {
-        ffn.sort_by_columns()?;
-    }
+    sort_by_columns(model)?;
     let times = timed(model, &kinds, |ffns| {
         let selector = FfnTimes::selector(model.compute(), ffns, ROUNDS);
         (FfnTimes::measure(model.compute(), ffns, ROUNDS), selector)
@@ -285,6 +311,14 @@ pub fn prepare(model: &mut Model, densities: Option<&[Density]>) -> Result<usize
         ffn.set_crossover(crossover);
     }
     Ok(slower)
+}
+
+/// Stores the layers that leave neurons out so that a neuron's part of `down` is contiguous.
+fn sort_by_columns(model: &mut Model) -> Result<(), Error> {
+    for ffn in model.ffns_mut().filter(|ffn| sparse(ffn)) {
+        ffn.sort_by_columns()?;
+    }
+    Ok(())
 }
 
 fn sparse(ffn: &SparseFfn) -> bool {

@@ -9,7 +9,7 @@ use sparse_core::{Axes, BatchMode, Density, LowRankPredictor, Margins, Matrix, R
 use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata};
 use sparse_model::lanes::NeuronLanes;
 use sparse_model::sidecar::{HeadScreen, MeasuredLoss, fingerprint};
-use sparse_model::{Model, Session, Sidecar};
+use sparse_model::{Model, Placement, Session, Sidecar};
 use sparse_precision::PrecisionLane;
 use sparse_testdata::{TinyLlama, Weights};
 
@@ -56,7 +56,7 @@ fn sidecar(gguf: &Gguf, selectors: Vec<Selector>) -> Sidecar {
 /// The logits after each token, one by one and in one masked batch, with these selectors.
 fn logits(gguf: &Gguf, sidecar: Sidecar) -> [Vec<f32>; 2] {
     let mut model = Model::from_gguf(gguf, 1).unwrap();
-    sidecar.apply(gguf, &mut model).unwrap();
+    sidecar.apply(gguf, &mut model, Placement::Measured).unwrap();
     let model = Arc::new(model);
     let tokens: Vec<u32> = (0..24).map(|i| (i * 37 + 5) % 260).collect();
     let (mut alone, mut masked) = (Vec::new(), Vec::new());
@@ -109,7 +109,7 @@ fn what_a_sidecar_stores_anew_is_in_memory_once() {
             parts.map(|part| Arc::downgrade(&gguf.shared(&format!("blk.{layer}.{part}.weight")).unwrap().0))
         });
         let mut model = Model::from_gguf(&gguf, 1).unwrap();
-        made.apply(&gguf, &mut model).unwrap();
+        made.apply(&gguf, &mut model, Placement::Measured).unwrap();
         drop(gguf);
         let held = memory.map(|layer| layer.map(|memory| memory.strong_count() > 0));
         (model, held)
@@ -164,7 +164,7 @@ fn layers_whose_neurons_are_all_idle_stay_sparse_on_every_machine() {
     let opened = Sidecar::open(&path).unwrap();
     assert_eq!(opened.densities, Some(vec![none, other]));
     let mut model = Model::from_gguf(&gguf, 1).unwrap();
-    opened.apply(&gguf, &mut model).unwrap();
+    opened.apply(&gguf, &mut model, Placement::Measured).unwrap();
     assert_eq!(model.ffns().map(|f| f.selector().name()).collect::<Vec<_>>(), ["exact-zero", "dense"]);
 }
 
@@ -176,11 +176,12 @@ fn a_sidecar_of_another_model_is_refused() {
     let other = Gguf::from_bytes(file.to_bytes()).unwrap();
     let mut model = Model::from_gguf(&other, 1).unwrap();
     let dense = || vec![Selector::Dense, Selector::Dense];
-    let refused = sidecar(&gguf, dense()).apply(&other, &mut model).unwrap_err().to_string();
+    let refused =
+        sidecar(&gguf, dense()).apply(&other, &mut model, Placement::Measured).unwrap_err().to_string();
     assert!(refused.starts_with("the sidecar was made for another model file (fingerprint "), "{refused}");
-    let short = sidecar(&other, vec![Selector::Dense]).apply(&other, &mut model);
+    let short = sidecar(&other, vec![Selector::Dense]).apply(&other, &mut model, Placement::Measured);
     assert!(short.is_err());
-    sidecar(&other, dense()).apply(&other, &mut model).unwrap();
+    sidecar(&other, dense()).apply(&other, &mut model, Placement::Measured).unwrap();
 }
 
 #[test]
@@ -246,7 +247,7 @@ fn screens_are_stored_and_applied() {
         assert_eq!(format!("{:?}", found.axes).replace("shared", "owned"), format!("{axes:?}"));
         assert_eq!(found.lost, lost);
         let mut model = Model::from_gguf(&gguf, 1).unwrap();
-        opened.apply(&gguf, &mut model).unwrap();
+        opened.apply(&gguf, &mut model, Placement::Measured).unwrap();
         let screen = model.screen().unwrap();
         assert_eq!(
             (screen.axes().dims(), screen.axes().nibbles()),

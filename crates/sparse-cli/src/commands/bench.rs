@@ -10,11 +10,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use sparse_core::ReadBandwidth;
 use sparse_model::tokenizer::EncodeOptions;
-use sparse_model::{GenerateOptions, Sampler, SamplerConfig, Session, generate};
+use sparse_model::{GenerateOptions, Placement, Sampler, SamplerConfig, Session, generate};
 
 use crate::args::{BenchArgs, ComputeArgs, Sparse, SparseArgs};
 use crate::exit::{self, End};
-use crate::load::{self, Loaded, Slower};
+use crate::load::{self, Loaded};
 use crate::output::ms;
 use crate::{input, interrupt, output};
 
@@ -153,7 +153,7 @@ fn choices(args: &BenchArgs) -> Vec<SparseArgs> {
 
 fn candidate(args: &BenchArgs, threads: NonZeroUsize, choice: SparseArgs) -> anyhow::Result<Candidate> {
     let compute = ComputeArgs { threads: Some(threads) };
-    let loaded = load::model(args.model.model.as_deref(), &choice, &compute, Slower::Dense)?;
+    let loaded = load::model(args.model.model.as_deref(), &choice, &compute, Placement::Measured)?;
     let needed = args.prompt.max(args.depth.saturating_add(args.tokens.get())).get();
     let limit = loaded.model.config().context;
     if needed > limit {

@@ -8,19 +8,18 @@ use std::io::{self, IsTerminal};
 use console::style;
 use sparse_model::chat::Message;
 use sparse_model::tokenizer::EncodeOptions;
-use sparse_model::{GenerateOptions, Model, Session, Stop, generate};
+use sparse_model::{GenerateOptions, Model, Placement, Session, Stop, generate};
 use tracing::info;
 
 use crate::args::GenerateArgs;
 use crate::exit::{self, End};
-use crate::load::Slower;
 use crate::{input, interrupt, load, output};
 use report::Report;
 use sink::Sink;
 
 pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
-    let slower = if args.sampler.repeatable() { Slower::Kept } else { Slower::Dense };
-    let loaded = load::model(args.model.model.as_deref(), &args.sparse, &args.compute, slower)?;
+    let placement = if args.sampler.repeatable() { Placement::AsCalibrated } else { Placement::Measured };
+    let loaded = load::model(args.model.model.as_deref(), &args.sparse, &args.compute, placement)?;
     let model = &loaded.model;
     let mut prompt = prompt(args)?;
     if args.chat {

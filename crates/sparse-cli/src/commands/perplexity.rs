@@ -10,13 +10,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use sparse_calibrate::Error;
 use sparse_model::tokenizer::EncodeOptions;
-use sparse_model::{Model, perplexity};
+use sparse_model::{Model, Placement, perplexity};
 use tracing::info;
 
 use crate::args::PerplexityArgs;
 use crate::commands::calibrate::screens;
 use crate::exit::{self, End};
-use crate::load::Slower;
 use crate::progress::Bar;
 use crate::{input, interrupt, load, output};
 
@@ -40,7 +39,8 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
     let text = input::file(&args.text)?;
-    let loaded = load::model(args.model.model.as_deref(), &args.sparse, &args.compute, Slower::Kept)?;
+    let loaded =
+        load::model(args.model.model.as_deref(), &args.sparse, &args.compute, Placement::AsCalibrated)?;
     let model = &loaded.model;
     let limit = model.config().context;
     if !(4..=limit).contains(&args.ctx) {

@@ -8,11 +8,11 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 use sparse_calibrate::{Error, LayerProfile, SHARES, profile};
+use sparse_model::Placement;
 use sparse_model::tokenizer::EncodeOptions;
 
 use crate::args::{ProfileArgs, Sparse, SparseArgs};
 use crate::exit::End;
-use crate::load::Slower;
 use crate::output::{percent, table};
 use crate::{input, interrupt, load, output, progress};
 
@@ -35,7 +35,7 @@ struct Report<'a> {
 pub(crate) fn run(args: &ProfileArgs) -> anyhow::Result<End> {
     let text = input::file(&args.text)?;
     let all = SparseArgs { sparse: Some(Sparse::None), ..SparseArgs::default() };
-    let loaded = load::model(args.model.model.as_deref(), &all, &args.compute, Slower::Kept)?;
+    let loaded = load::model(args.model.model.as_deref(), &all, &args.compute, Placement::AsCalibrated)?;
     let options = EncodeOptions { add_special: true, parse_special: true };
     let tokens = loaded.model.tokenizer().encode(&text, options)?;
     interrupt::handle()?;

@@ -1,9 +1,9 @@
 //! How long computing some neurons takes on this machine.
 
-use std::time::Instant;
-
 use alloc::vec;
 use alloc::vec::Vec;
+
+use web_time::Instant;
 
 use super::{Crossover, Density, Down, FfnScratch, SparseFfn};
 use crate::{Activations, Compute, Linear};

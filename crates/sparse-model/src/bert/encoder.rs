@@ -1,12 +1,14 @@
 //! Text in, one vector per text out.
 
 use std::cmp::Reverse;
+#[cfg(feature = "fs")]
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use sparse_core::{Compute, Pool, Selector, SparseFfn};
 use sparse_gguf::Gguf;
 
+#[cfg(feature = "fs")]
 use super::folder::{Folder, in_file};
 use super::sparse::{FfnTiming, Stopwatch};
 use super::stream::EmbedStream;
@@ -15,7 +17,7 @@ use super::text::{self, TextTokens};
 use super::weights::Weights;
 use super::{BertConfig, EncoderOptions, EncoderSparsity, Pass, Pooling, Scratch};
 use crate::Error;
-use crate::sidecar::EncoderSidecar;
+use crate::sidecar::{EncoderSidecar, Placement};
 
 /// Tokens that a thread computes at a time, about: enough to read each weight seldom, few enough that what the layers hand
 /// on stays in a cache.
@@ -72,6 +74,7 @@ impl Encoder {
     ///
     /// # Errors
     /// If a file is missing, cannot be read or is damaged (the error names it), or if the model is none that this crate runs.
+    #[cfg(feature = "fs")]
     pub fn open(path: impl AsRef<Path>, options: &EncoderOptions) -> Result<Self, Error> {
         let path = path.as_ref();
         if !path.is_dir() {
@@ -88,10 +91,10 @@ impl Encoder {
             .map_err(|e| in_file(&folder.tensors_path, e))
     }
 
-    /// Like [`open`](Self::open), from a parsed GGUF file.
+    /// Reads a model from a parsed GGUF file of architecture `bert`.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// If the file is damaged, or holds a model that this crate does not run.
     pub fn from_gguf(gguf: &Gguf, options: &EncoderOptions) -> Result<Self, Error> {
         let meta = gguf.metadata();
         let config = BertConfig::from_metadata(meta)?;
@@ -133,14 +136,35 @@ impl Encoder {
             compute,
             scratch: Mutex::default(),
         };
-        if let EncoderSparsity::Sidecar(path) | EncoderSparsity::Always(path) = &options.sparsity {
-            EncoderSidecar::open(path, &encoder)?.apply(&mut encoder)?;
-            encoder.drop_dense_ffns();
-        }
-        if matches!(options.sparsity, EncoderSparsity::Sidecar(_)) {
-            encoder.measure_sparse_tokens();
+        let placed: Option<(EncoderSidecar, Placement)> = match &options.sparsity {
+            #[cfg(feature = "fs")]
+            EncoderSparsity::Sidecar(path) => {
+                Some((EncoderSidecar::open(path, &encoder)?, Placement::Measured))
+            }
+            #[cfg(feature = "fs")]
+            EncoderSparsity::Always(path) => {
+                Some((EncoderSidecar::open(path, &encoder)?, Placement::AsCalibrated))
+            }
+            EncoderSparsity::Dense | EncoderSparsity::Prepared => None,
+        };
+        if let Some((sidecar, placement)) = placed {
+            encoder.apply(sidecar, placement)?;
         }
         Ok(encoder)
+    }
+
+    /// Leaves out the neurons that `sidecar` says, in the layers that `placement` says. The encoder must have been loaded
+    /// as [`EncoderSparsity::Prepared`], and is no longer ready for other selectors afterwards.
+    ///
+    /// # Errors
+    /// If the sidecar was made for another model, or a selector does not fit.
+    pub fn apply(&mut self, sidecar: EncoderSidecar, placement: Placement) -> Result<(), Error> {
+        sidecar.apply(self)?;
+        self.drop_dense_ffns();
+        if placement == Placement::Measured {
+            self.measure_sparse_tokens();
+        }
+        Ok(())
     }
 
     /// Forgets the second copy of the weights of layers that leave out nothing.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
-use super::tensors::Safetensors;
+use super::safetensors::Safetensors;
 use super::{BertConfig, Pooling, text};
 use crate::Error;
 

@@ -1,6 +1,7 @@
 //! What a user can choose when loading an encoder.
 
 use std::fmt;
+#[cfg(feature = "fs")]
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -80,11 +81,13 @@ pub enum EncoderSparsity {
     /// What this file of `sparse calibrate` says, in those layers and up to that number of tokens computed together with
     /// which it is faster on this machine; loading the model measures that. The embedding of a text then depends, within
     /// the loss that calibration measured, on how many tokens it is computed with.
+    #[cfg(feature = "fs")]
     Sidecar(PathBuf),
     /// What this file says, whether it is faster or not: to see what it costs. Embeddings depend on nothing but the text where
     /// predictors are stored in integers. Where the width or a rank is no multiple of 32, calibration stores them in floats, whose
     /// products with few and with many tokens add in another order: a neuron whose score is at the threshold may then be
     /// computed with some neighbors and left out with others.
+    #[cfg(feature = "fs")]
     Always(PathBuf),
     /// Nothing for now, but every layer is ready for selectors: what calibration starts from
     /// ([`Encoder::ffns_mut`](crate::Encoder::ffns_mut)). Slower, and the weights of the layers are in memory twice.

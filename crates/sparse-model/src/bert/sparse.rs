@@ -1,9 +1,8 @@
 //! Feed-forward layers of an encoder that leave neurons out, where that is faster.
 
-use std::time::Instant;
-
 use sparse_core::{Activations, Compute, Down, Linear, Selector, SparseFfn};
 use sparse_precision::PrecisionLane;
+use web_time::Instant;
 
 use super::dense::matrix;
 use super::weights::{Layer, Weights};

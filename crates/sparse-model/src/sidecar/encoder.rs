@@ -1,10 +1,11 @@
 //! The sidecar of an encoder.
 
 use std::collections::HashMap;
+#[cfg(feature = "fs")]
 use std::path::Path;
 
 use sparse_core::{Linear, Selector};
-use sparse_gguf::{BlockFormat, Gguf};
+use sparse_gguf::{BlockFormat, Gguf, Sink};
 
 use super::selectors::{self, Tensors};
 use crate::{Encoder, Error};
@@ -44,6 +45,7 @@ impl EncoderSidecar {
     ///
     /// # Errors
     /// If the file cannot be read, is no sidecar, is damaged, or was made for another model.
+    #[cfg(feature = "fs")]
     pub fn open(path: impl AsRef<Path>, encoder: &Encoder) -> Result<Self, Error> {
         let path = path.as_ref();
         let in_file = |source| Error::File { path: path.to_owned(), source: Box::new(source) };
@@ -53,7 +55,11 @@ impl EncoderSidecar {
             .map_err(in_file)
     }
 
-    fn from_gguf(gguf: &Gguf, encoder: &Encoder) -> Result<Self, Error> {
+    /// Reads the sidecar of `encoder` from a parsed file.
+    ///
+    /// # Errors
+    /// If the file is no sidecar, is damaged, or was made for another model.
+    pub fn from_gguf(gguf: &Gguf, encoder: &Encoder) -> Result<Self, Error> {
         let meta = gguf.metadata();
         let fingerprint = meta.opt_string("sparse.model.fingerprint")?.unwrap_or_default().to_owned();
         let found = encoder.fingerprint().to_owned();
@@ -85,7 +91,16 @@ impl EncoderSidecar {
     ///
     /// # Errors
     /// If the file cannot be written, or a selector is one for measurements only.
+    #[cfg(feature = "fs")]
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        self.write(sparse_gguf::PendingFile::create(path)?)
+    }
+
+    /// Writes the sidecar to a sink, such as a `Vec<u8>`.
+    ///
+    /// # Errors
+    /// If the sink fails, or a selector is one for measurements only.
+    pub fn write<S: Sink>(&self, sink: S) -> Result<S::Done, Error> {
         let selectors = self.layers.iter().map(|(selector, _)| selector);
         let (mut meta, mut tensors) = selectors::write(&self.fingerprint, selectors)?;
         if let Some(loss) = &self.loss {
@@ -99,7 +114,7 @@ impl EncoderSidecar {
                 tensors.push((mean(i), vec![means.len()], BlockFormat::F32, bytes));
             }
         }
-        selectors::save(path.as_ref(), meta, &tensors)
+        selectors::finish(sink, meta, &tensors)
     }
 
     /// Gives the selectors to the layers of `encoder`.

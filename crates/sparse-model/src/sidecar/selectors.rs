@@ -1,9 +1,7 @@
 //! The selectors of all layers, in a sidecar.
 
-use std::path::Path;
-
 use sparse_core::{Linear, LowRankPredictor, Matrix, Rule, Selector, Storage};
-use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata};
+use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata, Sink};
 
 use crate::{Error, low_bit_copy};
 
@@ -111,18 +109,17 @@ pub(super) fn write<'a>(
     Ok((meta, tensors))
 }
 
-/// Writes a sidecar; whatever was at `path` stays until the new file is complete.
-pub(super) fn save(path: &Path, meta: Metadata, tensors: &[Part]) -> Result<(), Error> {
+/// Writes a sidecar to `sink`.
+pub(super) fn finish<S: Sink>(sink: S, meta: Metadata, tensors: &[Part]) -> Result<S::Done, Error> {
     let mut writer = GgufWriter::new(meta);
     for (name, dims, format, _) in tensors {
         writer.tensor(name, dims, *format)?;
     }
-    let mut file = writer.create(path)?;
+    let mut file = writer.start(sink)?;
     for (name, _, _, bytes) in tensors {
         file.write(name, bytes)?;
     }
-    file.finish()?;
-    Ok(())
+    Ok(file.finish()?)
 }
 
 /// The file that selectors are read from.

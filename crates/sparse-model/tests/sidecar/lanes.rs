@@ -40,7 +40,7 @@ fn lanes_are_stored_and_applied_whatever_the_selector() {
         assert!(change > 0.0 && change < 0.5 * size, "{change} of {size}");
     }
     let mut model = Model::from_gguf(&gguf, 2).unwrap();
-    Sidecar::open(&path).unwrap().apply(&gguf, &mut model).unwrap();
+    Sidecar::open(&path).unwrap().apply(&gguf, &mut model, Placement::Measured).unwrap();
     let formats: Vec<Vec<BlockFormat>> =
         model.ffns().map(|f| f.up().weight().segments().iter().map(Matrix::format).collect()).collect();
     assert_eq!(
@@ -113,7 +113,10 @@ fn hostile_lanes_are_refused() {
     ] {
         let made =
             Sidecar { lanes: Some(vec![lanes; 2]), ..sidecar(&gguf, vec![Selector::Dense, Selector::Dense]) };
-        let refused = made.apply(&gguf, &mut Model::from_gguf(&gguf, 1).unwrap()).unwrap_err().to_string();
+        let refused = made
+            .apply(&gguf, &mut Model::from_gguf(&gguf, 1).unwrap(), Placement::Measured)
+            .unwrap_err()
+            .to_string();
         assert_eq!(refused, expected);
     }
     assert!(NeuronLanes::new(vec![0, 1], vec![(PrecisionLane::Bit3, 3)], Vec::new()).is_err());
