@@ -11,11 +11,11 @@ pub(crate) mod sums;
 /// Makes functions of a level's table from the generic ones: `functions! { token, features; ... }`.
 macro_rules! functions {
     ($token:ty, $features:literal; $(
-        $name:ident($($arg:ident: $kind:ty),*) $(-> $out:ty)? = $module:ident::$generic:ident
-            $(::<_, $stored:ident>)?($($value:expr),*);
+        $name:ident $(<$of:ident: $bound:ident>)? ($($arg:ident: $kind:ty),*) $(-> $out:ty)?
+            = $module:ident::$generic:ident $(::<_, $stored:ident>)?($($value:expr),*);
     )*) => {$(
         #[target_feature(enable = $features)]
-        pub(super) fn $name($($arg: $kind),*) $(-> $out)? {
+        pub(super) fn $name $(<$of: $bound>)? ($($arg: $kind),*) $(-> $out)? {
             $module::$generic$(::<_, $stored>)?(<$token>::new(), $($value),*)
         }
     )*};
@@ -24,39 +24,51 @@ macro_rules! functions {
 /// Products with float weights: `product_functions!(token, features)`, beside [`float_functions`].
 macro_rules! product_functions {
     ($token:ty, $features:literal) => {
-        use crate::simd::{Bf16, F16, F32};
+        use crate::simd::F32;
 
         crate::generic::functions! { $token, $features;
-            matmul_f32(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) = products::matmul::<_, F32>(w, x, out);
-            matmul_f16(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) = products::matmul::<_, F16>(w, x, out);
-            matmul_bf16(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) = products::matmul::<_, Bf16>(w, x, out);
-            matmul_rows(w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32])
-                = products::matmul_rows(w, active, x, out);
+            matmul<W: Stored>(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) = products::matmul::<_, W>(w, x, out);
+            matmul_rows<W: Stored>(w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32])
+                = products::matmul_rows::<_, W>(w, active, x, out);
             dot_f32(a: &[f32], b: &[f32]) -> f32 = products::dot(a, b);
             axpy_f32(a: f32, x: &[f32], y: &mut [f32]) = products::axpy::<_, F32>(a, bytemuck::cast_slice(x), y);
+        }
+
+        pub(in super::super) const fn float_products<W: Stored>() -> FloatProducts {
+            FloatProducts {
+                matmul: matmul::<W>,
+                rows: matmul_rows::<W>,
+                axpy_columns: axpy_columns::<W>,
+            }
         }
     };
 }
 
 /// A level's other functions on floats: `float_functions!(token, features)`, in a module of its own. What they ask
-/// of their caller is said at the fields of [`Kernels`](crate::Kernels).
+/// of their caller is said at [`Table`](crate::table::Table).
 macro_rules! float_functions {
     ($token:ty, $features:literal) => {
         use crate::generic::{
-            gemm::{self, Job},
-            int8, math, products, rows, scan as tiles,
-            sums::{self, Strip},
+            gemm::{self, GemmStep, Job},
+            int8::{self, Int8Step},
+            math, products, rows, scan as tiles,
+            sums::{self, Blocks, DecodeStep, Floats, Strips},
         };
-        use crate::{Activation, BlockFormat, Columns, Int8, Int8Mut, MatMut, Panels, Q8, Rows, Tiles};
+        use crate::layout::Block;
+        use crate::simd::{Simd, Stored};
+        use crate::table::{FloatProducts, FormatKernels, Int8Products, Products};
+        use crate::{Activation, Columns, Int8, Int8Mut, MatMut, Panels, Q8, Rows, Tiles};
         use core::ops::Range;
         use half::f16;
 
         crate::generic::functions! { $token, $features;
-            weighted_sum(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) = products::weighted_sum(w, x, out);
-            axpy_columns(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32])
-                = products::axpy_columns(w, active, h, rows, out);
-            add_rows(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32])
-                = sums::add_rows(w, active, h, cols, out);
+            sum_floats<W: Stored>(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>)
+                = products::weighted_sum::<_, W>(x, w, out);
+            sum_blocks<F: Strips>(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) = sums::weighted_sum::<_, F>(x, w, out);
+            axpy_columns<W: Stored>(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32])
+                = products::axpy_columns::<_, W>(w, active, h, rows, out);
+            add_rows<F: Strips>(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32])
+                = sums::add_rows::<_, F>(w, active, h, cols, out);
             to_f16(x: &[f32], out: &mut [f16]) = rows::to_f16(x, out);
             rms_norm(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) = rows::rms_norm(x, w, eps, out);
             layer_norm(x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32])
@@ -78,21 +90,35 @@ macro_rules! float_functions {
 
         #[target_feature(enable = $features)]
         pub(super) fn panels_int8(w: Panels<'_>, x: Int8<'_>, out: &mut MatMut<'_>) {
-            int8::multiply::<_, { <$token as Simd>::INT8_TOKENS }>(<$token>::new(), w, x, out);
-        }
-
-        /// One function per level for all formats, as rows are decoded in several places.
-        #[target_feature(enable = $features)]
-        pub(super) fn decode(format: BlockFormat, bytes: &[u8], out: &mut Strip) {
-            sums::decode(<$token>::new(), format, bytes, out);
+            int8::multiply::<_, { <$token as Int8Step>::TOKENS }>(<$token>::new(), w, x, out);
         }
 
         /// One tile function per level: inlined into every product, it would be compiled a dozen times.
         #[target_feature(enable = $features)]
-        pub(super) fn multiply(job: &Job<'_, $token>, out: &mut MatMut<'_>) {
-            const V: usize = <$token as Simd>::VECTORS;
-            const T: usize = <$token as Simd>::TOKENS;
+        fn multiply(job: &Job<'_, $token>, out: &mut MatMut<'_>) {
+            const V: usize = <$token as GemmStep>::VECTORS;
+            const T: usize = <$token as GemmStep>::TOKENS;
             crate::generic::gemm::multiply::<_, V, T>(<$token>::new(), job, out);
+        }
+
+        /// The entry of a format of floats.
+        pub(super) const fn floats<W: Stored>(products: FloatProducts) -> FormatKernels {
+            FormatKernels {
+                format: W::FORMAT,
+                products: Products::Floats(products),
+                add_rows: add_rows::<Floats<W>>,
+                weighted_sum: sum_floats::<W>,
+            }
+        }
+
+        /// The entry of a quantized format.
+        pub(super) const fn blocks<B: Block>(products: Int8Products) -> FormatKernels {
+            FormatKernels {
+                format: B::FORMAT,
+                products: Products::Int8(products),
+                add_rows: add_rows::<Blocks<B>>,
+                weighted_sum: sum_blocks::<Blocks<B>>,
+            }
         }
     };
 }

@@ -1,103 +1,28 @@
-//! One table of functions per CPU level, and the checked methods that call them.
+//! The kernels of a level behind checks: the only place that calls a function of a [`Table`].
 
 mod sparse;
 
-pub(crate) use sparse::{Sparse, SparseQ8};
-
+use crate::table::{FloatProducts, FormatKernels, Int8Products, Products, Table};
 use crate::{
     Activation, BlockFormat, Int8, Int8Mut, Level, LevelError, MatMut, PanelKind, Panels, Q8, Q8Mut, Rows,
     Tiles, hadamard, int8, q8, scalar,
 };
 use half::f16;
 
-/// A product of quantized weights with int8 activations.
-///
-/// # Safety
-/// - The CPU has the instructions of the table's level.
-/// - `w` has the format that the field is named after, `w.cols() == x.cols`, the parts of `x` fit together, and
-///   `out` is `[x.tokens() x w.rows()]`.
-pub(crate) type MatmulQ8 = unsafe fn(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>);
-
-/// A product of float weights with f32 activations `[tokens x w.cols()]`.
-///
-/// # Safety
-/// - The CPU has the instructions of the table's level.
-/// - `w` has the format that the field is named after, `x` is `[out.tokens() x w.cols()]`, and
-///   `out.cols() == w.rows()`.
-pub(crate) type MatmulF32 = unsafe fn(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>);
-
-/// # Safety
-/// The CPU has the level, and the slices are equally long.
-pub(crate) type LayerNorm = unsafe fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
-
 /// The kernels of one CPU level.
 ///
-/// All methods are safe: they check shapes and panic with both lengths when these do not fit, which is a
-/// mistake in the calling program, never in a file. NaN and infinity in weights or activations propagate to the
-/// results that depend on them.
+/// All methods are safe: they check shapes and panic with both lengths when these do not fit, which is a mistake in
+/// the calling program, never in a file. NaN and infinity in weights or activations propagate to the results that
+/// depend on them.
 ///
 /// Every level computes the integer parts of a product exactly; floats are added in an order of its own. The
 /// results of two levels therefore differ by at most `1e-5` times the product of absolute values
 /// (`sum |w_i| |x_i|`, offsets and minima counted as terms of their own); the crate's tests hold them to that.
-///
-/// A new level is a new table: an instance of this struct in a module of its own, and a line in
-/// [`at`](Self::at).
-pub struct Kernels {
-    pub(crate) level: Level,
-    /// # Safety
-    /// The CPU has the level; `x` is as long as `out.q`, and the parts of `out` fit together.
-    pub(crate) quantize: unsafe fn(x: &[f32], out: &mut Q8Mut<'_>),
-    /// # Safety
-    /// The CPU has the level; `x` has a row for each of `out`, and the parts of `out` fit together.
-    pub(crate) quantize_rows: unsafe fn(x: &[f32], out: &mut Int8Mut<'_>),
-    /// # Safety
-    /// The CPU has the level, `w` holds f32, `x` is `[out.tokens() x w.cols()]`, `out` has a column per row of `w`.
-    pub(crate) panels_f32: unsafe fn(w: Panels<'_>, x: &[f32], out: &mut MatMut<'_>),
-    /// # Safety
-    /// The CPU has the level, `w` holds int8, the parts of `x` fit together and to `w` and `out`, as above.
-    pub(crate) panels_int8: unsafe fn(w: Panels<'_>, x: Int8<'_>, out: &mut MatMut<'_>),
-    pub(crate) matmul_f32: MatmulF32,
-    pub(crate) matmul_f16: MatmulF32,
-    pub(crate) matmul_bf16: MatmulF32,
-    pub(crate) matmul_q4_0: MatmulQ8,
-    pub(crate) matmul_q4_1: MatmulQ8,
-    pub(crate) matmul_q5_0: MatmulQ8,
-    pub(crate) matmul_q5_1: MatmulQ8,
-    pub(crate) matmul_q8_0: MatmulQ8,
-    pub(crate) matmul_q2_k: MatmulQ8,
-    pub(crate) matmul_q3_k: MatmulQ8,
-    pub(crate) matmul_q4_k: MatmulQ8,
-    pub(crate) matmul_q5_k: MatmulQ8,
-    pub(crate) matmul_q6_k: MatmulQ8,
-    pub(crate) matmul_iq4_nl: MatmulQ8,
-    pub(crate) matmul_bit3: MatmulQ8,
-    pub(crate) matmul_bit7: MatmulQ8,
-    pub(crate) sparse: Sparse,
-    /// # Safety
-    /// The CPU has the level; `x` is one token of as many dimensions as `w` has, and `out` has a value per row.
-    pub(crate) scan: unsafe fn(w: Tiles<'_>, x: Q8<'_>, out: &mut [f32]),
-    /// # Safety
-    /// The CPU has the level; `x` is `[out.tokens() x w.rows()]`, `out.cols() == w.cols()`.
-    pub(crate) weighted_sum: unsafe fn(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>),
-    // The functions below ask of their caller that the CPU has the level and that all slices are equally long
-    // (`rope` and `rope_halves`: `cos` and `sin` half as long as `x`).
-    pub(crate) dot_f32: unsafe fn(a: &[f32], b: &[f32]) -> f32,
-    pub(crate) axpy_f32: unsafe fn(a: f32, x: &[f32], y: &mut [f32]),
-    pub(crate) to_f16: unsafe fn(x: &[f32], out: &mut [f16]),
-    pub(crate) rms_norm: unsafe fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
-    pub(crate) layer_norm: LayerNorm,
-    pub(crate) softmax: unsafe fn(x: &mut [f32]),
-    pub(crate) hadamard: unsafe fn(x: &mut [f32]),
-    pub(crate) activate: unsafe fn(f: Activation, x: &mut [f32]),
-    pub(crate) activate_mul: unsafe fn(f: Activation, gate: &mut [f32], up: &[f32]),
-    pub(crate) add: unsafe fn(y: &mut [f32], x: &[f32]),
-    pub(crate) rope: unsafe fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
-    pub(crate) rope_halves: unsafe fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
-}
+pub struct Kernels(pub(crate) Table);
 
 impl core::fmt::Debug for Kernels {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Kernels").field("level", &self.level).finish_non_exhaustive()
+        f.debug_struct("Kernels").field("level", &self.0.level).finish_non_exhaustive()
     }
 }
 
@@ -157,9 +82,35 @@ impl Kernels {
         }
     }
 
+    fn of(&self, format: BlockFormat) -> &FormatKernels {
+        &self.0.formats[format as usize]
+    }
+
+    /// The products of a quantized format.
+    #[track_caller]
+    fn int8_products(&self, kernel: &str, format: BlockFormat) -> Int8Products {
+        match self.of(format).products {
+            Products::Int8(products) => products,
+            Products::Floats(_) => {
+                panic!("{kernel}_q8: {} weights are multiplied by {kernel}_f32", format.name())
+            }
+        }
+    }
+
+    /// The products of a format of floats.
+    #[track_caller]
+    fn float_products(&self, kernel: &str, format: BlockFormat) -> FloatProducts {
+        match self.of(format).products {
+            Products::Floats(products) => products,
+            Products::Int8(_) => {
+                panic!("{kernel}_f32: {} weights are multiplied by {kernel}_q8", format.name())
+            }
+        }
+    }
+
     /// The level of these kernels.
     pub fn level(&self) -> Level {
-        self.level
+        self.0.level
     }
 
     /// Quantizes the activations `x`, `[tokens x out.cols]`. Identical at every level.
@@ -173,7 +124,7 @@ impl Kernels {
         q8::check(out.cols, out.q.len(), out.d.len(), out.sums.len());
         same_len("quantize", "x", x.len(), "out.q", out.q.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.quantize)(x, out) }
+        unsafe { (self.0.quantize)(x, out) }
     }
 
     /// Products of quantized weights with int8 activations: `out[t][r]` = row `r` of `w` times token `t` of `x`.
@@ -185,24 +136,7 @@ impl Kernels {
         same_len("matmul_q8", "w.cols", w.cols(), "x.cols", x.cols);
         same_len("matmul_q8", "w.rows", w.rows(), "out.cols", out.cols());
         same_len("matmul_q8", "x.tokens", x.tokens(), "out.tokens", out.tokens());
-        let kernel = match w.format() {
-            BlockFormat::Q4_0 => self.matmul_q4_0,
-            BlockFormat::Q4_1 => self.matmul_q4_1,
-            BlockFormat::Q5_0 => self.matmul_q5_0,
-            BlockFormat::Q5_1 => self.matmul_q5_1,
-            BlockFormat::Q8_0 => self.matmul_q8_0,
-            BlockFormat::Q2K => self.matmul_q2_k,
-            BlockFormat::Q3K => self.matmul_q3_k,
-            BlockFormat::Q4K => self.matmul_q4_k,
-            BlockFormat::Q5K => self.matmul_q5_k,
-            BlockFormat::Q6K => self.matmul_q6_k,
-            BlockFormat::Iq4Nl => self.matmul_iq4_nl,
-            BlockFormat::Bit3 => self.matmul_bit3,
-            BlockFormat::Bit7 => self.matmul_bit7,
-            format @ (BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16) => {
-                panic!("matmul_q8: {} weights are multiplied by matmul_f32", format.name())
-            }
-        };
+        let kernel = self.int8_products("matmul", w.format()).matmul;
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
         unsafe { kernel(w, x, out) }
     }
@@ -215,12 +149,7 @@ impl Kernels {
     pub fn matmul_f32(&self, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
         same_len("matmul_f32", "x", x.len(), "out.tokens * w.cols", out.tokens() * w.cols());
         same_len("matmul_f32", "w.rows", w.rows(), "out.cols", out.cols());
-        let kernel = match w.format() {
-            BlockFormat::F32 => self.matmul_f32,
-            BlockFormat::F16 => self.matmul_f16,
-            BlockFormat::Bf16 => self.matmul_bf16,
-            format => panic!("matmul_f32: {} weights are multiplied by matmul_q8", format.name()),
-        };
+        let kernel = self.float_products("matmul", w.format()).matmul;
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
         unsafe { kernel(w, x, out) }
     }
@@ -236,7 +165,7 @@ impl Kernels {
         int8::check(out.cols, out.q.len(), out.d.len());
         same_len("quantize_rows", "x", x.len(), "out.tokens * out.cols", out.d.len() * out.cols);
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.quantize_rows)(x, out) }
+        unsafe { (self.0.quantize_rows)(x, out) }
     }
 
     /// Products of packed f32 weights with activations `x`, `[tokens x cols]`: `out[t][r]` = bias of row `r` plus row
@@ -250,7 +179,7 @@ impl Kernels {
         same_len("matmul_panels_f32", "x", x.len(), "out.tokens * w.cols", out.tokens() * layout.cols());
         same_len("matmul_panels_f32", "w.rows", layout.rows(), "out.cols", out.cols());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.panels_f32)(w, x, out) }
+        unsafe { (self.0.panels_f32)(w, x, out) }
     }
 
     /// Products of packed int8 weights with int8 activations: `out[t][r]` = bias of row `r` plus row `r` of `w` times
@@ -266,7 +195,7 @@ impl Kernels {
         same_len("matmul_panels_int8", "x.tokens", x.tokens(), "out.tokens", out.tokens());
         same_len("matmul_panels_int8", "w.rows", layout.rows(), "out.cols", out.cols());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.panels_int8)(w, x, out) }
+        unsafe { (self.0.panels_int8)(w, x, out) }
     }
 
     /// Sums of weighted rows: `out[t]` = sum over `r` of `x[t][r]` times row `r` of `w`, where `x` is
@@ -282,7 +211,7 @@ impl Kernels {
         same_len("weighted_sum", "x", x.len(), "out.tokens * w.rows", out.tokens() * w.rows());
         same_len("weighted_sum", "w.cols", w.cols(), "out.cols", out.cols());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.weighted_sum)(x, w, out) }
+        unsafe { (self.of(w.format()).weighted_sum)(x, w, out) }
     }
 
     /// Scores of rows in a few bits: `out[r]` = row `r` of `w` times `x`, one token, plus the row's bias. Identical at
@@ -296,7 +225,7 @@ impl Kernels {
         same_len("scan", "x.tokens", x.tokens(), "one", 1);
         same_len("scan", "w.rows", w.layout().rows(), "out", out.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.scan)(w, x, out) }
+        unsafe { (self.0.scan)(w, x, out) }
     }
 
     /// The dot product of `a` and `b`.
@@ -306,7 +235,7 @@ impl Kernels {
     pub fn dot_f32(&self, a: &[f32], b: &[f32]) -> f32 {
         same_len("dot_f32", "a", a.len(), "b", b.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.dot_f32)(a, b) }
+        unsafe { (self.0.dot_f32)(a, b) }
     }
 
     /// `y += a * x`.
@@ -316,7 +245,7 @@ impl Kernels {
     pub fn axpy_f32(&self, a: f32, x: &[f32], y: &mut [f32]) {
         same_len("axpy_f32", "x", x.len(), "y", y.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.axpy_f32)(a, x, y) }
+        unsafe { (self.0.axpy_f32)(a, x, y) }
     }
 
     /// Converts to half precision, rounding to nearest, ties to even. Identical at every level, but for the
@@ -327,7 +256,7 @@ impl Kernels {
     pub fn to_f16(&self, x: &[f32], out: &mut [f16]) {
         same_len("to_f16", "x", x.len(), "out", out.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.to_f16)(x, out) }
+        unsafe { (self.0.to_f16)(x, out) }
     }
 
     /// Root-mean-square norm of one row: `out[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps)`
@@ -339,7 +268,7 @@ impl Kernels {
         same_len("rms_norm", "x", x.len(), "weight", weight.len());
         same_len("rms_norm", "x", x.len(), "out", out.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.rms_norm)(x, weight, eps, out) }
+        unsafe { (self.0.rms_norm)(x, weight, eps, out) }
     }
 
     /// Layer norm of one row: `out[i] = (x[i] - mean(x)) / sqrt(variance(x) + eps) * weight[i] + bias[i]`
@@ -352,7 +281,7 @@ impl Kernels {
         same_len("layer_norm", "x", x.len(), "bias", bias.len());
         same_len("layer_norm", "x", x.len(), "out", out.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.layer_norm)(x, weight, bias, eps, out) }
+        unsafe { (self.0.layer_norm)(x, weight, bias, eps, out) }
     }
 
     /// `x[i] = exp(x[i] - max) / sum exp(x[j] - max)`.
@@ -361,7 +290,7 @@ impl Kernels {
     /// NaN; an empty one stays empty.
     pub fn softmax(&self, x: &mut [f32]) {
         // SAFETY: a table is only handed out on CPUs of its level.
-        unsafe { (self.softmax)(x) }
+        unsafe { (self.0.softmax)(x) }
     }
 
     /// The Hadamard transform of order 16: `x` becomes `H x`, where `x` is seen as 16 rows of equal length and `H` is the
@@ -376,13 +305,13 @@ impl Kernels {
     pub fn hadamard(&self, x: &mut [f32]) {
         assert!(x.len().is_multiple_of(hadamard::ORDER), "hadamard: {} values", x.len());
         // SAFETY: a table is only handed out on CPUs of its level.
-        unsafe { (self.hadamard)(x) }
+        unsafe { (self.0.hadamard)(x) }
     }
 
     /// `x[i] = f(x[i])`, within the bounds that [`Activation`] states.
     pub fn activate(&self, f: Activation, x: &mut [f32]) {
         // SAFETY: a table is only handed out on CPUs of its level.
-        unsafe { (self.activate)(f, x) }
+        unsafe { (self.0.activate)(f, x) }
     }
 
     /// `gate[i] = f(gate[i]) * up[i]`: a gated activation, with [`Activation::Silu`] that of SwiGLU (Shazeer 2020,
@@ -393,7 +322,7 @@ impl Kernels {
     pub fn activate_mul(&self, f: Activation, gate: &mut [f32], up: &[f32]) {
         same_len("activate_mul", "gate", gate.len(), "up", up.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.activate_mul)(f, gate, up) }
+        unsafe { (self.0.activate_mul)(f, gate, up) }
     }
 
     /// `y += x`.
@@ -403,7 +332,7 @@ impl Kernels {
     pub fn add(&self, y: &mut [f32], x: &[f32]) {
         same_len("add", "y", y.len(), "x", x.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.add)(y, x) }
+        unsafe { (self.0.add)(y, x) }
     }
 
     /// Rotates each pair `(x[2i], x[2i + 1])` by the angle whose cosine and sine are `cos[i]` and `sin[i]`: the
@@ -415,7 +344,7 @@ impl Kernels {
         same_len("rope", "x", x.len(), "2 * cos", 2 * cos.len());
         same_len("rope", "cos", cos.len(), "sin", sin.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.rope)(x, cos, sin) }
+        unsafe { (self.0.rope)(x, cos, sin) }
     }
 
     /// Like [`rope`](Self::rope), with the pairs `(x[i], x[i + n / 2])`: the halves of a head of `n` values, as
@@ -427,7 +356,7 @@ impl Kernels {
         same_len("rope_halves", "x", x.len(), "2 * cos", 2 * cos.len());
         same_len("rope_halves", "cos", cos.len(), "sin", sin.len());
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
-        unsafe { (self.rope_halves)(x, cos, sin) }
+        unsafe { (self.0.rope_halves)(x, cos, sin) }
     }
 }
 

@@ -32,6 +32,7 @@ mod rows;
 mod scalar;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod simd;
+mod table;
 mod tiles;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod x86;

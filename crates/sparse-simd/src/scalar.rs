@@ -6,35 +6,21 @@ mod panels;
 mod quantized;
 mod scan;
 
-use crate::kernels::{Sparse, SparseQ8};
 use crate::layout::*;
+use crate::table::{ByFormat, FloatProducts, FormatKernels, Int8Products, Products, Table, by_format};
 use crate::{Kernels, Level};
+use float::{Bf16, F16, F32, Value};
 
-pub(crate) const KERNELS: Kernels = Kernels {
+pub(crate) static KERNELS: Kernels = Kernels(TABLE);
+
+pub(crate) const TABLE: Table = Table {
     level: Level::Scalar,
+    formats: FORMATS,
     quantize: quantized::quantize,
     quantize_rows: panels::quantize_rows,
     panels_f32: panels::matmul_f32,
     panels_int8: panels::matmul_int8,
-    matmul_f32: float::matmul_f32,
-    matmul_f16: float::matmul_f16,
-    matmul_bf16: float::matmul_bf16,
-    matmul_q4_0: quantized::matmul::<BlockQ4_0>,
-    matmul_q4_1: quantized::matmul::<BlockQ4_1>,
-    matmul_q5_0: quantized::matmul::<BlockQ5_0>,
-    matmul_q5_1: quantized::matmul::<BlockQ5_1>,
-    matmul_q8_0: quantized::matmul::<BlockQ8_0>,
-    matmul_q2_k: quantized::matmul::<BlockQ2K>,
-    matmul_q3_k: quantized::matmul::<BlockQ3K>,
-    matmul_q4_k: quantized::matmul::<BlockQ4K>,
-    matmul_q5_k: quantized::matmul::<BlockQ5K>,
-    matmul_q6_k: quantized::matmul::<BlockQ6K>,
-    matmul_iq4_nl: quantized::matmul::<BlockIq4Nl>,
-    matmul_bit3: quantized::matmul::<BlockBit3>,
-    matmul_bit7: quantized::matmul::<BlockBit7>,
-    sparse: SPARSE,
     scan: scan::scan,
-    weighted_sum: float::weighted_sum,
     dot_f32: float::dot_f32,
     axpy_f32: float::axpy_f32,
     to_f16: float::to_f16,
@@ -49,25 +35,50 @@ pub(crate) const KERNELS: Kernels = Kernels {
     rope_halves: float::rope_halves,
 };
 
-const SPARSE: Sparse = Sparse {
-    q4_0: sparse::<BlockQ4_0>(),
-    q4_1: sparse::<BlockQ4_1>(),
-    q5_0: sparse::<BlockQ5_0>(),
-    q5_1: sparse::<BlockQ5_1>(),
-    q8_0: sparse::<BlockQ8_0>(),
-    q2_k: sparse::<BlockQ2K>(),
-    q3_k: sparse::<BlockQ3K>(),
-    q4_k: sparse::<BlockQ4K>(),
-    q5_k: sparse::<BlockQ5K>(),
-    q6_k: sparse::<BlockQ6K>(),
-    iq4_nl: sparse::<BlockIq4Nl>(),
-    bit3: sparse::<BlockBit3>(),
-    bit7: sparse::<BlockBit7>(),
-    rows_floats: float::matmul_rows,
-    axpy_floats: columns::axpy_floats,
-    add_rows: float::add_rows,
-};
+const FORMATS: ByFormat = by_format([
+    floats::<4, F32>(),
+    floats::<2, F16>(),
+    floats::<2, Bf16>(),
+    blocks::<BlockQ4_0>(),
+    blocks::<BlockQ4_1>(),
+    blocks::<BlockQ5_0>(),
+    blocks::<BlockQ5_1>(),
+    blocks::<BlockQ8_0>(),
+    blocks::<BlockQ2K>(),
+    blocks::<BlockQ3K>(),
+    blocks::<BlockQ4K>(),
+    blocks::<BlockQ5K>(),
+    blocks::<BlockQ6K>(),
+    blocks::<BlockIq4Nl>(),
+    blocks::<BlockBit3>(),
+    blocks::<BlockBit7>(),
+]);
 
-const fn sparse<B: Block>() -> SparseQ8 {
-    SparseQ8 { rows: quantized::rows::<B>, axpy: columns::axpy, matmul: columns::matmul }
+/// The entry of a format of floats.
+const fn floats<const N: usize, W: Value<N>>() -> FormatKernels {
+    FormatKernels {
+        format: W::FORMAT,
+        products: Products::Floats(FloatProducts {
+            matmul: float::matmul::<N, W>,
+            rows: float::matmul_rows::<N, W>,
+            axpy_columns: float::axpy_columns::<N, W>,
+        }),
+        add_rows: float::add_rows,
+        weighted_sum: float::weighted_sum,
+    }
+}
+
+/// The entry of a quantized format.
+const fn blocks<B: Block>() -> FormatKernels {
+    FormatKernels {
+        format: B::FORMAT,
+        products: Products::Int8(Int8Products {
+            matmul: quantized::matmul::<B>,
+            rows: quantized::rows::<B>,
+            axpy_columns: columns::axpy,
+            matmul_columns: columns::matmul,
+        }),
+        add_rows: float::add_rows,
+        weighted_sum: float::weighted_sum,
+    }
 }

@@ -1,11 +1,7 @@
 //! The vectors of a CPU level, so that an algorithm on floats is written once for all levels.
 
+use crate::BlockFormat;
 use bytemuck::{Pod, Zeroable};
-
-use crate::generic::gemm::Job;
-use crate::generic::sums::{self, Strip};
-use crate::layout::Block;
-use crate::{BlockFormat, MatMut};
 
 /// Proof that the CPU has a level, and what its vectors of f32 can do.
 ///
@@ -24,18 +20,8 @@ pub(crate) trait Simd: Copy {
     type Square: AsMut<[Self::F]> + AsRef<[Self::F]>;
     /// 32 values: `[F; 32 / LANES]`.
     type Wide: AsMut<[Self::F]> + AsRef<[Self::F]>;
-    /// Memory for the packed weights of [`gemm`](crate::generic::gemm): `[Floats; VECTORS * COLS]`.
-    type Panel: Zeroable + AsMut<[Self::Floats]> + AsRef<[Self::Floats]>;
-
     /// Values per vector.
     const LANES: usize = size_of::<Self::Floats>() / 4;
-    /// Vectors side by side in a panel of packed weights.
-    const VECTORS: usize;
-    /// Tokens that are multiplied with a panel at a time.
-    const TOKENS: usize;
-    /// Tokens that are multiplied with packed int8 weights at a time.
-    const INT8_TOKENS: usize;
-
     /// Rows of zeros, to be filled.
     fn zeros(self) -> Self::Square;
     fn splat(self, x: f32) -> Self::F;
@@ -75,21 +61,6 @@ pub(crate) trait Simd: Copy {
     fn sums(self, x: [Self::F; 4]) -> [f32; 4];
     /// Rows become columns.
     fn transpose(self, rows: Self::Square) -> Self::Square;
-    /// A tile of a matrix product: [`multiply`](crate::generic::gemm::multiply) in a function of its own.
-    fn multiply(self, job: &Job<'_, Self>, out: &mut MatMut<'_>);
-
-    /// Decodes blocks: [`decode`](crate::generic::sums::decode) in a function of its own.
-    fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip);
-    /// The codes of a block of 32.
-    #[inline(always)]
-    fn codes<B: Block>(self, block: &B, out: &mut [i8; 32]) {
-        block.codes(out);
-    }
-    /// The values of a block of 32.
-    #[inline(always)]
-    fn block<B: Block>(self, block: &B) -> Self::Wide {
-        sums::block(self, block)
-    }
     /// Fetches bytes into the second-level cache, for rows that are chosen one by one.
     fn prefetch(self, bytes: &[u8]);
 
@@ -151,8 +122,9 @@ pub(crate) fn first_mut<S: Simd>(x: &mut [f32]) -> &mut S::Floats {
 
 /// How values are stored, and how a vector of them is read.
 pub(crate) trait Stored {
+    const FORMAT: BlockFormat;
     /// Bytes per value.
-    const BYTES: usize;
+    const BYTES: usize = Self::FORMAT.block_bytes();
 
     /// The [`LANES`](Simd::LANES) values from byte `at` on.
     ///
@@ -189,7 +161,7 @@ unsafe fn read<T: Pod>(bytes: &[u8], at: usize) -> T {
 }
 
 impl Stored for F32 {
-    const BYTES: usize = 4;
+    const FORMAT: BlockFormat = BlockFormat::F32;
 
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, bytes: &[u8], at: usize) -> S::F {
@@ -199,7 +171,7 @@ impl Stored for F32 {
 }
 
 impl Stored for F16 {
-    const BYTES: usize = 2;
+    const FORMAT: BlockFormat = BlockFormat::F16;
 
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, bytes: &[u8], at: usize) -> S::F {
@@ -209,7 +181,7 @@ impl Stored for F16 {
 }
 
 impl Stored for Bf16 {
-    const BYTES: usize = 2;
+    const FORMAT: BlockFormat = BlockFormat::Bf16;
 
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, bytes: &[u8], at: usize) -> S::F {

@@ -15,6 +15,20 @@ use core::slice;
 /// Depth of a panel: with two vectors of eight it has 24 KiB.
 pub(crate) const COLS: usize = 384;
 
+/// A level's tiles.
+pub(crate) trait GemmStep: Simd {
+    /// Memory for packed weights: `[Floats; VECTORS * COLS]`.
+    type Panel: Zeroable + AsMut<[Self::Floats]> + AsRef<[Self::Floats]>;
+
+    /// Vectors side by side in a panel of packed weights.
+    const VECTORS: usize;
+    /// Tokens that are multiplied with a panel at a time.
+    const TOKENS: usize;
+
+    /// A tile of a matrix product: [`multiply`] in a function of its own.
+    fn multiply(self, job: &Job<'_, Self>, out: &mut MatMut<'_>);
+}
+
 /// Aligned to cache lines.
 #[repr(C, align(64))]
 struct Aligned<T>(MaybeUninit<T>);
@@ -26,7 +40,7 @@ impl<T> Aligned<T> {
 
     /// The first `vectors` of a panel, zeros. (To clear all of it would take longer than a small product.)
     #[inline(always)]
-    fn panel<S: Simd<Panel = T>>(&mut self, vectors: usize) -> &mut [S::Floats] {
+    fn panel<S: GemmStep<Panel = T>>(&mut self, vectors: usize) -> &mut [S::Floats] {
         assert!(vectors * size_of::<S::Floats>() <= size_of::<T>(), "a panel of {vectors} vectors");
         let first = self.0.as_mut_ptr().cast::<S::Floats>();
         // SAFETY: a panel is nothing but `Floats`, of which there is room for that many; zeros are values of theirs.
@@ -38,8 +52,8 @@ impl<T> Aligned<T> {
 }
 
 /// The product of packed weights with some rows of `x`.
-pub(crate) struct Job<'a, S: Simd> {
-    /// What is multiplied: [`VECTORS`](Simd::VECTORS) vectors for each value of depth.
+pub(crate) struct Job<'a, S: GemmStep> {
+    /// What is multiplied: [`VECTORS`](GemmStep::VECTORS) vectors for each value of depth.
     pub(super) panel: Side<'a, S>,
     pub(super) depth: usize,
     /// Vectors from one value of depth to the next.
@@ -53,12 +67,12 @@ pub(crate) struct Job<'a, S: Simd> {
 }
 
 /// Vectors side by side: those of sixteen lanes are adjacent, the next of them are `apart` vectors away.
-pub(crate) struct Side<'a, S: Simd> {
+pub(crate) struct Side<'a, S: GemmStep> {
     pub(super) vectors: &'a [S::Floats],
     pub(super) apart: usize,
 }
 
-impl<'a, S: Simd> Side<'a, S> {
+impl<'a, S: GemmStep> Side<'a, S> {
     /// All of them adjacent.
     #[inline(always)]
     pub(super) fn adjacent(vectors: &'a [S::Floats]) -> Self {
@@ -75,7 +89,7 @@ impl<'a, S: Simd> Side<'a, S> {
     }
 }
 
-impl<'a, S: Simd> Job<'a, S> {
+impl<'a, S: GemmStep> Job<'a, S> {
     /// The product of a panel whose vectors are adjacent.
     #[inline(always)]
     pub(super) fn new(panel: &'a [S::Floats], x: &'a [f32], stride: usize, from: usize) -> Self {
@@ -86,7 +100,7 @@ impl<'a, S: Simd> Job<'a, S> {
 
 /// `out = x W^T + b` with weights that are packed already; `x` is `[out.tokens() x w.cols()]`.
 #[inline(always)]
-pub(crate) fn packed<S: Simd>(s: S, w: Panels<'_>, x: &[f32], out: &mut MatMut<'_>) {
+pub(crate) fn packed<S: GemmStep>(s: S, w: Panels<'_>, x: &[f32], out: &mut MatMut<'_>) {
     let (width, adjacent) = (S::VECTORS * S::LANES, Side::<S>::ADJACENT);
     let (rows, cols) = (w.layout().rows(), w.layout().cols());
     for row in (0..rows).step_by(width) {
@@ -111,7 +125,7 @@ pub(crate) fn packed<S: Simd>(s: S, w: Panels<'_>, x: &[f32], out: &mut MatMut<'
 
 /// `out = x W^T`: `out[t][r]` = row `r` of `w` times row `t` of `x`, `[out.tokens() x w.cols()]`.
 #[inline(always)]
-pub(crate) fn transposed<S: Simd, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
+pub(crate) fn transposed<S: GemmStep, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
     let mut panel = Aligned::<S::Panel>::new();
     let panel = panel.panel::<S>(w.cols().min(COLS) * S::VECTORS);
     let width = S::VECTORS * S::LANES;
@@ -128,7 +142,7 @@ pub(crate) fn transposed<S: Simd, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: 
 
 /// `out = x W`: `out[t]` = sum over `r` of `x[t][r]` times row `r` of `w`; `x` is `[out.tokens() x w.rows()]`.
 #[inline(always)]
-pub(crate) fn straight<S: Simd, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
+pub(crate) fn straight<S: GemmStep, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
     let mut panel = Aligned::<S::Panel>::new();
     let panel = panel.panel::<S>(w.rows().min(COLS) * S::VECTORS);
     let width = S::VECTORS * S::LANES;
@@ -161,7 +175,7 @@ fn load<S: Simd, W: Stored>(s: S, bytes: &[u8]) -> S::F {
 
 /// Packs columns `from..to` of up to `VECTORS * LANES` rows: a lane is a row. Lanes without a row are zero.
 #[inline(always)]
-fn pack_rows<S: Simd, W: Stored>(s: S, rows: Rows<'_>, from: usize, to: usize, panel: &mut [S::Floats]) {
+fn pack_rows<S: GemmStep, W: Stored>(s: S, rows: Rows<'_>, from: usize, to: usize, panel: &mut [S::Floats]) {
     for v in 0..S::VECTORS {
         for col in (from..to).step_by(S::LANES) {
             let cols = S::LANES.min(to - col);
@@ -182,9 +196,9 @@ fn pack_rows<S: Simd, W: Stored>(s: S, rows: Rows<'_>, from: usize, to: usize, p
 }
 
 /// Adds the product to `out`, or writes it there when the panel is the first (`from` is zero). `V` and `T` are
-/// [`VECTORS`](Simd::VECTORS) and [`TOKENS`](Simd::TOKENS).
+/// [`VECTORS`](GemmStep::VECTORS) and [`TOKENS`](GemmStep::TOKENS).
 #[inline(always)]
-pub(crate) fn multiply<S: Simd, const V: usize, const T: usize>(
+pub(crate) fn multiply<S: GemmStep, const V: usize, const T: usize>(
     s: S,
     job: &Job<'_, S>,
     out: &mut MatMut<'_>,
@@ -205,7 +219,7 @@ pub(crate) fn multiply<S: Simd, const V: usize, const T: usize>(
 
 /// Tokens `t..t + T` of [`multiply`]; returns `T`.
 #[inline(always)]
-fn tile<S: Simd, const V: usize, const T: usize>(
+fn tile<S: GemmStep, const V: usize, const T: usize>(
     s: S,
     job: &Job<'_, S>,
     t: usize,

@@ -28,6 +28,9 @@ pub(crate) trait Int8Step: Simd {
     /// Memory for [`ROOM`] of them for each token of a tile, or none.
     type Room: Zeroable + AsMut<[Self::Codes]>;
 
+    /// Tokens that are multiplied with packed weights at a time.
+    const TOKENS: usize;
+
     /// `x` in the order of this level: in `room`, or where it is.
     fn arrange<'a>(self, x: &'a [[u8; 4]], room: &'a mut [Self::Codes]) -> &'a [Self::Codes];
 

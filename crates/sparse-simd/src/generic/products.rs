@@ -1,8 +1,8 @@
 //! Products with few tokens, which read the weights where they are: dot products of rows, and sums of rows.
 
-use super::{gemm, sums};
-use crate::simd::{Bf16, F16, F32, Simd, Stored, first, first_mut};
-use crate::{BlockFormat, Columns, MatMut, Rows};
+use super::gemm::{self, GemmStep};
+use crate::simd::{F32, Simd, Stored, first, first_mut};
+use crate::{Columns, MatMut, Rows};
 use core::ops::Range;
 
 /// Tokens from which packing weights for [`gemm`] is faster than reading them once for every few tokens.
@@ -17,7 +17,7 @@ const ROWS: usize = 4;
 
 /// `out[t][r]` = row `r` of `w` times token `t` of `x`.
 #[inline(always)]
-pub(crate) fn matmul<S: Simd, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
+pub(crate) fn matmul<S: GemmStep, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
     if out.tokens() >= MANY {
         return gemm::transposed::<S, W>(s, w, x, out);
     }
@@ -55,20 +55,11 @@ fn columns<S: Simd, W: Stored, const R: usize>(
 
 /// `out[i]` = row `active[i]` of `w` times `x`, one token.
 #[inline(always)]
-pub(crate) fn matmul_rows<S: Simd>(s: S, w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32]) {
+pub(crate) fn matmul_rows<S: Simd, W: Stored>(s: S, w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32]) {
     if active.is_empty() {
         return;
     }
     let mut out = MatMut::new(out, active.len());
-    match w.format() {
-        BlockFormat::F32 => chosen::<S, F32>(s, w, active, x, &mut out),
-        BlockFormat::F16 => chosen::<S, F16>(s, w, active, x, &mut out),
-        _ => chosen::<S, Bf16>(s, w, active, x, &mut out),
-    }
-}
-
-#[inline(always)]
-fn chosen<S: Simd, W: Stored>(s: S, w: Rows<'_>, active: &[u32], x: &[f32], out: &mut MatMut<'_>) {
     let (active, rest) = active.as_chunks::<ROWS>();
     for (i, chosen) in active.iter().enumerate() {
         for next in active.get(i + AHEAD).map_or(rest, |next| next) {
@@ -78,10 +69,10 @@ fn chosen<S: Simd, W: Stored>(s: S, w: Rows<'_>, active: &[u32], x: &[f32], out:
         for k in 0..ROWS {
             (rows[k], at[k]) = (w.row(chosen[k] as usize), i * ROWS + k);
         }
-        dots::<S, W, ROWS, 1>(s, rows, at, x, 0, out);
+        dots::<S, W, ROWS, 1>(s, rows, at, x, 0, &mut out);
     }
     for (i, r) in rest.iter().enumerate() {
-        dots::<S, W, 1, 1>(s, [w.row(*r as usize)], [active.len() * ROWS + i], x, 0, out);
+        dots::<S, W, 1, 1>(s, [w.row(*r as usize)], [active.len() * ROWS + i], x, 0, &mut out);
     }
 }
 
@@ -135,17 +126,7 @@ fn dots<S: Simd, W: Stored, const R: usize, const T: usize>(
 
 /// `out[t]` = sum over `r` of `x[t][r]` times row `r` of `w`.
 #[inline(always)]
-pub(crate) fn weighted_sum<S: Simd>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
-    match w.format() {
-        BlockFormat::F32 => sum_rows::<S, F32>(s, w, x, out),
-        BlockFormat::F16 => sum_rows::<S, F16>(s, w, x, out),
-        BlockFormat::Bf16 => sum_rows::<S, Bf16>(s, w, x, out),
-        _ => sums::weighted_sum(s, w, x, out),
-    }
-}
-
-#[inline(always)]
-fn sum_rows<S: Simd, W: Stored>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
+pub(crate) fn weighted_sum<S: GemmStep, W: Stored>(s: S, x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) {
     // Without rows there is no first panel that would write zeros.
     if out.tokens() >= MANY / 2 && w.rows() > 0 {
         return gemm::straight::<S, W>(s, w, x, out);
@@ -283,23 +264,7 @@ fn axpys<S: Simd, W: Stored, const N: usize>(s: S, a: [f32; N], w: [&[u8]; N], y
 
 /// `out` = sum over the active columns of `h[c]` times the rows `rows` of column `c`. `w` is not quantized.
 #[inline(always)]
-pub(crate) fn axpy_columns<S: Simd>(
-    s: S,
-    w: Columns<'_>,
-    active: &[u32],
-    h: &[f32],
-    rows: Range<usize>,
-    out: &mut [f32],
-) {
-    match w.format() {
-        BlockFormat::F32 => chosen_columns::<S, F32>(s, w, active, h, rows, out),
-        BlockFormat::F16 => chosen_columns::<S, F16>(s, w, active, h, rows, out),
-        _ => chosen_columns::<S, Bf16>(s, w, active, h, rows, out),
-    }
-}
-
-#[inline(always)]
-fn chosen_columns<S: Simd, W: Stored>(
+pub(crate) fn axpy_columns<S: Simd, W: Stored>(
     s: S,
     w: Columns<'_>,
     active: &[u32],

@@ -1,10 +1,11 @@
 //! Sums of weighted rows of any format: rows are decoded to f32, a strip of columns at a time.
 
-use super::gemm::Job;
-use crate::layout::*;
-use crate::simd::{Bf16, F16, F32, Simd, Stored, first, first_mut};
-use crate::{BlockFormat, MatMut, Rows};
+use super::gemm::{GemmStep, Job};
+use crate::layout::Block;
+use crate::simd::{Simd, Stored, first, first_mut};
+use crate::{MatMut, Rows};
 use bytemuck::{Pod, Zeroable};
+use core::marker::PhantomData;
 use core::ops::Range;
 
 /// Columns of a strip: a multiple of every block length.
@@ -24,9 +25,75 @@ const DEPTH: usize = 32;
 #[repr(C, align(64))]
 pub(crate) struct Strip([f32; STRIP]);
 
+/// How a level decodes blocks of 32.
+pub(crate) trait DecodeStep: Simd {
+    /// The codes of a block.
+    #[inline(always)]
+    fn codes<B: Block>(self, block: &B, out: &mut [i8; 32]) {
+        block.codes(out);
+    }
+    /// The values of a block.
+    #[inline(always)]
+    fn block<B: Block>(self, block: &B) -> Self::Wide {
+        values_of_block(self, block)
+    }
+}
+
+/// A format whose rows are added.
+pub(crate) trait Strips {
+    /// Decodes blocks, no more than a strip of them, to what [`decode`](crate::BlockFormat::decode) makes of them, bit
+    /// for bit.
+    fn decode<S: DecodeStep>(s: S, bytes: &[u8], out: &mut Strip);
+
+    /// `out` += `h[0]` * `rows[0]`, then the others likewise.
+    #[inline(always)]
+    fn add<S: DecodeStep, const R: usize>(s: S, rows: [&[u8]; R], h: [f32; R], out: &mut [f32]) {
+        let mut strips = [Strip([0.0; STRIP]); R];
+        for (row, strip) in rows.iter().zip(&mut strips) {
+            Self::decode(s, row, strip);
+        }
+        add_strips(s, &strips, h, out);
+    }
+}
+
+/// Rows of floats.
+pub(crate) struct Floats<W>(PhantomData<W>);
+
+impl<W: Stored> Strips for Floats<W> {
+    #[inline(always)]
+    fn decode<S: DecodeStep>(s: S, bytes: &[u8], out: &mut Strip) {
+        values::<S, W>(s, bytes, out);
+    }
+}
+
+/// Rows of blocks.
+pub(crate) struct Blocks<B>(PhantomData<B>);
+
+impl<B: Block> Strips for Blocks<B> {
+    #[inline(always)]
+    fn decode<S: DecodeStep>(s: S, bytes: &[u8], out: &mut Strip) {
+        match B::LEN {
+            32 => small::<S, B>(s, bytes, out),
+            _ => supers::<S, B>(s, bytes, out),
+        }
+    }
+
+    #[inline(always)]
+    fn add<S: DecodeStep, const R: usize>(s: S, rows: [&[u8]; R], h: [f32; R], out: &mut [f32]) {
+        if B::LEN == 32 {
+            return add_blocks::<S, B, R>(s, rows, h, out);
+        }
+        let mut strips = [Strip([0.0; STRIP]); R];
+        for (row, strip) in rows.iter().zip(&mut strips) {
+            Self::decode(s, row, strip);
+        }
+        add_strips(s, &strips, h, out);
+    }
+}
+
 /// `out[c - cols.start]` += sum over `i` of `h[i]` times column `c` of row `active[i]`, added in that order.
 #[inline(always)]
-pub(crate) fn add_rows<S: Simd>(
+pub(crate) fn add_rows<S: DecodeStep, F: Strips>(
     s: S,
     w: Rows<'_>,
     active: &[u32],
@@ -35,15 +102,14 @@ pub(crate) fn add_rows<S: Simd>(
     out: &mut [f32],
 ) {
     let w = Window { w, bytes: cols_to_bytes(w, cols), strip: cols_to_bytes(w, 0..STRIP).end };
-    let mut strips = [Strip([0.0; STRIP]); ROWS];
     let (active, rest) = active.as_chunks::<ROWS>();
     let (h, h_rest) = h.as_chunks::<ROWS>();
     for (i, (rows, h)) in active.iter().zip(h).enumerate() {
         let next = active.get(i + AHEAD).map_or(rest, |next| next);
-        add::<S, ROWS>(s, &w, rows, *h, next, &mut strips, out);
+        add::<S, F, ROWS>(s, &w, rows, *h, next, out);
     }
     for (row, h) in rest.iter().zip(h_rest) {
-        add::<S, 1>(s, &w, &[*row], [*h], &[], &mut strips, out);
+        add::<S, F, 1>(s, &w, &[*row], [*h], &[], out);
     }
 }
 
@@ -65,13 +131,12 @@ impl<'a> Window<'a> {
 
 /// Adds `R` rows, and fetches the rows `next` meanwhile.
 #[inline(always)]
-fn add<S: Simd, const R: usize>(
+fn add<S: DecodeStep, F: Strips, const R: usize>(
     s: S,
     w: &Window<'_>,
     rows: &[u32; R],
     h: [f32; R],
     next: &[u32],
-    strips: &mut [Strip; ROWS],
     out: &mut [f32],
 ) {
     for (n, out) in out.chunks_mut(STRIP).enumerate() {
@@ -83,28 +148,13 @@ fn add<S: Simd, const R: usize>(
         for (part, row) in parts.iter_mut().zip(rows) {
             *part = &w.row(*row)[bytes.clone()];
         }
-        match w.w.format() {
-            BlockFormat::Q4_0 => add_blocks::<S, BlockQ4_0, R>(s, parts, h, out),
-            BlockFormat::Q4_1 => add_blocks::<S, BlockQ4_1, R>(s, parts, h, out),
-            BlockFormat::Q5_0 => add_blocks::<S, BlockQ5_0, R>(s, parts, h, out),
-            BlockFormat::Q5_1 => add_blocks::<S, BlockQ5_1, R>(s, parts, h, out),
-            BlockFormat::Q8_0 => add_blocks::<S, BlockQ8_0, R>(s, parts, h, out),
-            BlockFormat::Iq4Nl => add_blocks::<S, BlockIq4Nl, R>(s, parts, h, out),
-            BlockFormat::Bit3 => add_blocks::<S, BlockBit3, R>(s, parts, h, out),
-            BlockFormat::Bit7 => add_blocks::<S, BlockBit7, R>(s, parts, h, out),
-            format => {
-                for (part, strip) in parts.iter().zip(strips.iter_mut()) {
-                    s.decode(format, part, strip);
-                }
-                add_strips::<S, R>(s, strips, h, out);
-            }
-        }
+        F::add(s, parts, h, out);
     }
 }
 
 /// Adds strips of rows in blocks of 32, whose values need not go through memory.
 #[inline(always)]
-fn add_blocks<S: Simd, B: Block, const R: usize>(s: S, rows: [&[u8]; R], h: [f32; R], out: &mut [f32]) {
+fn add_blocks<S: DecodeStep, B: Block, const R: usize>(s: S, rows: [&[u8]; R], h: [f32; R], out: &mut [f32]) {
     let mut blocks = [&[][..]; R];
     for (blocks, row) in blocks.iter_mut().zip(rows) {
         *blocks = bytemuck::cast_slice::<u8, B>(row);
@@ -128,7 +178,7 @@ fn add_blocks<S: Simd, B: Block, const R: usize>(s: S, rows: [&[u8]; R], h: [f32
 
 /// Adds strips of rows.
 #[inline(always)]
-fn add_strips<S: Simd, const R: usize>(s: S, strips: &[Strip; ROWS], h: [f32; R], out: &mut [f32]) {
+fn add_strips<S: Simd, const R: usize>(s: S, strips: &[Strip; R], h: [f32; R], out: &mut [f32]) {
     let whole = out.len() / S::LANES * S::LANES;
     for col in (0..whole).step_by(S::LANES) {
         let out = first_mut::<S>(&mut out[col..]);
@@ -150,7 +200,12 @@ fn add_strips<S: Simd, const R: usize>(s: S, strips: &[Strip; ROWS], h: [f32; R]
 
 /// `out[t]` = sum over `r` of `x[t][r]` times row `r` of `w`, each strip decoded once for all tokens.
 #[inline(always)]
-pub(crate) fn weighted_sum<S: Simd>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
+pub(crate) fn weighted_sum<S: GemmStep + DecodeStep, F: Strips>(
+    s: S,
+    x: &[f32],
+    w: Rows<'_>,
+    out: &mut MatMut<'_>,
+) {
     if w.rows() == 0 {
         return (0..out.tokens()).for_each(|t| out.row(t).fill(0.0));
     }
@@ -164,7 +219,7 @@ pub(crate) fn weighted_sum<S: Simd>(s: S, w: Rows<'_>, x: &[f32], out: &mut MatM
             let panels: &mut [S::Floats] = bytemuck::cast_slice_mut(&mut panels);
             for r in 0..rows.rows() {
                 let mut strip = Strip([0.0; STRIP]);
-                s.decode(w.format(), &rows.row(r)[cols_to_bytes(w, cols.clone())], &mut strip);
+                F::decode(s, &rows.row(r)[cols_to_bytes(w, cols.clone())], &mut strip);
                 let vectors: &[S::Floats] = bytemuck::cast_slice(&strip.0);
                 for (p, vectors) in vectors.chunks_exact(S::VECTORS).enumerate() {
                     panels[(p * DEPTH + r) * S::VECTORS..][..S::VECTORS].copy_from_slice(vectors);
@@ -185,29 +240,6 @@ fn cols_to_bytes(w: Rows<'_>, cols: Range<usize>) -> Range<usize> {
     cols.start / len * bytes..cols.end / len * bytes
 }
 
-/// Decodes blocks, no more than a strip of them, to what [`BlockFormat::decode`] makes of them, bit for bit.
-#[inline(always)]
-pub(crate) fn decode<S: Simd>(s: S, format: BlockFormat, bytes: &[u8], out: &mut Strip) {
-    match format {
-        BlockFormat::F32 => values::<S, F32>(s, bytes, out),
-        BlockFormat::F16 => values::<S, F16>(s, bytes, out),
-        BlockFormat::Bf16 => values::<S, Bf16>(s, bytes, out),
-        BlockFormat::Q4_0 => small::<S, BlockQ4_0>(s, bytes, out),
-        BlockFormat::Q4_1 => small::<S, BlockQ4_1>(s, bytes, out),
-        BlockFormat::Q5_0 => small::<S, BlockQ5_0>(s, bytes, out),
-        BlockFormat::Q5_1 => small::<S, BlockQ5_1>(s, bytes, out),
-        BlockFormat::Q8_0 => small::<S, BlockQ8_0>(s, bytes, out),
-        BlockFormat::Iq4Nl => small::<S, BlockIq4Nl>(s, bytes, out),
-        BlockFormat::Bit3 => small::<S, BlockBit3>(s, bytes, out),
-        BlockFormat::Bit7 => small::<S, BlockBit7>(s, bytes, out),
-        BlockFormat::Q2K => supers::<S, BlockQ2K>(s, bytes, out),
-        BlockFormat::Q3K => supers::<S, BlockQ3K>(s, bytes, out),
-        BlockFormat::Q4K => supers::<S, BlockQ4K>(s, bytes, out),
-        BlockFormat::Q5K => supers::<S, BlockQ5K>(s, bytes, out),
-        BlockFormat::Q6K => supers::<S, BlockQ6K>(s, bytes, out),
-    }
-}
-
 #[inline(always)]
 fn values<S: Simd, W: Stored>(s: S, bytes: &[u8], out: &mut Strip) {
     for (bytes, out) in bytes.chunks(S::LANES * W::BYTES).zip(out.0.chunks_exact_mut(S::LANES)) {
@@ -223,7 +255,7 @@ fn values<S: Simd, W: Stored>(s: S, bytes: &[u8], out: &mut Strip) {
 
 /// Blocks of 32.
 #[inline(always)]
-fn small<S: Simd, B: Block>(s: S, bytes: &[u8], out: &mut Strip) {
+fn small<S: DecodeStep, B: Block>(s: S, bytes: &[u8], out: &mut Strip) {
     let blocks = bytemuck::cast_slice::<u8, B>(bytes);
     for (block, out) in blocks.iter().zip(out.0.as_chunks_mut::<32>().0) {
         let out: &mut [S::Floats] = bytemuck::cast_slice_mut(out);
@@ -235,7 +267,7 @@ fn small<S: Simd, B: Block>(s: S, bytes: &[u8], out: &mut Strip) {
 
 /// The values of a block of 32.
 #[inline(always)]
-pub(crate) fn block<S: Simd, B: Block>(s: S, block: &B) -> S::Wide {
+pub(crate) fn values_of_block<S: DecodeStep, B: Block>(s: S, block: &B) -> S::Wide {
     let mut codes = [0; 32];
     s.codes(block, &mut codes);
     let [d, m] = factors(s, block);

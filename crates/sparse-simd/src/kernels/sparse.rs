@@ -1,85 +1,8 @@
 //! Products with some rows or some columns of a matrix.
 
 use super::{Kernels, same_len};
-use crate::{BlockFormat, ColumnLayout, Columns, MatMut, Q8, Rows, q8};
+use crate::{ColumnLayout, Columns, MatMut, Q8, Rows, q8};
 use core::ops::Range;
-
-/// The kernels of one quantized format. All ask of their caller:
-///
-/// # Safety
-/// - The CPU has the instructions of the table's level.
-/// - `w` has the format that the field is named after, and the shapes are those that the methods check.
-#[derive(Clone, Copy)]
-pub(crate) struct SparseQ8 {
-    pub(crate) rows: unsafe fn(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]),
-    pub(crate) axpy:
-        unsafe fn(w: Columns<'_>, active: &[u32], h: Q8<'_>, rows: Range<usize>, out: &mut [f32]),
-    pub(crate) matmul: unsafe fn(w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut MatMut<'_>),
-}
-
-/// # Safety
-/// As for [`SparseQ8`], of floats.
-pub(crate) type RowsFloats = unsafe fn(w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32]);
-
-/// # Safety
-/// As for [`SparseQ8`], of floats.
-pub(crate) type AxpyFloats =
-    unsafe fn(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32]);
-
-/// # Safety
-/// The CPU has the level, and the shapes are those that [`Kernels::add_rows`] checks.
-pub(crate) type AddRows =
-    unsafe fn(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32]);
-
-/// The kernels of all formats.
-#[derive(Clone, Copy)]
-pub(crate) struct Sparse {
-    pub(crate) q4_0: SparseQ8,
-    pub(crate) q4_1: SparseQ8,
-    pub(crate) q5_0: SparseQ8,
-    pub(crate) q5_1: SparseQ8,
-    pub(crate) q8_0: SparseQ8,
-    pub(crate) q2_k: SparseQ8,
-    pub(crate) q3_k: SparseQ8,
-    pub(crate) q4_k: SparseQ8,
-    pub(crate) q5_k: SparseQ8,
-    pub(crate) q6_k: SparseQ8,
-    pub(crate) iq4_nl: SparseQ8,
-    pub(crate) bit3: SparseQ8,
-    pub(crate) bit7: SparseQ8,
-    /// # Safety
-    /// As for [`SparseQ8`], of floats.
-    pub(crate) rows_floats: RowsFloats,
-    /// # Safety
-    /// As for [`SparseQ8`], of floats.
-    pub(crate) axpy_floats: AxpyFloats,
-    /// # Safety
-    /// The CPU has the level, and the shapes are those that [`Kernels::add_rows`] checks.
-    pub(crate) add_rows: AddRows,
-}
-
-impl Sparse {
-    fn of(&self, kernel: &str, format: BlockFormat) -> SparseQ8 {
-        match format {
-            BlockFormat::Q4_0 => self.q4_0,
-            BlockFormat::Q4_1 => self.q4_1,
-            BlockFormat::Q5_0 => self.q5_0,
-            BlockFormat::Q5_1 => self.q5_1,
-            BlockFormat::Q8_0 => self.q8_0,
-            BlockFormat::Q2K => self.q2_k,
-            BlockFormat::Q3K => self.q3_k,
-            BlockFormat::Q4K => self.q4_k,
-            BlockFormat::Q5K => self.q5_k,
-            BlockFormat::Q6K => self.q6_k,
-            BlockFormat::Iq4Nl => self.iq4_nl,
-            BlockFormat::Bit3 => self.bit3,
-            BlockFormat::Bit7 => self.bit7,
-            format @ (BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16) => {
-                panic!("{kernel}_q8: {} weights are multiplied by {kernel}_f32", format.name())
-            }
-        }
-    }
-}
 
 impl Kernels {
     /// Products of some rows of quantized weights with one token: `out[i]` = row `active[i]` of `w` times `x`.
@@ -93,7 +16,7 @@ impl Kernels {
         same_len("matmul_rows_q8", "x.tokens", x.tokens(), "one", 1);
         same_len("matmul_rows_q8", "active", active.len(), "out", out.len());
         ascending("matmul_rows_q8", active, w.rows());
-        let kernel = self.sparse.of("matmul_rows", w.format()).rows;
+        let kernel = self.int8_products("matmul_rows", w.format()).rows;
         // SAFETY: the shapes fit and the rows exist, and a table is only handed out on CPUs of its level.
         unsafe { kernel(w, active, x, out) }
     }
@@ -107,13 +30,9 @@ impl Kernels {
         same_len("matmul_rows_f32", "active", active.len(), "out", out.len());
         ascending("matmul_rows_f32", active, w.rows());
         same_len("matmul_rows_f32", "x", x.len(), "w.cols", w.cols());
-        assert!(
-            !w.format().is_quantized(),
-            "matmul_rows_f32: {} weights are multiplied by matmul_rows_q8",
-            w.format().name()
-        );
+        let kernel = self.float_products("matmul_rows", w.format()).rows;
         // SAFETY: the shapes fit and the rows exist, and a table is only handed out on CPUs of its level.
-        unsafe { (self.sparse.rows_floats)(w, active, x, out) }
+        unsafe { kernel(w, active, x, out) }
     }
 
     /// The sum of some weighted rows: `out[c - cols.start]` = sum over `i` of `h[i] * w[active[i]][c]`, for the columns
@@ -148,7 +67,7 @@ impl Kernels {
         );
         ascending("axpy_rows", active, w.rows());
         // SAFETY: the shapes fit and the rows exist, and a table is only handed out on CPUs of its level.
-        unsafe { (self.sparse.add_rows)(w, active, h, cols, out) }
+        unsafe { (self.of(w.format()).add_rows)(w, active, h, cols, out) }
     }
 
     /// The sum of some columns of quantized weights: `out[r - rows.start]` = sum over the columns `c` in `active` of
@@ -176,7 +95,7 @@ impl Kernels {
         same_len("axpy_columns_q8", "rows", rows.len(), "out", out.len());
         chunks("axpy_columns_q8", &rows, w.rows());
         ascending("axpy_columns_q8", active, w.cols());
-        let kernel = self.sparse.of("axpy_columns", w.format()).axpy;
+        let kernel = self.int8_products("axpy_columns", w.format()).axpy_columns;
         // SAFETY: the shapes fit and the columns exist, and a table is only handed out on CPUs of its level.
         unsafe { kernel(w, active, h, rows, out) }
     }
@@ -194,7 +113,7 @@ impl Kernels {
         same_len("matmul_columns_q8", "rows", rows.len(), "out.cols", out.cols());
         same_len("matmul_columns_q8", "x.tokens", x.tokens(), "out.tokens", out.tokens());
         chunks("matmul_columns_q8", &rows, w.rows());
-        let kernel = self.sparse.of("matmul_columns", w.format()).matmul;
+        let kernel = self.int8_products("matmul_columns", w.format()).matmul_columns;
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
         unsafe { kernel(w, x, rows, out) }
     }
@@ -216,13 +135,9 @@ impl Kernels {
         same_len("axpy_columns_f32", "rows", rows.len(), "out", out.len());
         chunks("axpy_columns_f32", &rows, w.rows());
         ascending("axpy_columns_f32", active, w.cols());
-        assert!(
-            !w.format().is_quantized(),
-            "axpy_columns_f32: {} weights are multiplied by axpy_columns_q8",
-            w.format().name()
-        );
+        let kernel = self.float_products("axpy_columns", w.format()).axpy_columns;
         // SAFETY: the shapes fit and the columns exist, and a table is only handed out on CPUs of its level.
-        unsafe { (self.sparse.axpy_floats)(w, active, h, rows, out) }
+        unsafe { kernel(w, active, h, rows, out) }
     }
 
     /// Like [`matmul_columns_q8`](Self::matmul_columns_q8), of float weights and all their rows, with activations
@@ -231,11 +146,7 @@ impl Kernels {
     /// # Panics
     /// If the shapes do not fit together, or `w` is quantized.
     pub fn matmul_columns_f32(&self, w: Columns<'_>, x: &[f32], out: &mut MatMut<'_>) {
-        assert!(
-            !w.format().is_quantized(),
-            "matmul_columns_f32: {} weights are multiplied by matmul_columns_q8",
-            w.format().name()
-        );
+        self.float_products("matmul_columns", w.format());
         same_len("matmul_columns_f32", "w.rows", w.rows(), "out.cols", out.cols());
         // Columns of floats are the rows of the transposed matrix. Without rows there is nothing to compute.
         if let Ok(transposed) = Rows::new(w.format(), w.rows(), w.data()) {

@@ -1,9 +1,9 @@
 //! Products with weights stored by columns.
 
 use crate::columns::{All, Choice, Recipe, SubScales, place, run_of_group, unpack, value};
-use crate::{BlockFormat, ColumnLayout, Columns, MatMut, Q8};
+use crate::{ColumnLayout, Columns, MatMut, Q8};
 use core::ops::Range;
-use half::{bf16, f16};
+use half::f16;
 
 const CHUNK: usize = ColumnLayout::CHUNK;
 
@@ -54,23 +54,5 @@ fn sum(w: Columns<'_>, active: impl Choice, h: Q8<'_>, rows: Range<usize>, out: 
             }
         }
         i += n;
-    }
-}
-
-pub(super) fn axpy_floats(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32]) {
-    fn add<const N: usize>(h: f32, column: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
-        for (y, w) in out.iter_mut().zip(column.as_chunks::<N>().0) {
-            *y += h * value(*w);
-        }
-    }
-    let size = w.format().block_bytes();
-    out.fill(0.0);
-    for &c in active {
-        let (h, column) = (h[c as usize], &w.floats(c as usize)[rows.start * size..rows.end * size]);
-        match w.format() {
-            BlockFormat::F32 => add(h, column, out, f32::from_le_bytes),
-            BlockFormat::F16 => add(h, column, out, |b| f16::from_le_bytes(b).to_f32()),
-            _ => add(h, column, out, |b| bf16::from_le_bytes(b).to_f32()),
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Float weights, the KV cache's half-precision rows, norms and activations.
 
 use crate::activation::{TANH_FORM, TANH_FORM_CUBE};
-use crate::{Activation, BlockFormat, MatMut, Rows};
+use crate::{Activation, BlockFormat, Columns, MatMut, Rows};
 use core::ops::Range;
 use half::{bf16, f16};
 
@@ -16,34 +16,69 @@ fn dot<W: Copy>(x: &[f32], w: &[W], value: impl Fn(W) -> f32) -> f32 {
     sums.iter().sum()
 }
 
-fn matmul<const N: usize>(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>, value: impl Fn([u8; N]) -> f32) {
+/// A format of floats.
+pub(super) trait Value<const N: usize> {
+    const FORMAT: BlockFormat;
+    fn value(bytes: [u8; N]) -> f32;
+}
+
+pub(super) struct F32;
+pub(super) struct F16;
+pub(super) struct Bf16;
+
+impl Value<4> for F32 {
+    const FORMAT: BlockFormat = BlockFormat::F32;
+    fn value(bytes: [u8; 4]) -> f32 {
+        f32::from_le_bytes(bytes)
+    }
+}
+
+impl Value<2> for F16 {
+    const FORMAT: BlockFormat = BlockFormat::F16;
+    fn value(bytes: [u8; 2]) -> f32 {
+        f16::from_le_bytes(bytes).to_f32()
+    }
+}
+
+impl Value<2> for Bf16 {
+    const FORMAT: BlockFormat = BlockFormat::Bf16;
+    fn value(bytes: [u8; 2]) -> f32 {
+        bf16::from_le_bytes(bytes).to_f32()
+    }
+}
+
+pub(super) fn matmul<const N: usize, W: Value<N>>(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
     for r in 0..w.rows() {
         let row = w.row(r).as_chunks::<N>().0;
         for (t, x) in x.chunks_exact(w.cols()).enumerate() {
-            out.row(t)[r] = dot(x, row, &value);
+            out.row(t)[r] = dot(x, row, W::value);
         }
     }
 }
 
-pub(super) fn matmul_f32(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
-    matmul(w, x, out, f32::from_le_bytes);
-}
-
-pub(super) fn matmul_f16(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
-    matmul(w, x, out, |b| f16::from_le_bytes(b).to_f32());
-}
-
-pub(super) fn matmul_bf16(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
-    matmul(w, x, out, |b| bf16::from_le_bytes(b).to_f32());
-}
-
-pub(super) fn matmul_rows(w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32]) {
+pub(super) fn matmul_rows<const N: usize, W: Value<N>>(
+    w: Rows<'_>,
+    active: &[u32],
+    x: &[f32],
+    out: &mut [f32],
+) {
     for (r, out) in active.iter().zip(out.chunks_mut(1)) {
-        let (row, mut out) = (w.slice(*r as usize..*r as usize + 1), MatMut::new(out, 1));
-        match w.format() {
-            BlockFormat::F32 => matmul_f32(row, x, &mut out),
-            BlockFormat::F16 => matmul_f16(row, x, &mut out),
-            _ => matmul_bf16(row, x, &mut out),
+        matmul::<N, W>(w.slice(*r as usize..*r as usize + 1), x, &mut MatMut::new(out, 1));
+    }
+}
+
+pub(super) fn axpy_columns<const N: usize, W: Value<N>>(
+    w: Columns<'_>,
+    active: &[u32],
+    h: &[f32],
+    rows: Range<usize>,
+    out: &mut [f32],
+) {
+    out.fill(0.0);
+    for &c in active {
+        let (h, column) = (h[c as usize], &w.floats(c as usize)[rows.start * N..rows.end * N]);
+        for (y, w) in out.iter_mut().zip(column.as_chunks::<N>().0) {
+            *y += h * W::value(*w);
         }
     }
 }

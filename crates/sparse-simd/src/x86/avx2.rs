@@ -16,36 +16,24 @@ mod simd;
 mod small;
 mod super_blocks;
 
-use crate::kernels::{Sparse, SparseQ8};
 use crate::layout::*;
+use crate::simd::{Bf16, F16, F32, Stored};
+use crate::table::{ByFormat, FormatKernels, Int8Products, Table, by_format};
 use crate::{Kernels, Level};
 use quantized::Step;
 
-pub(crate) const KERNELS: Kernels = Kernels {
+pub(super) use simd::float_products;
+
+pub(crate) static KERNELS: Kernels = Kernels(TABLE);
+
+pub(crate) const TABLE: Table = Table {
     level: Level::Avx2,
     quantize: quantize::quantize,
     quantize_rows: simd::quantize_rows,
     panels_f32: simd::panels_f32,
     panels_int8: simd::panels_int8,
-    matmul_f32: simd::matmul_f32,
-    matmul_f16: simd::matmul_f16,
-    matmul_bf16: simd::matmul_bf16,
-    matmul_q4_0: quantized::matmul::<[BlockQ4_0; 8]>,
-    matmul_q4_1: quantized::matmul::<[BlockQ4_1; 8]>,
-    matmul_q5_0: quantized::matmul::<[BlockQ5_0; 8]>,
-    matmul_q5_1: quantized::matmul::<[BlockQ5_1; 8]>,
-    matmul_q8_0: quantized::matmul::<[BlockQ8_0; 8]>,
-    matmul_q2_k: quantized::matmul::<BlockQ2K>,
-    matmul_q3_k: quantized::matmul::<BlockQ3K>,
-    matmul_q4_k: quantized::matmul::<BlockQ4K>,
-    matmul_q5_k: quantized::matmul::<BlockQ5K>,
-    matmul_q6_k: quantized::matmul::<BlockQ6K>,
-    matmul_iq4_nl: quantized::matmul::<[BlockIq4Nl; 8]>,
-    matmul_bit3: quantized::matmul::<[BlockBit3; 8]>,
-    matmul_bit7: quantized::matmul::<[BlockBit7; 8]>,
-    sparse: SPARSE,
+    formats: FORMATS,
     scan: simd::scan,
-    weighted_sum: simd::weighted_sum,
     dot_f32: simd::dot_f32,
     axpy_f32: simd::axpy_f32,
     to_f16: simd::to_f16,
@@ -60,25 +48,48 @@ pub(crate) const KERNELS: Kernels = Kernels {
     rope_halves: simd::rope_halves,
 };
 
-const SPARSE: Sparse = Sparse {
-    q4_0: sparse::<[BlockQ4_0; 8], BlockQ4_0>(),
-    q4_1: sparse::<[BlockQ4_1; 8], BlockQ4_1>(),
-    q5_0: sparse::<[BlockQ5_0; 8], BlockQ5_0>(),
-    q5_1: sparse::<[BlockQ5_1; 8], BlockQ5_1>(),
-    q8_0: sparse::<[BlockQ8_0; 8], BlockQ8_0>(),
-    q2_k: sparse::<BlockQ2K, BlockQ2K>(),
-    q3_k: sparse::<BlockQ3K, BlockQ3K>(),
-    q4_k: sparse::<BlockQ4K, BlockQ4K>(),
-    q5_k: sparse::<BlockQ5K, BlockQ5K>(),
-    q6_k: sparse::<BlockQ6K, BlockQ6K>(),
-    iq4_nl: sparse::<[BlockIq4Nl; 8], BlockIq4Nl>(),
-    bit3: sparse::<[BlockBit3; 8], BlockBit3>(),
-    bit7: sparse::<[BlockBit7; 8], BlockBit7>(),
-    rows_floats: simd::matmul_rows,
-    axpy_floats: simd::axpy_columns,
-    add_rows: simd::add_rows,
-};
+const FORMATS: ByFormat = by_format([
+    floats::<F32>(),
+    floats::<F16>(),
+    floats::<Bf16>(),
+    blocks::<BlockQ4_0>(),
+    blocks::<BlockQ4_1>(),
+    blocks::<BlockQ5_0>(),
+    blocks::<BlockQ5_1>(),
+    blocks::<BlockQ8_0>(),
+    super_blocks::<BlockQ2K>(),
+    super_blocks::<BlockQ3K>(),
+    super_blocks::<BlockQ4K>(),
+    super_blocks::<BlockQ5K>(),
+    super_blocks::<BlockQ6K>(),
+    blocks::<BlockIq4Nl>(),
+    blocks::<BlockBit3>(),
+    blocks::<BlockBit7>(),
+]);
 
-const fn sparse<S: Step, B: Block>() -> SparseQ8 {
-    SparseQ8 { rows: quantized::rows::<S>, axpy: columns::axpy::<B>, matmul: columns::matmul::<B> }
+/// The entry of a format of floats.
+const fn floats<W: Stored>() -> FormatKernels {
+    simd::floats::<W>(simd::float_products::<W>())
+}
+
+/// The entry of a format with blocks of 32.
+const fn blocks<B: Block>() -> FormatKernels
+where
+    [B; 8]: Step,
+{
+    simd::blocks::<B>(products::<[B; 8], B>())
+}
+
+/// The entry of a format with blocks of 256.
+const fn super_blocks<B: Block + Step>() -> FormatKernels {
+    simd::blocks::<B>(products::<B, B>())
+}
+
+const fn products<S: Step, B: Block>() -> Int8Products {
+    Int8Products {
+        matmul: quantized::matmul::<S>,
+        rows: quantized::rows::<S>,
+        axpy_columns: columns::axpy::<B>,
+        matmul_columns: columns::matmul::<B>,
+    }
 }

@@ -21,7 +21,8 @@ mod small;
 mod supers;
 mod transpose;
 
-use crate::kernels::{Sparse, SparseQ8};
+use crate::simd::{Bf16, F16, F32, Stored};
+use crate::table::{ByFormat, FloatProducts, FormatKernels, Int8Products, Table, by_format};
 use crate::{Kernels, Level, MatMut, Q8, Rows};
 use columns::ColumnFormat;
 use format::Format;
@@ -29,27 +30,15 @@ use lanes::{Bit3, Bit7};
 use small::{Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use supers::{Q2K, Q3K, Q4K, Q5K, Q6K};
 
-pub(crate) const KERNELS: Kernels = Kernels {
+pub(crate) static KERNELS: Kernels = Kernels(TABLE);
+
+pub(crate) const TABLE: Table = Table {
     level: Level::Avx512,
-    matmul_q4_0: matmul::<Q4_0>,
-    matmul_q4_1: matmul::<Q4_1>,
-    matmul_q5_0: matmul::<Q5_0>,
-    matmul_q5_1: matmul::<Q5_1>,
-    matmul_q8_0: matmul::<Q8_0>,
-    matmul_q2_k: matmul::<Q2K>,
-    matmul_q3_k: matmul::<Q3K>,
-    matmul_q4_k: matmul::<Q4K>,
-    matmul_q5_k: matmul::<Q5K>,
-    matmul_q6_k: matmul::<Q6K>,
-    matmul_iq4_nl: matmul::<Iq4Nl>,
-    matmul_bit3: matmul::<Bit3>,
-    matmul_bit7: matmul::<Bit7>,
-    sparse: SPARSE,
+    formats: FORMATS,
     quantize_rows: simd::quantize_rows,
     panels_f32: simd::panels_f32,
     panels_int8: simd::panels_int8,
     scan: simd::scan,
-    weighted_sum: simd::weighted_sum,
     to_f16: simd::to_f16,
     rms_norm: simd::rms_norm,
     hadamard: simd::hadamard,
@@ -59,30 +48,42 @@ pub(crate) const KERNELS: Kernels = Kernels {
     activate_mul: simd::activate_mul,
     add: simd::add,
     rope_halves: simd::rope_halves,
-    ..super::avx2::KERNELS
+    ..super::avx2::TABLE
 };
 
-const SPARSE: Sparse = Sparse {
-    q4_0: sparse::<Q4_0>(),
-    q4_1: sparse::<Q4_1>(),
-    q5_0: sparse::<Q5_0>(),
-    q5_1: sparse::<Q5_1>(),
-    q8_0: sparse::<Q8_0>(),
-    q2_k: sparse::<Q2K>(),
-    q3_k: sparse::<Q3K>(),
-    q4_k: sparse::<Q4K>(),
-    q5_k: sparse::<Q5K>(),
-    q6_k: sparse::<Q6K>(),
-    iq4_nl: sparse::<Iq4Nl>(),
-    bit3: sparse::<Bit3>(),
-    bit7: sparse::<Bit7>(),
-    rows_floats: super::avx2::KERNELS.sparse.rows_floats,
-    axpy_floats: simd::axpy_columns,
-    add_rows: simd::add_rows,
-};
+const FORMATS: ByFormat = by_format([
+    floats::<F32>(),
+    floats::<F16>(),
+    floats::<Bf16>(),
+    blocks::<Q4_0>(),
+    blocks::<Q4_1>(),
+    blocks::<Q5_0>(),
+    blocks::<Q5_1>(),
+    blocks::<Q8_0>(),
+    blocks::<Q2K>(),
+    blocks::<Q3K>(),
+    blocks::<Q4K>(),
+    blocks::<Q5K>(),
+    blocks::<Q6K>(),
+    blocks::<Iq4Nl>(),
+    blocks::<Bit3>(),
+    blocks::<Bit7>(),
+]);
 
-const fn sparse<F: ColumnFormat>() -> SparseQ8 {
-    SparseQ8 { rows: gemv::rows::<F>, axpy: columns::axpy::<F>, matmul: columns::matmul::<F> }
+/// The entry of a format of floats.
+const fn floats<W: Stored>() -> FormatKernels {
+    let avx2 = super::avx2::float_products::<W>();
+    simd::floats::<W>(FloatProducts { axpy_columns: simd::axpy_columns::<W>, ..avx2 })
+}
+
+/// The entry of a quantized format.
+const fn blocks<F: ColumnFormat>() -> FormatKernels {
+    simd::blocks::<F::Block>(Int8Products {
+        matmul: matmul::<F>,
+        rows: gemv::rows::<F>,
+        axpy_columns: columns::axpy::<F>,
+        matmul_columns: columns::matmul::<F>,
+    })
 }
 
 /// Tokens from which decoding a tile of weights for all of them is faster than reading the weights per token.

@@ -13,6 +13,8 @@ impl Int8Step for Avx2 {
     type Codes = [[u16; 2]; 2];
     type Room = [[[u16; 2]; 2]; 6 * ROOM];
 
+    const TOKENS: usize = 6;
+
     #[inline(always)]
     fn arrange<'a>(self, x: &'a [[u8; 4]], room: &'a mut [[[u16; 2]; 2]]) -> &'a [[[u16; 2]; 2]] {
         crate::generic::int8::widen(x, room)

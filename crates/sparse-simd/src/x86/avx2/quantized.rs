@@ -64,7 +64,7 @@ struct X<'a> {
 }
 
 /// # Safety
-/// As for [`MatmulQ8`](crate::kernels::MatmulQ8).
+/// As for [`Table`](crate::table::Table).
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     if w.cols() < 256 {
@@ -83,7 +83,7 @@ pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
 /// `out[i]` = row `active[i]` of `w` times `x`, one token.
 ///
 /// # Safety
-/// As for [`SparseQ8`](crate::kernels::SparseQ8).
+/// As for [`Table`](crate::table::Table).
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn rows<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
     let row = |i: usize| active[i.min(active.len() - 1)] as usize;

@@ -2,8 +2,6 @@
 
 use super::{load, small};
 use crate::generic::{float_functions, product_functions};
-use crate::layout::Block;
-use crate::simd::Simd;
 use crate::x86::shared::prefetch_far;
 use core::arch::x86_64::*;
 
@@ -37,12 +35,6 @@ impl Simd for Avx2 {
     type Halves = [u16; 8];
     type Square = [__m256; 8];
     type Wide = [__m256; 4];
-    type Panel = [[f32; 8]; 2 * crate::generic::gemm::COLS];
-
-    // 12 accumulators, two vectors of weights and a value of x.
-    const VECTORS: usize = 2;
-    const TOKENS: usize = 6;
-    const INT8_TOKENS: usize = 6;
 
     #[inline(always)]
     fn zeros(self) -> Self::Square {
@@ -176,10 +168,25 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip) {
-        with_avx2!(decode(format, bytes, out))
+    fn prefetch(self, bytes: &[u8]) {
+        prefetch_far(bytes.as_ptr(), bytes.len());
     }
+}
 
+impl GemmStep for Avx2 {
+    type Panel = [[f32; 8]; 2 * gemm::COLS];
+
+    // 12 accumulators, two vectors of weights and a value of x.
+    const VECTORS: usize = 2;
+    const TOKENS: usize = 6;
+
+    #[inline(always)]
+    fn multiply(self, job: &Job<'_, Self>, out: &mut MatMut<'_>) {
+        with_avx2!(multiply(job, out))
+    }
+}
+
+impl DecodeStep for Avx2 {
     #[inline(always)]
     fn codes<B: Block>(self, block: &B, out: &mut [i8; 32]) {
         match B::LANE {
@@ -192,7 +199,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn block<B: Block>(self, block: &B) -> Self::Wide {
         let (Some(codes), Some(nibbles)) = (B::NIBBLES, bytemuck::bytes_of(block).last_chunk::<16>()) else {
-            return sums::block(self, block);
+            return sums::values_of_block(self, block);
         };
         let [d, m] = sums::factors(self, block);
         let codes = with_avx2!({
@@ -208,16 +215,6 @@ impl Simd for Avx2 {
             *value = sums::scaled::<_, B>(self, codes, d, m);
         }
         values
-    }
-
-    #[inline(always)]
-    fn prefetch(self, bytes: &[u8]) {
-        prefetch_far(bytes.as_ptr(), bytes.len());
-    }
-
-    #[inline(always)]
-    fn multiply(self, job: &Job<'_, Self>, out: &mut MatMut<'_>) {
-        with_avx2!(multiply(job, out))
     }
 }
 

@@ -5,6 +5,7 @@ mod codes;
 use super::format::Format;
 use super::gemm::{COLS, Corrections, Panel, ROWS, Tile, store};
 use crate::columns::{All, SubScales};
+use crate::layout::Block;
 use crate::x86::columns::{CHUNK, ColumnKernel, Fours, Group, sum};
 use crate::{BlockFormat, Columns, MatMut, Q8};
 use core::arch::x86_64::*;
@@ -16,7 +17,7 @@ const MANY: usize = 2;
 
 /// A format whose codes may be stored by columns.
 pub(super) trait ColumnFormat: Format {
-    const FORMAT: BlockFormat;
+    type Block: Block;
 
     /// The codes of a chunk of a column, unsigned as [`Format`] has them, in the order of
     /// [`place`](crate::columns::place).
@@ -31,7 +32,7 @@ pub(super) trait ColumnFormat: Format {
 struct Kernel<F>(PhantomData<F>);
 
 impl<F: ColumnFormat> ColumnKernel for Kernel<F> {
-    const FORMAT: BlockFormat = F::FORMAT;
+    const FORMAT: BlockFormat = F::Block::FORMAT;
     const OFFSET: i32 = F::OFFSET;
 
     #[inline]
@@ -62,7 +63,7 @@ impl<F: ColumnFormat> ColumnKernel for Kernel<F> {
 }
 
 /// # Safety
-/// As for [`SparseQ8`](crate::kernels::SparseQ8).
+/// As for [`Table`](crate::table::Table).
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 pub(super) unsafe fn axpy<F: ColumnFormat>(
     w: Columns<'_>,
@@ -76,7 +77,7 @@ pub(super) unsafe fn axpy<F: ColumnFormat>(
 }
 
 /// # Safety
-/// As for [`SparseQ8`](crate::kernels::SparseQ8).
+/// As for [`Table`](crate::table::Table).
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 pub(super) unsafe fn matmul<F: ColumnFormat>(
     w: Columns<'_>,

@@ -10,6 +10,8 @@ impl Int8Step for Avx512 {
     type Codes = [u8; 4];
     type Room = [[u8; 4]; 0];
 
+    const TOKENS: usize = 12;
+
     #[inline(always)]
     fn arrange<'a>(self, x: &'a [[u8; 4]], _: &'a mut [[u8; 4]]) -> &'a [[u8; 4]] {
         x

@@ -2,8 +2,6 @@
 
 use super::lanes;
 use crate::generic::float_functions;
-use crate::layout::Block;
-use crate::simd::Simd;
 use crate::x86::shared::prefetch_far;
 use core::arch::x86_64::*;
 
@@ -35,12 +33,6 @@ impl Simd for Avx512 {
     type Halves = [u16; 16];
     type Square = [__m512; 16];
     type Wide = [__m512; 2];
-    type Panel = [[f32; 16]; 2 * crate::generic::gemm::COLS];
-
-    // 24 accumulators, two vectors of weights; values of x are operands in memory.
-    const VECTORS: usize = 2;
-    const TOKENS: usize = 12;
-    const INT8_TOKENS: usize = 12;
 
     #[inline(always)]
     fn zeros(self) -> Self::Square {
@@ -170,10 +162,25 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip) {
-        with_avx512!(decode(format, bytes, out))
+    fn prefetch(self, bytes: &[u8]) {
+        prefetch_far(bytes.as_ptr(), bytes.len());
     }
+}
 
+impl GemmStep for Avx512 {
+    type Panel = [[f32; 16]; 2 * gemm::COLS];
+
+    // 24 accumulators, two vectors of weights; values of x are operands in memory.
+    const VECTORS: usize = 2;
+    const TOKENS: usize = 12;
+
+    #[inline(always)]
+    fn multiply(self, job: &Job<'_, Self>, out: &mut MatMut<'_>) {
+        with_avx512!(multiply(job, out))
+    }
+}
+
+impl DecodeStep for Avx512 {
     #[inline(always)]
     fn codes<B: Block>(self, block: &B, out: &mut [i8; 32]) {
         match B::LANE {
@@ -189,7 +196,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn block<B: Block>(self, block: &B) -> Self::Wide {
         let (Some(codes), Some(nibbles)) = (B::NIBBLES, bytemuck::bytes_of(block).last_chunk::<16>()) else {
-            return sums::block(self, block);
+            return sums::values_of_block(self, block);
         };
         let [d, m] = sums::factors(self, block);
         let table = sums::scaled::<_, B>(self, self.bytes(&codes), d, m);
@@ -199,16 +206,6 @@ impl Simd for Avx512 {
             let high = _mm512_srli_epi32::<4>(low);
             [_mm512_permutexvar_ps(low, table), _mm512_permutexvar_ps(high, table)]
         })
-    }
-
-    #[inline(always)]
-    fn prefetch(self, bytes: &[u8]) {
-        prefetch_far(bytes.as_ptr(), bytes.len());
-    }
-
-    #[inline(always)]
-    fn multiply(self, job: &Job<'_, Self>, out: &mut MatMut<'_>) {
-        with_avx512!(multiply(job, out))
     }
 }
 

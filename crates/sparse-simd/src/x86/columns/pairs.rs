@@ -279,7 +279,7 @@ macro_rules! column_functions {
         }
 
         /// # Safety
-        /// As for [`SparseQ8`](crate::kernels::SparseQ8).
+        /// As for [`Table`](crate::table::Table).
         #[target_feature(enable = $features)]
         pub(super) unsafe fn axpy<B: Block>(
             w: Columns<'_>,
@@ -293,7 +293,7 @@ macro_rules! column_functions {
         }
 
         /// # Safety
-        /// As for [`SparseQ8`](crate::kernels::SparseQ8).
+        /// As for [`Table`](crate::table::Table).
         #[target_feature(enable = $features)]
         pub(super) unsafe fn matmul<B: Block>(
             w: Columns<'_>,

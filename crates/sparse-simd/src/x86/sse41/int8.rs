@@ -11,6 +11,8 @@ impl Int8Step for Sse41 {
     type Codes = [[u16; 2]; 2];
     type Room = [[[u16; 2]; 2]; 2 * ROOM];
 
+    const TOKENS: usize = 2;
+
     #[inline(always)]
     fn arrange<'a>(self, x: &'a [[u8; 4]], room: &'a mut [[[u16; 2]; 2]]) -> &'a [[[u16; 2]; 2]] {
         crate::generic::int8::widen(x, room)

@@ -83,7 +83,7 @@ struct Quantized<'a, S> {
 }
 
 /// # Safety
-/// As for [`MatmulQ8`](crate::kernels::MatmulQ8).
+/// As for [`Table`](crate::table::Table).
 #[target_feature(enable = "sse4.1")]
 pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     if w.cols() < 128 {
@@ -95,7 +95,7 @@ pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
 /// `out[i]` = row `active[i]` of `w` times `x`, one token.
 ///
 /// # Safety
-/// As for [`SparseQ8`](crate::kernels::SparseQ8).
+/// As for [`Table`](crate::table::Table).
 #[target_feature(enable = "sse4.1")]
 pub(super) fn rows<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
     for (&r, out) in active.iter().zip(out) {

@@ -2,8 +2,6 @@
 
 use super::{load, small};
 use crate::generic::{float_functions, product_functions};
-use crate::layout::Block;
-use crate::simd::Simd;
 use crate::x86::shared::prefetch_far;
 use core::arch::x86_64::*;
 
@@ -37,12 +35,6 @@ impl Simd for Sse41 {
     type Halves = [u16; 4];
     type Square = [__m128; 4];
     type Wide = [__m128; 8];
-    type Panel = [[f32; 4]; 2 * crate::generic::gemm::COLS];
-
-    // 8 accumulators, two vectors of weights, a value of x and a product: without FMA that needs a register.
-    const VECTORS: usize = 2;
-    const TOKENS: usize = 4;
-    const INT8_TOKENS: usize = 2;
 
     #[inline(always)]
     fn zeros(self) -> Self::Square {
@@ -171,10 +163,25 @@ impl Simd for Sse41 {
     }
 
     #[inline(always)]
-    fn decode(self, format: BlockFormat, bytes: &[u8], out: &mut Strip) {
-        with_sse41!(decode(format, bytes, out))
+    fn prefetch(self, bytes: &[u8]) {
+        prefetch_far(bytes.as_ptr(), bytes.len());
     }
+}
 
+impl GemmStep for Sse41 {
+    type Panel = [[f32; 4]; 2 * gemm::COLS];
+
+    // 8 accumulators, two vectors of weights, a value of x and a product: without FMA that needs a register.
+    const VECTORS: usize = 2;
+    const TOKENS: usize = 4;
+
+    #[inline(always)]
+    fn multiply(self, job: &Job<'_, Self>, out: &mut MatMut<'_>) {
+        with_sse41!(multiply(job, out))
+    }
+}
+
+impl DecodeStep for Sse41 {
     #[inline(always)]
     fn codes<B: Block>(self, block: &B, out: &mut [i8; 32]) {
         match (B::LANE, out.as_chunks_mut().0) {
@@ -185,16 +192,6 @@ impl Simd for Sse41 {
             }),
             _ => block.codes(out),
         }
-    }
-
-    #[inline(always)]
-    fn prefetch(self, bytes: &[u8]) {
-        prefetch_far(bytes.as_ptr(), bytes.len());
-    }
-
-    #[inline(always)]
-    fn multiply(self, job: &Job<'_, Self>, out: &mut MatMut<'_>) {
-        with_sse41!(multiply(job, out))
     }
 }
 

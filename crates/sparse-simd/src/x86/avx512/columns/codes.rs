@@ -5,8 +5,7 @@ use super::super::lanes::{Bit3, Bit7};
 use super::super::small::{Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use super::super::supers::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use super::ColumnFormat;
-use crate::BlockFormat;
-use crate::layout::IQ4_NL_VALUES;
+use crate::layout::*;
 use core::arch::x86_64::*;
 
 /// 64 codes of four bits; what is above them is not zero.
@@ -62,9 +61,9 @@ fn with_bit(codes: __m512i, mask: __mmask64, bit: i8) -> __m512i {
 }
 
 macro_rules! column_formats {
-    ($($name:ident: $format:ident = |$at:ident| $codes:expr;)*) => {$(
+    ($($name:ident: $block:ident = |$at:ident| $codes:expr;)*) => {$(
         impl ColumnFormat for $name {
-            const FORMAT: BlockFormat = BlockFormat::$format;
+            type Block = $block;
 
             #[inline]
             #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
@@ -77,22 +76,22 @@ macro_rules! column_formats {
 }
 
 column_formats! {
-    Q4_0: Q4_0 = |at| and(four_bits(at), 15);
-    Q4_1: Q4_1 = |at| and(four_bits(at), 15);
-    Q4K: Q4K = |at| and(four_bits(at), 15);
-    Q5_0: Q5_0 = |at| with_bit(and(four_bits(at), 15), one_bit(at.add(32)), 16);
-    Q5_1: Q5_1 = |at| with_bit(and(four_bits(at), 15), one_bit(at.add(32)), 16);
-    Q5K: Q5K = |at| with_bit(and(four_bits(at), 15), one_bit(at.add(32)), 16);
-    Q8_0: Q8_0 = |at| _mm512_xor_si512(_mm512_loadu_si512(at.cast()), _mm512_set1_epi8(-128));
-    Q2K: Q2K = |at| and(two_bits::<0>(at), 3);
-    Q3K: Q3K = |at| with_bit(and(two_bits::<0>(at), 3), one_bit(at.add(16)), 4);
-    Q6K: Q6K = |at| _mm512_or_si512(and(four_bits(at), 15), and(two_bits::<4>(at.add(32)), 0x30));
-    Bit3: Bit3 = |at| with_bit(and(two_bits::<0>(at), 3), one_bit(at.add(16)), 4);
-    Bit7: Bit7 = |at| {
+    Q4_0: BlockQ4_0 = |at| and(four_bits(at), 15);
+    Q4_1: BlockQ4_1 = |at| and(four_bits(at), 15);
+    Q4K: BlockQ4K = |at| and(four_bits(at), 15);
+    Q5_0: BlockQ5_0 = |at| with_bit(and(four_bits(at), 15), one_bit(at.add(32)), 16);
+    Q5_1: BlockQ5_1 = |at| with_bit(and(four_bits(at), 15), one_bit(at.add(32)), 16);
+    Q5K: BlockQ5K = |at| with_bit(and(four_bits(at), 15), one_bit(at.add(32)), 16);
+    Q8_0: BlockQ8_0 = |at| _mm512_xor_si512(_mm512_loadu_si512(at.cast()), _mm512_set1_epi8(-128));
+    Q2K: BlockQ2K = |at| and(two_bits::<0>(at), 3);
+    Q3K: BlockQ3K = |at| with_bit(and(two_bits::<0>(at), 3), one_bit(at.add(16)), 4);
+    Q6K: BlockQ6K = |at| _mm512_or_si512(and(four_bits(at), 15), and(two_bits::<4>(at.add(32)), 0x30));
+    Bit3: BlockBit3 = |at| with_bit(and(two_bits::<0>(at), 3), one_bit(at.add(16)), 4);
+    Bit7: BlockBit7 = |at| {
         let six = _mm512_or_si512(and(four_bits(at), 15), and(two_bits::<4>(at.add(32)), 0x30));
         with_bit(six, one_bit(at.add(48)), 64)
     };
-    Iq4Nl: Iq4Nl = |at| _mm512_permutexvar_epi8(four_bits(at), bytes(&IQ4_NL_UNSIGNED));
+    Iq4Nl: BlockIq4Nl = |at| _mm512_permutexvar_epi8(four_bits(at), bytes(&IQ4_NL_UNSIGNED));
 }
 
 /// The values of IQ4_NL plus its offset, four times: `vpermb` looks at six bits, and what is above the nibble must
