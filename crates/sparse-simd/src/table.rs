@@ -35,6 +35,19 @@ pub(crate) struct Table {
     pub(crate) rope_halves: unsafe fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
 }
 
+/// See [`Table`].
+pub(crate) type AddRows =
+    unsafe fn(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32]);
+
+/// See [`Table`].
+pub(crate) type AxpyColumnsQ8 =
+    unsafe fn(w: Columns<'_>, active: &[u32], h: Q8<'_>, rows: Range<usize>, out: &mut [f32]);
+
+/// See [`Table`].
+pub(crate) type AxpyColumnsF32 =
+    unsafe fn(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32]);
+
+/// See [`Table`].
 pub(crate) type LayerNorm = unsafe fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
 
 /// The functions of one format.
@@ -45,8 +58,7 @@ pub(crate) type LayerNorm = unsafe fn(x: &[f32], weight: &[f32], bias: &[f32], e
 pub(crate) struct FormatKernels {
     pub(crate) format: BlockFormat,
     pub(crate) products: Products,
-    pub(crate) add_rows:
-        unsafe fn(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32]),
+    pub(crate) add_rows: AddRows,
     pub(crate) weighted_sum: unsafe fn(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>),
 }
 
@@ -65,8 +77,7 @@ pub(crate) enum Products {
 pub(crate) struct Int8Products {
     pub(crate) matmul: unsafe fn(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>),
     pub(crate) rows: unsafe fn(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]),
-    pub(crate) axpy_columns:
-        unsafe fn(w: Columns<'_>, active: &[u32], h: Q8<'_>, rows: Range<usize>, out: &mut [f32]),
+    pub(crate) axpy_columns: AxpyColumnsQ8,
     pub(crate) matmul_columns: unsafe fn(w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut MatMut<'_>),
 }
 
@@ -78,8 +89,7 @@ pub(crate) struct Int8Products {
 pub(crate) struct FloatProducts {
     pub(crate) matmul: unsafe fn(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>),
     pub(crate) rows: unsafe fn(w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32]),
-    pub(crate) axpy_columns:
-        unsafe fn(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32]),
+    pub(crate) axpy_columns: AxpyColumnsF32,
 }
 
 /// An entry for each of [`BlockFormat::ALL`], in that order.
