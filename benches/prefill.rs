@@ -19,7 +19,7 @@ fn prefill(c: &mut Criterion) {
             let ids = tokens(&model, PROMPT);
             group.bench_function(BenchmarkId::from_parameter(threads), |b| {
                 b.iter(|| {
-                    session.truncate(0);
+                    session.clear();
                     session.forward(&ids).expect("a prompt that fits")[0]
                 });
             });

@@ -171,7 +171,7 @@ fn fit(model: &Arc<Model>, windows: &[Vec<u32>], progress: &mut dyn Progress) ->
     let mut session = session(model, windows, BatchMode::Masked)?;
     for window in windows {
         let mut added = Ok(());
-        session.truncate(0);
+        session.clear();
         session.watch_head_inputs(window, |x| {
             if added.is_ok() {
                 added = fit.add(x.x());
@@ -198,7 +198,7 @@ fn watch(
     let mut logits = vec![0.0; BATCH * rows];
     one.resize(1);
     for window in windows {
-        session.truncate(0);
+        session.clear();
         session.watch_head_inputs(window, |all| {
             for x in all.x().chunks(BATCH * d) {
                 let n = x.len() / d;
@@ -386,7 +386,7 @@ fn compare(
     for text in starts.take(texts) {
         let mut found = Vec::new();
         for session in &mut sessions {
-            session.truncate(0);
+            session.clear();
             found.push(crate::speed::continuation(session, &text[..prompt], tokens)?);
         }
         result.texts += 1;

@@ -183,7 +183,7 @@ fn score(
     mut each: impl FnMut(&[f32], f64),
 ) -> Result<(), sparse_model::Error> {
     let half = window.len() / 2;
-    session.truncate(0);
+    session.clear();
     session.forward(&window[..half])?;
     // The last token predicts nothing inside the window.
     session.forward_each(&window[half..window.len() - 1], |t, logits| {

@@ -43,7 +43,7 @@ pub(crate) fn collect(
     let mut taken = 0;
     for window in windows {
         if taken < most {
-            session.truncate(0);
+            session.clear();
             session.watch_ffn_inputs(window, |layer, x| samples[layer].x.extend_from_slice(x.x()))?;
             taken += window.len();
         }

@@ -164,7 +164,7 @@ pub(crate) fn decode(
 
 fn round(session: &mut Session, prompt: &[u32]) -> Result<Duration, sparse_model::Error> {
     let sampler = Sampler::new(SamplerConfig::greedy());
-    session.truncate(0);
+    session.clear();
     // The prompt is not timed.
     session.candidates(prompt, &sampler, &[])?;
     let last = session.position();

@@ -36,7 +36,7 @@ pub fn sampled(
         if text.len() >= tokens {
             break;
         }
-        session.truncate(0);
+        session.clear();
         let whole =
             SamplerConfig { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplerConfig::default() };
         let options = GenerateOptions {

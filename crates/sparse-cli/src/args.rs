@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use sparse_model::WeightFormat;
-use sparse_model::{EncoderFormat, SamplerConfig};
+use sparse_model::{EncoderFormat, KvFormat, SamplerConfig};
 
 pub(crate) use embed::{EmbedArgs, EncoderArgs, SearchArgs, SimilarityArgs};
 
@@ -188,6 +188,9 @@ pub(crate) struct GenerateArgs {
     /// Tokens of prompt and text together that memory is kept for [default: as many as needed]
     #[arg(short, long, value_name = "N")]
     pub(crate) context: Option<NonZeroUsize>,
+    /// Storage of keys and values: f16 or f32; layers with values beyond f16 go on in f32 by themselves
+    #[arg(long, value_name = "FORMAT", default_value = "f16")]
+    pub(crate) kv: KvFormat,
     /// Go on when the model says that the text is over
     #[arg(long)]
     pub(crate) ignore_eos: bool,

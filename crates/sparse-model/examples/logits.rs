@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut session = Session::new(&model, context)?;
     let mut out = BufWriter::new(File::create(out)?);
     for window in tokens.chunks(context) {
-        session.truncate(0);
+        session.clear();
         let mut written = Ok(());
         let mut write = |_: usize, logits: &[f32]| {
             if written.is_ok() {

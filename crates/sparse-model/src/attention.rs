@@ -20,11 +20,22 @@ pub(crate) struct Group {
 }
 
 /// Buffers of one thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Scratch {
     queries: Vec<f32>,
     scores: Vec<f32>,
     out: Vec<f32>,
+}
+
+impl Scratch {
+    /// Makes room for tiles of `group` with at most `tokens` tokens that see `positions` positions.
+    pub(crate) fn reserve(&mut self, group: &Group, tokens: usize, positions: usize) {
+        let rows = tokens.min(group.tokens()) * group.heads;
+        let grow = |buffer: &mut Vec<f32>, len: usize| buffer.resize(buffer.len().max(len), 0.0);
+        grow(&mut self.queries, rows * group.head_dim);
+        grow(&mut self.scores, rows * positions);
+        grow(&mut self.out, rows * group.head_dim);
+    }
 }
 
 impl Group {
@@ -38,26 +49,15 @@ impl Group {
         self.heads * self.head_dim
     }
 
-    /// Buffers for tiles of at most `tokens` tokens that see at most `context` positions.
-    pub(crate) fn scratch(&self, tokens: usize, context: usize) -> Scratch {
-        let tokens = tokens.min(self.tokens());
-        Scratch {
-            queries: vec![0.0; tokens * self.width()],
-            scores: vec![0.0; tokens * self.heads * context],
-            out: vec![0.0; tokens * self.width()],
-        }
-    }
-
     /// `out[t] = softmax(scale queries[t] keys^T) values` for each head of each token of `out`.
     ///
-    /// Of the positions, the rows of `keys` and `values`, token `t` sees the first `seen.start + t`, `seen.end` at
-    /// most; so `n..n` lets all tokens see `n` positions. Token `t`'s queries are the first [`width`](Self::width)
-    /// values of chunk `t` of `queries`.
+    /// Of the rows of `keys` and `values`, token `t` sees those in `seen(t)`, at least one. Token `t`'s queries are
+    /// the first [`width`](Self::width) values of chunk `t` of `queries`.
     pub(crate) fn attend<'a>(
         &self,
         k: &Kernels,
         (keys, values): (Rows<'_>, Rows<'_>),
-        seen: Range<usize>,
+        seen: impl Fn(usize) -> Range<usize>,
         queries: impl Iterator<Item = &'a [f32]>,
         scratch: &mut Scratch,
         out: &mut MatMut<'_>,
@@ -72,9 +72,10 @@ impl Group {
         let scores = &mut scratch.scores[..tokens * self.heads * positions];
         k.matmul_f32(keys, scratch_queries, &mut MatMut::new(scores, positions));
         for (row, scores) in scores.chunks_mut(positions).enumerate() {
-            let seen = (seen.start + row / self.heads).min(seen.end);
-            k.softmax(&mut scores[..seen]);
-            scores[seen..].fill(0.0);
+            let seen = seen(row / self.heads);
+            scores[..seen.start].fill(0.0);
+            k.softmax(&mut scores[seen.clone()]);
+            scores[seen.end..].fill(0.0);
         }
         let attended = &mut scratch.out[..tokens * width];
         k.weighted_sum(scores, values, &mut MatMut::new(attended, self.head_dim));

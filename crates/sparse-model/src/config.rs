@@ -1,123 +1,159 @@
-//! The llama architecture's numbers, read from GGUF metadata.
+//! What a model is made of: its shape, its constants, and what each layer computes.
 
 use sparse_core::ActivationType;
 use sparse_gguf::Metadata;
 
-use crate::Error;
 use crate::rope::RopeConfig;
+use crate::{Error, arch};
 
-/// Shape and constants of a llama model.
-///
-/// Keys are those of the GGUF specification, `llama.*`
-/// (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
+/// Shape and constants of a language model.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct LlamaConfig {
-    /// Number of layers.
-    pub layers: usize,
+pub struct ModelConfig {
+    /// `general.architecture` of the file.
+    pub architecture: &'static str,
     /// Width of the residual stream.
     pub embedding: usize,
-    /// Neurons per feed-forward layer.
-    pub feed_forward: usize,
-    /// Query heads per layer.
+    /// Longest context the model was trained on, in tokens.
+    pub context: usize,
+    /// What each layer computes, first to last.
+    pub layers: Vec<LayerSpec>,
+    /// The norm of the residual stream, before the head and in the layers.
+    pub norm: NormKind,
+    /// Epsilon of all norms.
+    pub norm_epsilon: f32,
+    /// Rotary position embeddings; layers refer to them by index.
+    pub ropes: Vec<RopeConfig>,
+    /// Factor on the token embeddings.
+    pub embedding_scale: f32,
+    /// Factor on what each sublayer adds to the residual stream.
+    pub residual_scale: f32,
+    /// Factor on the logits.
+    pub logit_scale: f32,
+    /// Bound on the logits: `c tanh(logit / c)`.
+    pub logit_softcap: Option<f32>,
+    /// Tensor name of the norm before the head, without `.weight`.
+    pub output_norm: &'static str,
+}
+
+/// Which norm a model applies to its residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NormKind {
+    /// Root mean square (arXiv 1910.07467).
+    Rms,
+    /// Mean and variance, with a bias (arXiv 1607.06450).
+    Layer,
+}
+
+/// What one layer computes: a token mixer, then a feed-forward network, each added to the residual
+/// stream.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct LayerSpec {
+    /// How tokens see earlier ones.
+    pub mixer: Mixer,
+    /// Whether the input of mixer and feed-forward network is normalized.
+    pub norms_before: bool,
+    /// Whether their output is normalized, before it is added to the residual stream.
+    pub norms_after: bool,
+    /// The feed-forward network.
+    pub feed_forward: FeedForwardSpec,
+}
+
+/// How a layer's tokens see earlier ones.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Mixer {
+    /// Softmax attention.
+    Attention(AttentionSpec),
+    /// A gated convolution over the last `taps` tokens, per channel (LFM2).
+    ShortConv {
+        /// Tokens it sees, the current one included.
+        taps: usize,
+    },
+}
+
+/// The attention of one layer.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct AttentionSpec {
+    /// Query heads.
     pub heads: usize,
-    /// Key and value heads per layer; each serves `heads / kv_heads` query heads.
+    /// Key and value heads; each serves `heads / kv_heads` query heads.
     pub kv_heads: usize,
     /// Values per head.
     pub head_dim: usize,
-    /// Function on the gate of the feed-forward layers: SiLU unless the file says otherwise in
-    /// `llama.hidden_activation`.
-    pub activation: ActivationType,
-    /// Function on their `up`: the identity but for dReLU.
-    pub up_activation: ActivationType,
-    /// Longest context the model was trained on, in tokens.
-    pub context: usize,
-    /// Epsilon of the RMS norms.
-    pub rms_epsilon: f32,
-    /// Factor on the attention scores, `1 / sqrt(head_dim)` unless the file says otherwise.
-    pub attention_scale: f32,
-    /// Rotary position embedding.
-    pub rope: RopeConfig,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Tokens that a token sees, itself included; `None` is all.
+    pub window: Option<usize>,
+    /// Which of [`ModelConfig::ropes`] turns queries and keys; `None` leaves them as they are.
+    pub rope: Option<usize>,
+    /// The norm of queries and keys.
+    pub qk_norm: QkNorm,
+    /// Whether the heads' output is normalized before the output projection (BitNet).
+    pub sub_norm: bool,
 }
 
-impl LlamaConfig {
-    /// Reads the configuration.
-    ///
-    /// # Errors
-    /// If the architecture is not llama, a key is missing or of the wrong type, or the numbers contradict each
-    /// other.
-    pub fn from_metadata(meta: &Metadata) -> Result<Self, Error> {
-        let architecture = meta.string("general.architecture")?;
-        if architecture != "llama" {
-            return Err(Error::Architecture { found: architecture.to_owned(), supported: "llama" });
-        }
-        let positive = |key: &str| match meta.usize(key)? {
-            0 => Err(Error::metadata(key, "must not be zero")),
-            n => Ok(n),
-        };
-        let embedding = positive("llama.embedding_length")?;
-        let heads = positive("llama.attention.head_count")?;
-        let kv_heads = meta.opt_usize("llama.attention.head_count_kv")?.unwrap_or(heads);
-        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-            let problem = format!("{kv_heads} key-value heads do not divide {heads} query heads");
-            return Err(Error::metadata("llama.attention.head_count_kv", problem));
-        }
-        let head_dim = match meta.opt_usize("llama.attention.key_length")? {
-            Some(_) => positive("llama.attention.key_length")?,
-            None if embedding.is_multiple_of(heads) => embedding / heads,
-            None => {
-                let problem = format!("width {embedding} is not divisible by {heads} heads");
-                return Err(Error::metadata("llama.embedding_length", problem));
-            }
-        };
-        // Keys and values are no wider.
-        if heads.checked_mul(head_dim).is_none() {
-            let problem = format!("{heads} heads of {head_dim} values are more than memory can address");
-            return Err(Error::metadata("llama.attention.head_count", problem));
-        }
-        if meta.opt_usize("llama.attention.value_length")?.is_some_and(|v| v != head_dim) {
-            let problem = format!("differs from the key length {head_dim}, which is not supported");
-            return Err(Error::metadata("llama.attention.value_length", problem));
-        }
-        if meta.opt_usize("llama.expert_count")?.unwrap_or(0) > 0 {
-            return Err(Error::metadata("llama.expert_count", "mixtures of experts are not supported"));
-        }
-        let rms_epsilon = meta.f32("llama.attention.layer_norm_rms_epsilon")?;
-        if !rms_epsilon.is_finite() || rms_epsilon < 0.0 {
-            let problem = format!("{rms_epsilon} is no epsilon");
-            return Err(Error::metadata("llama.attention.layer_norm_rms_epsilon", problem));
-        }
-        let context = positive("llama.context_length")?;
-        let (activation, up_activation) = activations(meta)?;
-        Ok(Self {
-            activation,
-            up_activation,
-            layers: positive("llama.block_count")?,
-            embedding,
-            feed_forward: positive("llama.feed_forward_length")?,
-            heads,
-            kv_heads,
-            head_dim,
-            context,
-            rms_epsilon,
-            attention_scale: meta
-                .opt_f32("llama.attention.scale")?
-                .filter(|s| *s != 0.0)
-                .unwrap_or(1.0 / (head_dim as f32).sqrt()),
-            rope: RopeConfig::from_metadata(meta, head_dim, context)?,
-        })
+impl AttentionSpec {
+    /// Width of all queries of a token.
+    pub fn query_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of all keys of a token, and of all values.
+    pub fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
     }
 }
 
-/// The functions on gate and up.
-fn activations(meta: &Metadata) -> Result<(ActivationType, ActivationType), Error> {
-    const KEY: &str = "llama.hidden_activation";
-    match meta.opt_string(KEY)? {
-        None => Ok((ActivationType::Silu, ActivationType::Identity)),
-        Some("drelu") => Ok((ActivationType::Relu, ActivationType::Relu)),
-        Some(name) => match ActivationType::by_name(name) {
-            Some(activation) => Ok((activation, ActivationType::Identity)),
-            None => Err(Error::metadata(KEY, format!("names an unknown function \"{name}\""))),
-        },
+/// RMS norm of queries and keys, before they are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QkNorm {
+    /// None.
+    None,
+    /// Each head on its own, all with the same weights.
+    Heads,
+    /// All heads of a token together.
+    Width,
+}
+
+/// The feed-forward network of one layer.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct FeedForwardSpec {
+    /// Neurons.
+    pub neurons: usize,
+    /// Whether there is a gate: `down(act(gate x) * act'(up x))`, else `down(act(up x))`.
+    pub gated: bool,
+    /// The function on the gate, or on `up` where there is none.
+    pub activation: ActivationType,
+    /// The function on `up` beside a gate: the identity but for dReLU.
+    pub up_activation: ActivationType,
+    /// Whether what `down` multiplies is normalized (BitNet).
+    pub sub_norm: bool,
+}
+
+impl ModelConfig {
+    /// Reads the configuration of a language model, by the keys of its architecture.
+    ///
+    /// Keys are those of the GGUF specification
+    /// (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
+    ///
+    /// # Errors
+    /// If the architecture is not one of those that this crate runs, a key is missing or of the
+    /// wrong type, or the numbers contradict each other.
+    pub fn from_metadata(meta: &Metadata) -> Result<Self, Error> {
+        arch::read(meta)
+    }
+
+    /// The attention layers' specifications, with their layer numbers.
+    pub fn attention_layers(&self) -> impl Iterator<Item = (usize, &AttentionSpec)> {
+        self.layers.iter().enumerate().filter_map(|(i, layer)| match &layer.mixer {
+            Mixer::Attention(spec) => Some((i, spec)),
+            Mixer::ShortConv { .. } => None,
+        })
     }
 }

@@ -22,8 +22,8 @@ pub enum Error {
     Architecture {
         /// The architecture.
         found: String,
-        /// The one that is.
-        supported: &'static str,
+        /// Those that are.
+        supported: String,
     },
     /// A value in the metadata makes no sense.
     #[error("metadata {key}: {problem}")]
@@ -38,8 +38,8 @@ pub enum Error {
     TensorShape {
         /// The tensor.
         name: String,
-        /// The shape that the model's configuration implies. The row length is first for llama models, and last for
-        /// encoders.
+        /// The shape that the model's configuration implies. The row length is first for language models, and last
+        /// for encoders.
         expected: Vec<usize>,
         /// The shape in the file.
         found: Vec<usize>,
@@ -87,6 +87,17 @@ pub enum Error {
         needed: usize,
         /// Tokens it holds.
         context: usize,
+    },
+    /// A layer keeps a summary of the tokens before, which cannot be taken back.
+    #[error(
+        "the session at token {at} cannot go back to {to}: this model's layers do not keep all tokens; take a \
+         snapshot there before going on, or go back to 0"
+    )]
+    CannotRewind {
+        /// Tokens computed.
+        at: usize,
+        /// Tokens to keep.
+        to: usize,
     },
     /// There is nothing to compute from.
     #[error("no tokens: the prompt is empty and the model's vocabulary has no beginning-of-text token")]

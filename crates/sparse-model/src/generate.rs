@@ -42,7 +42,8 @@ pub enum Stop {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Generation {
-    /// The generated tokens; an end-of-generation token at the end is not among them.
+    /// The generated tokens; an end-of-generation token at the end is not among them, though it is
+    /// part of the session's sequence.
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub stop: Stop,
@@ -57,8 +58,14 @@ pub struct Generation {
 /// Appends `prompt` to the session and generates from it, calling `on_text` with every piece of text as soon as
 /// it is whole characters.
 ///
+/// All sampled tokens are part of the session's sequence afterwards, an end-of-generation token too.
+/// So calls one after the other give the same tokens as one call with the text of all of them, and an
+/// empty `prompt` goes on where the last call stopped. The repetition penalty looks back over the
+/// whole sequence.
+///
 /// # Errors
-/// Those of [`Session::forward`] and [`SamplerConfig::check`]; an empty `prompt` at the start of a session is [`Error::NoTokens`].
+/// Those of [`Session::forward`] and [`SamplerConfig::check`]; an empty `prompt` at the start of a session is
+/// [`Error::NoTokens`].
 pub fn generate(
     session: &mut Session,
     prompt: &[u32],
@@ -70,8 +77,10 @@ pub fn generate(
     options.sampler.check()?;
     let mut sampler = Sampler::new(options.sampler.clone());
     let mut stream = tokenizer.decode_stream();
-    let room = session.context().saturating_sub(session.position() + prompt.len()) + 1;
-    let mut history = Vec::with_capacity(prompt.len() + options.max_tokens.min(room));
+    let before = session.tokens().len() + prompt.len();
+    let room = session.context().saturating_sub(before) + 1;
+    let mut history = Vec::with_capacity(before + options.max_tokens.min(room));
+    history.extend_from_slice(session.tokens());
     history.extend_from_slice(prompt);
 
     let start = Instant::now();
@@ -80,10 +89,11 @@ pub fn generate(
     let start = Instant::now();
     let mut decode_steps = 0;
     let stop = loop {
-        if history.len() - prompt.len() == options.max_tokens {
+        if history.len() - before == options.max_tokens {
             break Stop::MaxTokens;
         }
         let token = sampler.sample(logits, &history);
+        session.push(token)?;
         if tokenizer.is_eog(token) && !options.ignore_end {
             break Stop::End;
         }
@@ -93,13 +103,13 @@ pub fn generate(
         {
             break Stop::Interrupted;
         }
-        if history.len() - prompt.len() == options.max_tokens {
+        if history.len() - before == options.max_tokens {
             break Stop::MaxTokens;
         }
         if session.position() == session.context() {
             break Stop::ContextFull;
         }
-        logits = session.candidates(&[token], &sampler, &history)?;
+        logits = session.candidates(&[], &sampler, &history)?;
         decode_steps += 1;
     };
     let decode_time = start.elapsed();
@@ -107,6 +117,6 @@ pub fn generate(
         // Nothing is left to stop.
         let _ = on_text(rest);
     }
-    history.drain(..prompt.len());
+    history.drain(..before);
     Ok(Generation { tokens: history, stop, prompt_time, decode_time, decode_steps })
 }

@@ -1,5 +1,5 @@
-//! Whole transformers on quantized weights: language models of the llama family, and BERT encoders for sentence embeddings
-//! ([`Encoder`]).
+//! Whole transformers on quantized weights: language models ([`Model`]), and BERT encoders for
+//! sentence embeddings ([`Encoder`]).
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;
@@ -23,34 +23,39 @@ pub mod lanes;
 pub mod sidecar;
 pub mod tokenizer;
 
+mod arch;
 mod attention;
 mod bert;
 mod config;
+mod decoder;
 mod error;
 mod format;
 mod generate;
 mod kv_cache;
-mod llama;
 mod mean;
 mod model;
 mod perplexity;
 mod rope;
 mod sampler;
+mod session;
+mod short_conv;
+mod state;
 mod weights;
 
 pub use bert::{
     BertConfig, EmbedStream, Encoder, EncoderFormat, EncoderOptions, EncoderSparsity, FfnTiming, Pooling,
     low_bit_copy,
 };
-pub use config::LlamaConfig;
+pub use config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm};
 pub use error::Error;
 pub use format::WeightFormat;
 pub use generate::{GenerateOptions, Generation, Stop, generate};
-pub use llama::{PartTimes, ScreenCounts, Session};
+pub use kv_cache::KvFormat;
 pub use mean::RunningMean;
 pub use model::Model;
 pub use perplexity::{Perplexity, log_sum_exp, negative_log_likelihood, perplexity};
-pub use rope::{RopeConfig, RopeScaling};
+pub use rope::{RopeConfig, RopePairs, RopeScaling};
 pub use sampler::{Logits, Sampler, SamplerConfig};
+pub use session::{PartTimes, ScreenCounts, Session, SessionOptions};
 pub use sidecar::{Placement, Sidecar};
 pub use weights::ffn_weight;

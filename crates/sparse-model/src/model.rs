@@ -10,14 +10,14 @@ use crate::chat::ChatTemplate;
 use crate::sidecar::HeadScreen;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
-use crate::{Error, LlamaConfig};
+use crate::{Error, ModelConfig};
 
 /// A language model: weights still in their file's block formats, tokenizer, chat template.
 ///
 /// Share it between sessions in an `Arc`. Weights stay in the memory-mapped file; nothing large is copied.
 #[derive(Debug)]
 pub struct Model {
-    config: LlamaConfig,
+    config: ModelConfig,
     weights: Weights,
     tokenizer: Tokenizer,
     chat_template: Option<ChatTemplate>,
@@ -45,7 +45,7 @@ impl Model {
     /// If the file is damaged, or holds a model that this crate does not run.
     pub fn from_gguf(gguf: &Gguf, threads: usize) -> Result<Self, Error> {
         let meta = gguf.metadata();
-        let config = LlamaConfig::from_metadata(meta)?;
+        let config = ModelConfig::from_metadata(meta)?;
         let tokenizer = Tokenizer::from_metadata(meta)?;
         let weights = Weights::load(gguf, &config, tokenizer.vocab_len())?;
         let chat_template = meta.opt_string("tokenizer.chat_template")?.map(ChatTemplate::new).transpose()?;
@@ -61,7 +61,7 @@ impl Model {
     }
 
     /// Shape and constants.
-    pub fn config(&self) -> &LlamaConfig {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
@@ -123,16 +123,18 @@ impl Model {
     /// Weight bytes that decoding one token reads if no neuron is skipped, the whole head included, KV cache not.
     pub fn bytes_per_token(&self) -> usize {
         let w = &self.weights;
-        let layers = w.layers.iter().map(|l| {
-            let attention = [&l.query, &l.key, &l.value, &l.attention_output].map(|l| l.weight().bytes());
-            attention.into_iter().sum::<usize>() + l.ffn.bytes()
-        });
+        let layers = w.layers.iter().map(|l| l.mixer.bytes() + l.ffn.bytes());
         layers.sum::<usize>() + self.head().bytes()
     }
 
     /// The output head, `[vocabulary x embedding]`: its own tensor, or the embedding when they are tied.
     pub fn head(&self) -> &Matrix {
         self.weights.head()
+    }
+
+    /// Whether logits are the head's products and nothing else, as a screen takes them to be.
+    pub(crate) fn head_is_linear(&self) -> bool {
+        self.weights.head_bias.is_none() && self.config.logit_softcap.is_none()
     }
 
     /// The screen of the head, if it has one.
@@ -170,7 +172,7 @@ impl Model {
 
     /// Axes that need no data: random ones. What the head is given has the size of the norm's weights.
     fn random_axes(&self) -> Axes {
-        let weight = &self.weights.output_norm;
+        let weight = &self.weights.output_norm.weight;
         let square = weight.iter().map(|w| w * w).sum::<f32>() / weight.len() as f32;
         Axes::rotated(weight.len(), square.sqrt().max(f32::MIN_POSITIVE))
     }

@@ -61,7 +61,7 @@ pub fn perplexity(
         if let Some(bos) = begin {
             window[0] = bos;
         }
-        session.truncate(0);
+        session.clear();
         let half = context / 2;
         session.forward(&window[..half])?;
         // The last token predicts nothing inside the window.

@@ -1,28 +1,44 @@
 //! Rotary position embedding and its scaling types.
 //!
-//! A head's values are rotated in adjacent pairs: pair `i` of position `p` by the angle `p * frequency(i)`
-//! (RoFormer, arXiv 2104.09864). Longer contexts come from slower rotation: linear scaling divides all
-//! frequencies (arXiv 2306.15595); YaRN divides the slow ones only and stretches the result (arXiv 2309.00071);
-//! Llama 3 ships a divisor per pair as tensor `rope_freqs.weight`.
+//! A head's values are rotated in pairs: pair `i` of position `p` by the angle `p * frequency(i)`
+//! (RoFormer, arXiv 2104.09864). Longer contexts come from slower rotation: linear scaling divides
+//! all frequencies (arXiv 2306.15595); YaRN divides the slow ones only and stretches the result
+//! (arXiv 2309.00071); Llama 3 ships a divisor per pair as tensor `rope_freqs.weight`, LongRoPE
+//! (arXiv 2402.13753) one tensor for short contexts and one for long ones.
 
 use std::f32::consts::PI;
 
-use sparse_gguf::Metadata;
+use sparse_simd::Kernels;
 
 use crate::Error;
+use crate::arch::Keys;
 
 /// How positions turn into angles.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RopeConfig {
-    /// Values per head; even, and all are rotated.
+    /// Values of a head that are rotated, the first ones; even.
     pub dims: usize,
+    /// Which of them are rotated together.
+    pub pairs: RopePairs,
     /// Base of the geometric sequence of frequencies.
     pub base: f32,
     /// Context extension.
     pub scaling: RopeScaling,
     /// Factor on the rotated values.
     pub magnitude: f32,
+    /// Context that the model was trained on before it was extended, in tokens.
+    pub original_context: usize,
+}
+
+/// Which values of a head are rotated together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RopePairs {
+    /// Neighbors: 0 and 1, 2 and 3.
+    Adjacent,
+    /// Value `i` of the first half and value `i` of the second, as GPT-NeoX has them.
+    Halves,
 }
 
 /// Context extension of rotary embeddings.
@@ -40,8 +56,6 @@ pub enum RopeScaling {
     Yarn {
         /// The divisor.
         factor: f32,
-        /// Context length the model was trained on before extension.
-        original_context: usize,
         /// Turns within the original context above which a frequency is kept.
         beta_fast: f32,
         /// Turns below which it is divided.
@@ -50,52 +64,67 @@ pub enum RopeScaling {
 }
 
 impl RopeConfig {
-    /// Reads `llama.rope.*`; `head_dim` and `context` are the defaults of the keys that may be absent.
-    pub(crate) fn from_metadata(meta: &Metadata, head_dim: usize, context: usize) -> Result<Self, Error> {
-        let finite = |key: &str, default: f32| match meta.opt_f32(key)? {
-            Some(v) if v.is_finite() && v > 0.0 => Ok(v),
-            Some(v) => Err(Error::metadata(key, format!("{v} is not a positive number"))),
-            None => Ok(default),
-        };
-        let dims = meta.opt_usize("llama.rope.dimension_count")?.unwrap_or(head_dim);
-        if dims != head_dim || dims % 2 != 0 {
-            let problem = format!("{dims} is not the head's width {head_dim}, or that is odd");
-            return Err(Error::metadata("llama.rope.dimension_count", problem));
+    /// Reads `PREFIX.rope.*`; `head_dim` and `context` are the defaults of keys that may be absent.
+    pub(crate) fn read(
+        keys: &Keys<'_>,
+        pairs: RopePairs,
+        head_dim: usize,
+        context: usize,
+    ) -> Result<Self, Error> {
+        const DIMS: &str = "rope.dimension_count";
+        const TYPE: &str = "rope.scaling.type";
+        let dims = keys.opt_usize(DIMS)?.unwrap_or(head_dim);
+        if dims > head_dim || dims % 2 != 0 {
+            let problem = format!("{dims} is more than the head's width {head_dim}, or odd");
+            return Err(keys.problem(DIMS, problem));
         }
         // Old files have the linear factor alone.
-        let legacy = match meta.opt_f32("llama.rope.scale_linear")? {
-            Some(v) if v.is_finite() && v > 0.0 => v,
-            _ => 1.0,
-        };
-        let factor = match meta.opt_f32("llama.rope.scaling.factor")? {
+        let legacy = keys.opt_f32("rope.scale_linear")?.filter(|v| *v > 0.0).unwrap_or(1.0);
+        let factor = match keys.opt_f32("rope.scaling.factor")? {
             Some(0.0) | None => legacy,
-            Some(_) => finite("llama.rope.scaling.factor", 1.0)?,
+            Some(_) => keys.factor("rope.scaling.factor", 1.0)?,
         };
-        let attention_factor = finite("llama.rope.scaling.attn_factor", 1.0)?;
-        let (scaling, magnitude) = match meta.opt_string("llama.rope.scaling.type")?.unwrap_or("linear") {
-            "none" => (RopeScaling::None, attention_factor),
+        let attention_factor = keys.factor("rope.scaling.attn_factor", 1.0)?;
+        let (scaling, magnitude) = match keys.opt_string(TYPE)?.unwrap_or("linear") {
+            // LongRoPE's divisors are tensors.
+            "none" | "longrope" => (RopeScaling::None, attention_factor),
             "linear" if factor == 1.0 => (RopeScaling::None, attention_factor),
             "linear" => (RopeScaling::Linear { factor }, attention_factor),
             "yarn" => {
                 let scaling = RopeScaling::Yarn {
                     factor,
-                    original_context: meta
-                        .opt_usize("llama.rope.scaling.original_context_length")?
-                        .unwrap_or(context),
-                    beta_fast: finite("llama.rope.scaling.yarn_beta_fast", 32.0)?,
-                    beta_slow: finite("llama.rope.scaling.yarn_beta_slow", 1.0)?,
+                    beta_fast: keys.factor("rope.scaling.yarn_beta_fast", 32.0)?,
+                    beta_slow: keys.factor("rope.scaling.yarn_beta_slow", 1.0)?,
                 };
                 (scaling, attention_factor * (1.0 + 0.1 * factor.ln()))
             }
             other => {
-                let problem = format!("\"{other}\" is not supported (supported: none, linear, yarn)");
-                return Err(Error::metadata("llama.rope.scaling.type", problem));
+                let supported = "none, linear, yarn, longrope";
+                let problem = format!("\"{other}\" is not supported (supported: {supported})");
+                return Err(keys.problem(TYPE, problem));
             }
         };
-        Ok(Self { dims, base: finite("llama.rope.freq_base", 10_000.0)?, scaling, magnitude })
+        let original = keys.opt_positive("rope.scaling.original_context_length")?;
+        Ok(Self {
+            dims,
+            pairs,
+            base: keys.factor("rope.freq_base", 10_000.0)?,
+            scaling,
+            magnitude,
+            original_context: original.unwrap_or(context),
+        })
     }
 
-    /// Angle per position of each pair, in radians; `divisors` is the content of `rope_freqs.weight`.
+    /// Rotates the first values of `head` by the angles of one position, a pair each.
+    pub(crate) fn rotate(&self, k: &Kernels, head: &mut [f32], cos: &[f32], sin: &[f32]) {
+        let head = &mut head[..self.dims];
+        match self.pairs {
+            RopePairs::Adjacent => k.rope(head, cos, sin),
+            RopePairs::Halves => k.rope_halves(head, cos, sin),
+        }
+    }
+
+    /// Angle per position of each pair, in radians; `divisors`, one per pair, are those of the file.
     pub(crate) fn frequencies(&self, divisors: Option<&[f32]>) -> Vec<f32> {
         let pairs = self.dims / 2;
         (0..pairs)
@@ -105,10 +134,10 @@ impl RopeConfig {
                 match self.scaling {
                     RopeScaling::None => trained,
                     RopeScaling::Linear { factor } => trained / factor,
-                    RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow } => {
+                    RopeScaling::Yarn { factor, beta_fast, beta_slow } => {
                         // The pair that turns `beta` times within the original context.
                         let pair = |beta: f32| {
-                            self.dims as f32 * (original_context as f32 / (beta * 2.0 * PI)).ln()
+                            self.dims as f32 * (self.original_context as f32 / (beta * 2.0 * PI)).ln()
                                 / (2.0 * self.base.ln())
                         };
                         let low = pair(beta_fast).floor().max(0.0);
@@ -127,7 +156,14 @@ mod tests {
     use super::*;
 
     fn config(scaling: RopeScaling) -> RopeConfig {
-        RopeConfig { dims: 64, base: 10_000.0, scaling, magnitude: 1.0 }
+        RopeConfig {
+            dims: 64,
+            pairs: RopePairs::Adjacent,
+            base: 10_000.0,
+            scaling,
+            magnitude: 1.0,
+            original_context: 4096,
+        }
     }
 
     #[test]
@@ -153,8 +189,7 @@ mod tests {
     #[test]
     fn yarn_keeps_fast_pairs_and_divides_slow_ones() {
         let plain = config(RopeScaling::None).frequencies(None);
-        let scaling =
-            RopeScaling::Yarn { factor: 8.0, original_context: 4096, beta_fast: 32.0, beta_slow: 1.0 };
+        let scaling = RopeScaling::Yarn { factor: 8.0, beta_fast: 32.0, beta_slow: 1.0 };
         let yarn = config(scaling).frequencies(None);
         // 4096 / (2 pi 32) = 20.4 turns: pair 64 ln(20.4) / (2 ln 10^4) = 10.5; one turn: pair 22.5.
         assert_eq!(yarn[..=10], plain[..=10]);

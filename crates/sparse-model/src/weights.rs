@@ -1,23 +1,90 @@
-//! A llama model's tensors, taken out of a GGUF file without copying the large ones.
+//! A language model's tensors, taken out of a GGUF file without copying the large ones.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
 
 use sparse_core::{Down, Linear, Matrix, Selector, SparseFfn, Storage};
-use sparse_gguf::{Gguf, TensorInfo};
+use sparse_gguf::{Gguf, TensorInfo, TensorView};
 
-use crate::{Error, LlamaConfig};
+use crate::Error;
+use crate::config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm};
+use crate::rope::RopeConfig;
 
 /// Tensors of one layer.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    pub(crate) attention_norm: Vec<f32>,
+    pub(crate) mixer_norm: Option<Norm>,
+    pub(crate) mixer: MixerWeights,
+    pub(crate) mixer_post_norm: Option<Norm>,
+    pub(crate) ffn_norm: Option<Norm>,
+    pub(crate) ffn: SparseFfn,
+    pub(crate) ffn_post_norm: Option<Norm>,
+}
+
+/// Tensors of a token mixer.
+#[derive(Debug)]
+pub(crate) enum MixerWeights {
+    Attention(Attention),
+    ShortConv(ShortConv),
+}
+
+/// Tensors of attention.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    pub(crate) spec: AttentionSpec,
     pub(crate) query: Linear,
     pub(crate) key: Linear,
     pub(crate) value: Linear,
-    pub(crate) attention_output: Linear,
-    pub(crate) ffn_norm: Vec<f32>,
-    pub(crate) ffn: SparseFfn,
+    pub(crate) query_norm: Option<Norm>,
+    pub(crate) key_norm: Option<Norm>,
+    pub(crate) sub_norm: Option<Norm>,
+    pub(crate) output: Linear,
+}
+
+/// Tensors of a gated short convolution.
+#[derive(Debug)]
+pub(crate) struct ShortConv {
+    /// `[3 width x width]`: gate of the input, gate of the output, input.
+    pub(crate) input: Linear,
+    /// `[taps x width]`, oldest tap first.
+    pub(crate) taps: Vec<f32>,
+    pub(crate) output: Linear,
+}
+
+impl MixerWeights {
+    /// Bytes that computing a token reads.
+    pub(crate) fn bytes(&self) -> usize {
+        let bytes = |l: &Linear| l.weight().bytes();
+        match self {
+            Self::Attention(a) => [&a.query, &a.key, &a.value, &a.output].into_iter().map(bytes).sum(),
+            Self::ShortConv(c) => bytes(&c.input) + bytes(&c.output) + 4 * c.taps.len(),
+        }
+    }
+}
+
+/// A norm's weights; a layer norm has a bias, too.
+#[derive(Debug)]
+pub(crate) struct Norm {
+    pub(crate) weight: Vec<f32>,
+    pub(crate) bias: Option<Vec<f32>>,
+}
+
+/// A rotary embedding's angles per position, a value per pair.
+#[derive(Debug)]
+pub(crate) struct Frequencies {
+    pub(crate) short: Vec<f32>,
+    /// For contexts longer than this many tokens, if they have angles of their own.
+    pub(crate) long: Option<(usize, Vec<f32>)>,
+}
+
+impl Frequencies {
+    /// The angles of sessions of `context` tokens.
+    pub(crate) fn of(&self, context: usize) -> &[f32] {
+        match &self.long {
+            Some((above, long)) if context > *above => long,
+            _ => &self.short,
+        }
+    }
 }
 
 /// All tensors of a model.
@@ -26,52 +93,34 @@ pub(crate) struct Weights {
     /// Token embedding, `[vocabulary x embedding]`; also the head when that is tied.
     pub(crate) embedding: Matrix,
     pub(crate) layers: Vec<Layer>,
-    pub(crate) output_norm: Vec<f32>,
+    /// The norm before the head, with the factor on the logits.
+    pub(crate) output_norm: Norm,
     head: Option<Matrix>,
-    /// Angle per position of each rotary pair.
-    pub(crate) rope_frequencies: Vec<f32>,
+    /// Bias of the logits.
+    pub(crate) head_bias: Option<Vec<f32>>,
+    /// Of each of the configuration's rotary embeddings.
+    pub(crate) frequencies: Vec<Frequencies>,
 }
 
 impl Weights {
     /// Takes the tensors that `config` implies; every tensor of the file must be one of them.
-    pub(crate) fn load(gguf: &Gguf, config: &LlamaConfig, vocab: usize) -> Result<Self, Error> {
-        let file = Source { gguf, used: RefCell::default() };
+    pub(crate) fn load(gguf: &Gguf, config: &ModelConfig, vocab: usize) -> Result<Self, Error> {
+        let file = Source { gguf, config, used: RefCell::default() };
         let width = config.embedding;
-        let (q_width, kv_width) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        // Files may state any number of layers; stop at the first that is not there.
-        let mut layers = Vec::new();
-        for i in 0..config.layers {
-            let linear = |name: &str, rows, cols| file.linear(&format!("blk.{i}.{name}"), rows, cols);
-            let norm = |name: &str| file.vector(&format!("blk.{i}.{name}.weight"), width);
-            layers.push(Layer {
-                attention_norm: norm("attn_norm")?,
-                query: linear("attn_q", q_width, width)?,
-                key: linear("attn_k", kv_width, width)?,
-                value: linear("attn_v", kv_width, width)?,
-                attention_output: linear("attn_output", width, q_width)?,
-                ffn_norm: norm("ffn_norm")?,
-                ffn: file.ffn(i, config)?,
-            });
+        let layers = config.layers.iter().enumerate().map(|(i, spec)| file.layer(i, spec));
+        let layers = layers.collect::<Result<_, _>>()?;
+        let optional = |name: &str| file.has(name).then(|| file.matrix(name, vocab, width)).transpose();
+        let mut output_norm = file.norm(config.output_norm, width)?;
+        for w in output_norm.weight.iter_mut().chain(output_norm.bias.iter_mut().flatten()) {
+            *w *= config.logit_scale;
         }
-        let rope_divisors = file.optional("rope_freqs.weight").map(|_| {
-            let divisors = file.vector("rope_freqs.weight", config.rope.dims / 2)?;
-            match divisors.iter().all(|d| *d > 0.0) {
-                true => Ok(divisors),
-                false => Err(Error::Tensor {
-                    name: "rope_freqs.weight".into(),
-                    problem: "holds values that are not positive".into(),
-                }),
-            }
-        });
         let weights = Self {
             embedding: file.matrix("token_embd.weight", vocab, width)?,
             layers,
-            output_norm: file.vector("output_norm.weight", width)?,
-            head: file
-                .optional("output.weight")
-                .map(|_| file.matrix("output.weight", vocab, width))
-                .transpose()?,
-            rope_frequencies: config.rope.frequencies(rope_divisors.transpose()?.as_deref()),
+            output_norm,
+            head: optional("output.weight")?,
+            head_bias: file.optional_vector("output.bias", vocab)?,
+            frequencies: file.frequencies()?,
         };
         file.all_used()?;
         Ok(weights)
@@ -86,71 +135,226 @@ impl Weights {
 /// The file that tensors are taken from, and which were.
 struct Source<'a> {
     gguf: &'a Gguf,
+    config: &'a ModelConfig,
     used: RefCell<HashSet<String>>,
 }
 
-impl<'a> Source<'a> {
-    fn optional(&self, name: &str) -> Option<&'a TensorInfo> {
-        self.gguf.info(name)
+impl Source<'_> {
+    fn layer(&self, i: usize, spec: &LayerSpec) -> Result<Layer, Error> {
+        let width = self.config.embedding;
+        let norm = |wanted: bool, name: &str| {
+            wanted.then(|| self.norm(&format!("blk.{i}.{name}"), width)).transpose()
+        };
+        Ok(Layer {
+            mixer_norm: norm(spec.norms_before, "attn_norm")?,
+            mixer: match &spec.mixer {
+                Mixer::Attention(spec) => MixerWeights::Attention(self.attention(i, spec)?),
+                Mixer::ShortConv { taps } => MixerWeights::ShortConv(self.short_conv(i, *taps)?),
+            },
+            mixer_post_norm: norm(spec.norms_after, "post_attention_norm")?,
+            ffn_norm: norm(spec.norms_before, "ffn_norm")?,
+            ffn: self.ffn(i, &spec.feed_forward)?,
+            ffn_post_norm: norm(spec.norms_after, "post_ffw_norm")?,
+        })
     }
 
-    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
-        let tensor = self.gguf.tensor(name)?;
-        expect_shape(name, &tensor.info.dims, &[cols, rows])?;
-        self.used.borrow_mut().insert(name.to_owned());
-        let (owner, range) = self.gguf.shared(name)?;
-        let storage = Storage::Shared { owner, range };
-        Matrix::new(tensor.info.format()?, cols, storage)
-            .map_err(|e| Error::Tensor { name: name.to_owned(), problem: e.to_string() })
+    /// Attention of layer `i`. Some files have queries, keys and values in one matrix, `attn_qkv`.
+    fn attention(&self, i: usize, spec: &AttentionSpec) -> Result<Attention, Error> {
+        let (width, q_width, kv_width) = (self.config.embedding, spec.query_width(), spec.kv_width());
+        let name = |part: &str| format!("blk.{i}.{part}");
+        let [query, key, value] = match self.has(&name("attn_qkv.weight")) {
+            true => {
+                let rows = [q_width, kv_width, kv_width];
+                self.fused(&name("attn_qkv"), rows, width)?
+            }
+            false => [
+                self.linear(&name("attn_q"), q_width, width)?,
+                self.linear(&name("attn_k"), kv_width, width)?,
+                self.linear(&name("attn_v"), kv_width, width)?,
+            ],
+        };
+        let qk_norm = |part: &str, all: usize| {
+            let len = match spec.qk_norm {
+                QkNorm::None => return Ok(None),
+                QkNorm::Heads => spec.head_dim,
+                QkNorm::Width => all,
+            };
+            self.rms_norm(&name(part), len).map(Some)
+        };
+        Ok(Attention {
+            query,
+            key,
+            value,
+            query_norm: qk_norm("attn_q_norm", q_width)?,
+            key_norm: qk_norm("attn_k_norm", kv_width)?,
+            sub_norm: spec.sub_norm.then(|| self.rms_norm(&name("attn_sub_norm"), q_width)).transpose()?,
+            output: self.linear(&name("attn_output"), width, q_width)?,
+            spec: spec.clone(),
+        })
     }
 
-    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
-        let tensor = self.gguf.tensor(name)?;
-        expect_shape(name, &tensor.info.dims, &[len])?;
-        self.used.borrow_mut().insert(name.to_owned());
-        let values = tensor.dequantize()?;
-        match values.iter().position(|v| !v.is_finite()) {
-            None => Ok(values),
-            Some(i) => Err(Error::Tensor {
-                name: name.to_owned(),
-                problem: format!("value {i} is {}, not a finite number", values[i]),
-            }),
-        }
-    }
-
-    fn optional_vector(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>, Error> {
-        self.optional(name).map(|_| self.vector(name, len)).transpose()
-    }
-
-    fn linear(&self, name: &str, rows: usize, cols: usize) -> Result<Linear, Error> {
-        let weight = self.matrix(&format!("{name}.weight"), rows, cols)?;
-        let bias = self.optional_vector(&format!("{name}.bias"), rows)?;
-        Ok(Linear::new(weight, bias)?)
+    fn short_conv(&self, i: usize, taps: usize) -> Result<ShortConv, Error> {
+        let width = self.config.embedding;
+        let name = |part: &str| format!("blk.{i}.shortconv.{part}");
+        // A row of taps per channel.
+        let conv = name("conv.weight");
+        let per_channel = self.values(&conv, &[taps, width])?;
+        let by_tap = (0..taps).flat_map(|t| per_channel.iter().skip(t).step_by(taps).copied());
+        Ok(ShortConv {
+            input: self.linear(&name("in_proj"), 3 * width, width)?,
+            taps: by_tap.collect(),
+            output: self.linear(&name("out_proj"), width, width)?,
+        })
     }
 
     /// The feed-forward part of layer `i`. A file made for skipping neurons has `ffn_down_t`, a row per neuron, in place
-    /// of `ffn_down` (the name is PowerInfer's).
-    fn ffn(&self, i: usize, config: &LlamaConfig) -> Result<SparseFfn, Error> {
-        let (width, hidden) = (config.embedding, config.feed_forward);
+    /// of `ffn_down` (the name is PowerInfer's). Some files have gate and up in one matrix, `ffn_up`.
+    fn ffn(&self, i: usize, spec: &FeedForwardSpec) -> Result<SparseFfn, Error> {
+        let (width, hidden) = (self.config.embedding, spec.neurons);
         let name = |part: &str| format!("blk.{i}.{part}");
-        let gate = self.linear(&name("ffn_gate"), hidden, width)?;
-        let up = self.linear(&name("ffn_up"), hidden, width)?;
         let transposed = name("ffn_down_t.weight");
-        let down = match self.optional(&transposed) {
-            Some(_) => Down::Neurons(self.matrix(&transposed, hidden, width)?.into()),
-            None => Down::Rows(self.matrix(&name("ffn_down.weight"), width, hidden)?),
+        let (gate, up) = match (spec.gated, self.has(&name("ffn_gate.weight"))) {
+            (false, _) => (None, self.linear(&name("ffn_up"), hidden, width)?),
+            (true, false) if self.rows(&name("ffn_up.weight")) == Some(2 * hidden) => {
+                let [gate, up] = self.fused(&name("ffn_up"), [hidden, hidden], width)?;
+                (Some(gate), up)
+            }
+            (true, _) => {
+                let gate = self.linear(&name("ffn_gate"), hidden, width)?;
+                (Some(gate), self.linear(&name("ffn_up"), hidden, width)?)
+            }
         };
-        let ffn = SparseFfn::gated(gate, up, down, config.activation)?;
-        let ffn = ffn.with_up_activation(config.up_activation);
+        let down = match self.has(&transposed) {
+            true => Down::Neurons(self.matrix(&transposed, hidden, width)?.into()),
+            false => Down::Rows(self.matrix(&name("ffn_down.weight"), width, hidden)?),
+        };
+        let ffn = match gate {
+            Some(gate) => SparseFfn::gated(gate, up, down, spec.activation)?,
+            None => SparseFfn::plain(up, down, spec.activation)?,
+        };
+        let ffn = ffn.with_up_activation(spec.up_activation);
         let mut ffn = match self.optional_vector(&name("ffn_down.bias"), width)? {
             Some(bias) => ffn.with_down_bias(bias)?,
             None => ffn,
         };
         // Leaving out what is exactly zero costs nothing where the file is made for it.
-        if config.activation.has_zeros() && matches!(ffn.down(), Down::Neurons(_)) {
+        if spec.activation.has_zeros() && matches!(ffn.down(), Down::Neurons(_)) {
             ffn.set_selector(Selector::ExactZero)?;
         }
         Ok(ffn)
+    }
+
+    /// Angles of all rotary embeddings, with the file's divisors.
+    fn frequencies(&self) -> Result<Vec<Frequencies>, Error> {
+        let divisors = |name: &str, pairs: usize| match self.optional_vector(name, pairs)? {
+            Some(divisors) if divisors.iter().any(|d| *d <= 0.0) => {
+                Err(fault(name, "holds values that are not positive"))
+            }
+            divisors => Ok(divisors),
+        };
+        let of = |rope: &RopeConfig| {
+            let pairs = rope.dims / 2;
+            let short = match divisors("rope_freqs.weight", pairs)? {
+                Some(divisors) => Some(divisors),
+                None => divisors("rope_factors_short.weight", pairs)?,
+            };
+            let long = divisors("rope_factors_long.weight", pairs)?;
+            Ok(Frequencies {
+                short: rope.frequencies(short.as_deref()),
+                long: long.map(|long| (rope.original_context, rope.frequencies(Some(&long)))),
+            })
+        };
+        self.config.ropes.iter().map(of).collect()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.gguf.info(name).is_some()
+    }
+
+    /// Rows of a matrix that may be in the file.
+    fn rows(&self, name: &str) -> Option<usize> {
+        self.gguf.info(name).map(TensorInfo::rows)
+    }
+
+    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix, Error> {
+        self.parts(name, [rows], cols).map(|[matrix]| matrix)
+    }
+
+    /// Matrices that the file has as one, below each other.
+    fn parts<const N: usize>(&self, name: &str, rows: [usize; N], cols: usize) -> Result<[Matrix; N], Error> {
+        let tensor = self.take(name, &[cols, rows.iter().sum()])?;
+        let format = tensor.info.format()?;
+        let (owner, all) = self.gguf.shared(name)?;
+        let row_bytes = all.len() / tensor.info.rows().max(1);
+        let mut end = all.start;
+        let parts = rows.map(|rows| {
+            let start = end;
+            end += rows * row_bytes;
+            Matrix::new(format, cols, Storage::Shared { owner: owner.clone(), range: start..end })
+        });
+        let mut out = Vec::with_capacity(N);
+        for part in parts {
+            out.push(part.map_err(|e| fault(name, e.to_string()))?);
+        }
+        Ok(out.try_into().expect("as many as rows"))
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
+        self.values(name, &[len])
+    }
+
+    fn values(&self, name: &str, dims: &[usize]) -> Result<Vec<f32>, Error> {
+        let values = self.take(name, dims)?.dequantize()?;
+        match values.iter().position(|v| !v.is_finite()) {
+            None => Ok(values),
+            Some(i) => Err(fault(name, format!("value {i} is {}, not a finite number", values[i]))),
+        }
+    }
+
+    /// The tensor called `name`, which must have this shape.
+    fn take(&self, name: &str, dims: &[usize]) -> Result<TensorView<'_>, Error> {
+        let tensor = self.gguf.tensor(name)?;
+        expect_shape(name, &tensor.info.dims, dims)?;
+        self.used.borrow_mut().insert(name.to_owned());
+        Ok(tensor)
+    }
+
+    fn optional_vector(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>, Error> {
+        self.has(name).then(|| self.vector(name, len)).transpose()
+    }
+
+    fn linear(&self, name: &str, rows: usize, cols: usize) -> Result<Linear, Error> {
+        self.fused(name, [rows], cols).map(|[linear]| linear)
+    }
+
+    /// Maps that the file has as one, below each other.
+    fn fused<const N: usize>(&self, name: &str, rows: [usize; N], cols: usize) -> Result<[Linear; N], Error> {
+        let weights = self.parts(&format!("{name}.weight"), rows, cols)?;
+        let bias = self.optional_vector(&format!("{name}.bias"), rows.iter().sum())?;
+        let mut rest = bias.as_deref();
+        let mut out = Vec::with_capacity(N);
+        for weight in weights {
+            let bias = rest.map(|b| b.split_at(weight.rows()));
+            rest = bias.map(|b| b.1);
+            out.push(Linear::new(weight, bias.map(|b| b.0.to_vec()))?);
+        }
+        Ok(out.try_into().expect("as many as weights"))
+    }
+
+    /// A norm of the residual stream.
+    fn norm(&self, name: &str, len: usize) -> Result<Norm, Error> {
+        let mut norm = self.rms_norm(name, len)?;
+        if self.config.norm == NormKind::Layer {
+            norm.bias = Some(match self.optional_vector(&format!("{name}.bias"), len)? {
+                Some(bias) => bias,
+                None => vec![0.0; len],
+            });
+        }
+        Ok(norm)
+    }
+
+    fn rms_norm(&self, name: &str, len: usize) -> Result<Norm, Error> {
+        Ok(Norm { weight: self.vector(&format!("{name}.weight"), len)?, bias: None })
     }
 
     /// A tensor that nothing reads means that the model is not quite what it says: better no answer than a
@@ -159,12 +363,17 @@ impl<'a> Source<'a> {
         let used = self.used.borrow();
         match self.gguf.tensors().find(|t| !used.contains(&t.name)) {
             None => Ok(()),
-            Some(t) => Err(Error::Tensor {
-                name: t.name.clone(),
-                problem: "is not part of the llama architecture as its metadata describes it".into(),
-            }),
+            Some(t) => {
+                let name = self.config.architecture;
+                let problem = format!("is not part of the {name} architecture as its metadata describes it");
+                Err(fault(&t.name, problem))
+            }
         }
     }
+}
+
+fn fault(name: &str, problem: impl Into<String>) -> Error {
+    Error::Tensor { name: name.to_owned(), problem: problem.into() }
 }
 
 /// Which layer's feed-forward weight the tensor called `name` is, and which: `gate`, `up`, `down`, or `down_t`, which has a

@@ -105,37 +105,9 @@ fn threads_do_not_change_a_bit() {
 }
 
 #[test]
-fn truncating_a_session_is_as_good_as_a_new_one() {
-    let model = model(TinyLlama::default().build().to_bytes(), 1);
-    let mut used = Session::new(&model, 32).unwrap();
-    used.forward(&[1, 2, 3, 4, 5, 6, 7]).unwrap();
-    used.truncate(3);
-    assert_eq!(used.position(), 3);
-    let after = used.forward(&[9, 8]).unwrap().to_vec();
-    let mut fresh = Session::new(&model, 32).unwrap();
-    fresh.forward(&[1, 2, 3]).unwrap();
-    assert_eq!(after, fresh.forward(&[9, 8]).unwrap());
-}
-
-#[test]
-fn a_session_refuses_what_it_cannot_compute() {
-    let model = model(TinyLlama::default().build().to_bytes(), 1);
-    let vocab = model.vocab_len();
-    let mut session = Session::new(&model, 8).unwrap();
-    assert!(matches!(session.forward(&[]), Err(Error::NoTokens)));
-    assert!(matches!(session.forward(&[vocab as u32]), Err(Error::TokenId { .. })));
-    assert!(matches!(session.forward(&[1; 9]), Err(Error::ContextFull { needed: 9, context: 8 })));
-    assert_eq!(session.position(), 0);
-    session.forward(&[1; 8]).unwrap();
-    assert!(matches!(session.forward(&[1]), Err(Error::ContextFull { needed: 9, context: 8 })));
-    assert!(Session::new(&model, 0).is_err());
-    assert!(Session::new(&model, 257).is_err());
-}
-
-#[test]
 fn damaged_models_are_refused_by_name() {
     type Damage = fn(&mut sparse_testdata::File);
-    let cases: [(Damage, &str); 14] = [
+    let cases: [(Damage, &str); 19] = [
         (|f| drop(f.remove("blk.1.ffn_up.weight")), "blk.1.ffn_up.weight"),
         (|f| drop(f.remove("token_embd.weight")), "token_embd.weight"),
         (
@@ -146,7 +118,7 @@ fn damaged_models_are_refused_by_name() {
         (|f| f.tensor_mut("blk.0.ffn_norm.weight").poison(), "tensor blk.0.ffn_norm.weight: value 0 is NaN"),
         (
             |f| drop(f.metadata.insert("general.architecture", "mamba")),
-            "architecture \"mamba\" is not supported",
+            "architecture \"mamba\" is not supported (supported: llama",
         ),
         (|f| drop(f.metadata.insert("llama.attention.head_count", 0_u32)), "llama.attention.head_count"),
         (|f| drop(f.metadata.insert("llama.attention.head_count_kv", 3_u32)), "3 key-value heads"),
@@ -159,7 +131,24 @@ fn damaged_models_are_refused_by_name() {
             },
             "heads of 4 values are more than memory can address",
         ),
-        (|f| drop(f.metadata.insert("llama.block_count", u32::MAX)), "blk.2."),
+        (|f| drop(f.metadata.insert("llama.block_count", u32::MAX)), "4294967295 layers, expected at most"),
+        (|f| drop(f.metadata.insert("llama.block_count", 3_u32)), "blk.2."),
+        (
+            |f| drop(f.metadata.insert("llama.attention.head_count_kv", vec![2_i32; 3])),
+            "llama.attention.head_count_kv: has 3 numbers, but there are 2 layers",
+        ),
+        (
+            |f| drop(f.metadata.insert("llama.feed_forward_length", vec![160_i32, -1])),
+            "llama.feed_forward_length: number 1 is -1, not a size",
+        ),
+        (
+            |f| drop(f.metadata.insert("llama.feed_forward_length", vec![160_i32, 128])),
+            "tensor blk.1.ffn_gate.weight: expected shape",
+        ),
+        (
+            |f| drop(f.metadata.insert("llama.hidden_activation", "swoosh")),
+            "llama.hidden_activation: names an unknown function \"swoosh\"",
+        ),
         (|f| drop(f.metadata.insert("llama.block_count", "two")), "llama.block_count"),
         (|f| drop(f.metadata.insert("llama.block_count", 1_u32)), "blk.1."),
         (|f| drop(f.metadata.insert("llama.rope.scaling.type", "spiral")), "\"spiral\" is not supported"),
@@ -171,6 +160,31 @@ fn damaged_models_are_refused_by_name() {
         let error = Model::from_gguf(&gguf, 1).expect_err(expected).to_string();
         assert!(error.contains(expected), "expected {expected:?} in {error:?}");
     }
+}
+
+/// Sizes may be given per layer, equal or not.
+#[test]
+fn sizes_per_layer_are_read() {
+    let plain = TinyLlama::default().build();
+    let mut arrays = plain.clone();
+    arrays.metadata.insert("llama.attention.head_count", vec![4_i32; 2]);
+    arrays.metadata.insert("llama.attention.head_count_kv", vec![2_i32; 2]);
+    arrays.metadata.insert("llama.feed_forward_length", vec![160_u32; 2]);
+    let tokens = [1, 2, 3, 4, 5];
+    let [plain, arrays] = [&plain, &arrays].map(|f| logits(&model(f.to_bytes(), 1), &tokens, &[5]));
+    assert_eq!(plain, arrays);
+
+    // A second layer of another width, cut out of the same weights.
+    let mut uneven = TinyLlama { format: BlockFormat::F32, ..TinyLlama::default() }.build();
+    uneven.metadata.insert("llama.feed_forward_length", vec![160_i32, 96]);
+    for (name, dims) in [("ffn_gate", [64, 96]), ("ffn_up", [64, 96]), ("ffn_down", [96, 64])] {
+        let tensor = uneven.tensor_mut(&format!("blk.1.{name}.weight"));
+        tensor.data.truncate(4 * 96 * 64);
+        tensor.dims = dims.to_vec();
+    }
+    let model = model(uneven.to_bytes(), 1);
+    assert_eq!(model.ffns().map(|f| f.neurons()).collect::<Vec<_>>(), [160, 96]);
+    logits(&model, &tokens, &[5]);
 }
 
 #[test]

@@ -191,12 +191,12 @@ impl Candidate {
     fn round(&mut self, args: &BenchArgs, ids: &[u32], memory: &mut ReadBandwidth) -> anyhow::Result<()> {
         let mut sampler = Sampler::new(SamplerConfig::greedy());
 
-        self.session.truncate(0);
+        self.session.clear();
         let start = Instant::now();
         self.session.forward(&ids[..args.prompt.get()])?;
         let prefill = start.elapsed();
 
-        self.session.truncate(0);
+        self.session.clear();
         let (start_of_text, rest) = ids.split_at(args.depth.get());
         sampler.sample(self.session.forward(start_of_text)?, &[]);
         let before = self.session.times().feed_forward;

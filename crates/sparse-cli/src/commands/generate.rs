@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal};
 use console::style;
 use sparse_model::chat::Message;
 use sparse_model::tokenizer::EncodeOptions;
-use sparse_model::{GenerateOptions, Model, Placement, Session, Stop, generate};
+use sparse_model::{GenerateOptions, Model, Placement, Session, SessionOptions, Stop, generate};
 use tracing::info;
 
 use crate::args::GenerateArgs;
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
     }
     let tokens = encode(model, &prompt)?;
     let context = context(args, model, tokens.len())?;
-    let mut session = Session::new(model, context)?;
+    let mut session = Session::with_options(model, SessionOptions::new(context).kv(args.kv))?;
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         sampler: args.sampler.config(),

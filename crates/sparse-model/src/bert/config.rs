@@ -71,7 +71,9 @@ impl BertConfig {
         let file: File = serde_json::from_slice(text)?;
         match file.model_type.as_deref() {
             None | Some("bert") => {}
-            Some(other) => return Err(Error::Architecture { found: other.to_owned(), supported: "bert" }),
+            Some(other) => {
+                return Err(Error::Architecture { found: other.to_owned(), supported: "bert".into() });
+            }
         }
         if let Some(other) = file.position_embedding_type.filter(|kind| kind != "absolute") {
             let problem = format!("\"{other}\" is not supported (supported: absolute)");
@@ -105,7 +107,7 @@ impl BertConfig {
     pub fn from_metadata(meta: &Metadata) -> Result<Self, Error> {
         let architecture = meta.string("general.architecture")?;
         if architecture != "bert" {
-            return Err(Error::Architecture { found: architecture.to_owned(), supported: "bert" });
+            return Err(Error::Architecture { found: architecture.to_owned(), supported: "bert".into() });
         }
         if meta.opt_bool("bert.attention.causal")?.unwrap_or(false) {
             return Err(Error::metadata("bert.attention.causal", "causal attention is not supported"));
