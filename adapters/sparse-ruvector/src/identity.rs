@@ -34,8 +34,8 @@ pub(crate) fn of(
     identity.model_graph_sha256 = files.graph;
     identity.tokenizer_sha256 = files.tokenizer;
     identity.pooling_strategy = match encoder.pooling() {
-        Pooling::Mean => PoolingStrategy::Named(PoolingStrategyName::Mean),
-        Pooling::Cls => PoolingStrategy::Named(PoolingStrategyName::Cls),
+        [Pooling::Mean] => PoolingStrategy::Named(PoolingStrategyName::Mean),
+        [Pooling::Cls] => PoolingStrategy::Named(PoolingStrategyName::Cls),
         other => return Err(load(path, format!("pooling {other:?} has no name in ruvector-core"))),
     };
     identity.normalize = encoder.normalizes();
@@ -84,11 +84,26 @@ impl Files {
             false => path.to_owned(),
         };
         let file = |name| folder.join(name);
-        // Says whether texts are made lower case.
-        let mut tokenizer = vec![file("tokenizer.json"), file("sentence_bert_config.json")];
+        let mut tokenizer = [
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            // Says whether texts are made lower case.
+            "sentence_bert_config.json",
+        ]
+        .map(file)
+        .to_vec();
         tokenizer.retain(|path| path.exists());
+        // One file, or several and their index.
+        let mut weights = vec![file("model.safetensors")];
+        if !weights[0].exists() {
+            let entries = fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+            weights = entries.map_err(|e| load(&folder, e))?.into_iter().map(|entry| entry.path()).collect();
+            weights.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+            weights.sort();
+        }
         Ok(Self {
-            weights: digest(&[file("model.safetensors")])?,
+            weights: digest(&weights)?,
             graph: digest(&[file("config.json")])?,
             tokenizer: digest(&tokenizer)?,
         })

@@ -21,7 +21,7 @@ mod identity;
 
 use ruvector_core::embeddings::apply_prompt_template;
 use ruvector_core::{EmbeddingProvider, EmbeddingRole, EmbeddingSpaceIdentity, Result, RuvectorError};
-use sparse_integration::{EmbeddingConfig, EmbeddingProvider as _, SparseEmbeddingProvider};
+use sparse_integration::{EmbeddingConfig, EmbeddingProvider as _, Prompt, Prompted, SparseEmbeddingProvider};
 
 /// A sentence-embedding model on this machine's CPU, for `ruvector_core`.
 ///
@@ -51,6 +51,11 @@ impl SparseEmbedding {
         Ok(Self { provider, identity })
     }
 
+    /// The model without the prompts of its folder: the registered ones are put before texts already.
+    fn plain(&self) -> Result<Prompted<'_>> {
+        self.provider.encoder().prompted(&Prompt::None).map_err(inference)
+    }
+
     /// The model.
     pub fn provider(&self) -> &SparseEmbeddingProvider {
         &self.provider
@@ -60,14 +65,14 @@ impl SparseEmbedding {
 impl EmbeddingProvider for SparseEmbedding {
     fn embed_for(&self, role: EmbeddingRole, text: &str) -> Result<Vec<f32>> {
         let text = apply_prompt_template(&self.identity, role, text)?;
-        self.provider.embed(&text).map_err(inference)
+        self.plain()?.embed(&text).map_err(inference)
     }
 
     fn embed_batch_for(&self, role: EmbeddingRole, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
         let texts = texts.iter().map(|text| apply_prompt_template(&self.identity, role, text));
         let texts = texts.collect::<Result<Vec<_>>>()?;
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        self.provider.embed_batch(&texts).map_err(inference)
+        self.plain()?.embed_batch(&texts).map_err(inference)
     }
 
     fn embedding_space(&self) -> &EmbeddingSpaceIdentity {
@@ -83,6 +88,6 @@ impl EmbeddingProvider for SparseEmbedding {
     }
 }
 
-fn inference(error: sparse_integration::Error) -> RuvectorError {
+fn inference(error: impl std::fmt::Display) -> RuvectorError {
     RuvectorError::ModelInferenceError(error.to_string())
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use sparse_model::{Encoder, EncoderOptions};
+use sparse_model::{Encoder, EncoderOptions, Prompt};
 
 use crate::Error;
 
@@ -41,11 +41,29 @@ pub trait EmbeddingProvider: Send + Sync {
     /// Values of an embedding.
     fn dimension(&self) -> usize;
 
-    /// The embedding of a text, [`dimension`](Self::dimension) values.
+    /// The embedding of a text, [`dimension`](Self::dimension) values; as whatever the provider takes texts for.
     ///
     /// # Errors
     /// If there is none; the provider's documentation says when.
     fn embed(&self, text: &str) -> Result<Vec<f32>, Error>;
+
+    /// The embedding of a text that is searched for. As [`embed`](Self::embed), unless the provider tells queries and documents
+    /// apart.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed).
+    fn embed_query(&self, text: &str) -> Result<Vec<f32>, Error> {
+        self.embed(text)
+    }
+
+    /// The embeddings of texts that are searched in, in their order. As [`embed_batch`](Self::embed_batch), unless the provider
+    /// tells queries and documents apart.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed), if any text's fails.
+    fn embed_documents(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
+        self.embed_batch(texts)
+    }
 
     /// The embeddings of several texts, in their order. One by one, unless the provider has a faster way.
     ///
@@ -77,7 +95,8 @@ impl EmbeddingConfig {
 
 /// A sentence-embedding model on this machine's CPU.
 ///
-/// Texts are cut down to the model's limit, see [`Encoder::embed`]. [`encoder`](Self::encoder) has more, such as streams.
+/// Texts get the prompt that the model's folder names for them: its default prompt, or that of queries or documents. For another,
+/// see [`Encoder::prompted`]. Texts are cut down to the model's limit, see [`Encoder::embed`]. [`encoder`](Self::encoder) has more, such as streams.
 #[derive(Debug)]
 pub struct SparseEmbeddingProvider {
     name: String,
@@ -121,5 +140,13 @@ impl EmbeddingProvider for SparseEmbeddingProvider {
 
     fn embed_batch(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
         Ok(self.encoder.embed_batch(texts)?)
+    }
+
+    fn embed_query(&self, text: &str) -> Result<Vec<f32>, Error> {
+        Ok(self.encoder.prompted(&Prompt::Query)?.embed(text)?)
+    }
+
+    fn embed_documents(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
+        Ok(self.encoder.prompted(&Prompt::Document)?.embed_batch(texts)?)
     }
 }

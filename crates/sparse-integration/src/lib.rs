@@ -22,4 +22,4 @@ mod error;
 pub use embedding::{EmbeddingConfig, EmbeddingProvider, SparseEmbeddingProvider};
 pub use error::Error;
 /// What [`EmbeddingConfig::options`] consist of.
-pub use sparse_model::{EncoderFormat, EncoderOptions, EncoderSparsity, Pooling};
+pub use sparse_model::{EncoderFormat, EncoderOptions, EncoderSparsity, Pooling, Prompt, Prompted};

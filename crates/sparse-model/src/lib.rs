@@ -44,7 +44,7 @@ mod weights;
 
 pub use bert::{
     BertConfig, EmbedStream, Encoder, EncoderFormat, EncoderOptions, EncoderSparsity, FfnTiming, Pooling,
-    low_bit_copy,
+    Prompt, Prompted, low_bit_copy,
 };
 pub use config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm};
 pub use error::Error;

@@ -2,6 +2,8 @@
 
 #[path = "bert/folders.rs"]
 mod folders;
+#[path = "bert/library.rs"]
+mod library;
 
 use std::fs;
 
@@ -255,7 +257,7 @@ fn folder_and_gguf_hold_the_same_model() {
         assert_eq!(a.embed_batch(&TEXTS).unwrap(), b.embed_batch(&TEXTS).unwrap(), "{format}");
     }
     let gguf = Encoder::open(&path, &f32()).unwrap();
-    assert_eq!((gguf.max_tokens(), gguf.pooling(), gguf.normalizes()), (48, Pooling::Mean, true));
+    assert_eq!((gguf.max_tokens(), gguf.pooling(), gguf.normalizes()), (48, &[Pooling::Mean][..], true));
 }
 
 /// Many texts of many lengths: groups of all kinds, on some threads and alone.

@@ -1,4 +1,4 @@
-//! The BERT architecture's numbers, read from `config.json` or from GGUF metadata.
+//! The numbers of BERT and its like, read from `config.json` or from GGUF metadata.
 
 use serde::Deserialize;
 use sparse_core::ActivationType;
@@ -20,8 +20,10 @@ pub struct BertConfig {
     pub heads: usize,
     /// Tokens that have an embedding.
     pub vocabulary: usize,
-    /// Positions that have an embedding: the longest text, in tokens.
+    /// Positions that texts can use: the longest text, in tokens.
     pub positions: usize,
+    /// Rows of the position embedding before that of the first token, as RoBERTa and its like have them.
+    pub position_offset: usize,
     /// Token types that have an embedding; a sentence is all of the first.
     pub token_types: usize,
     /// Epsilon of the layer norms.
@@ -49,6 +51,7 @@ struct File {
     position_embedding_type: Option<String>,
     #[serde(default)]
     is_decoder: bool,
+    pad_token_id: Option<usize>,
 }
 
 // The defaults of the transformers library.
@@ -69,12 +72,15 @@ impl BertConfig {
     /// If it is not JSON, lacks a number, describes another architecture than BERT's encoder, or contradicts itself.
     pub fn from_json(text: &[u8]) -> Result<Self, Error> {
         let file: File = serde_json::from_slice(text)?;
-        match file.model_type.as_deref() {
-            None | Some("bert") => {}
+        let position_offset = match file.model_type.as_deref() {
+            None | Some("bert") => 0,
+            // Positions count from behind that of the padding token.
+            Some("roberta" | "xlm-roberta" | "camembert") => file.pad_token_id.unwrap_or(1).saturating_add(1),
             Some(other) => {
-                return Err(Error::Architecture { found: other.to_owned(), supported: "bert".into() });
+                let supported = "bert, roberta, xlm-roberta, camembert".into();
+                return Err(Error::Architecture { found: other.to_owned(), supported });
             }
-        }
+        };
         if let Some(other) = file.position_embedding_type.filter(|kind| kind != "absolute") {
             let problem = format!("\"{other}\" is not supported (supported: absolute)");
             return Err(Error::setting("position_embedding_type", problem));
@@ -91,7 +97,8 @@ impl BertConfig {
             feed_forward: file.intermediate_size,
             heads: file.num_attention_heads,
             vocabulary: file.vocab_size,
-            positions: file.max_position_embeddings,
+            positions: file.max_position_embeddings.saturating_sub(position_offset),
+            position_offset,
             token_types: file.type_vocab_size,
             epsilon: file.layer_norm_eps,
             activation,
@@ -119,6 +126,8 @@ impl BertConfig {
             heads: meta.usize("bert.attention.head_count")?,
             vocabulary: meta.strings("tokenizer.ggml.tokens")?.len(),
             positions: meta.usize("bert.context_length")?,
+            // llama.cpp's converter cuts such rows off.
+            position_offset: 0,
             token_types: meta.opt_usize("tokenizer.ggml.token_type_count")?.unwrap_or_else(two),
             epsilon: meta.f32("bert.attention.layer_norm_epsilon")?,
             activation: ActivationType::Gelu,

@@ -5,11 +5,15 @@ use std::cmp::Reverse;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use sha2::{Digest, Sha256};
 use sparse_core::{Compute, Pool, Selector, SparseFfn};
 use sparse_gguf::Gguf;
+use tokenizers::TruncationDirection;
 
 #[cfg(feature = "fs")]
 use super::folder::{Folder, in_file};
+use super::head::{Head, Step};
+use super::prompt::{Prefix, Prompt, Prompted, Prompts};
 use super::sparse::{FfnTiming, Stopwatch};
 use super::stream::EmbedStream;
 use super::tensors::{Source, Tensors};
@@ -17,7 +21,7 @@ use super::text::{self, TextTokens};
 use super::weights::Weights;
 use super::{BertConfig, EncoderOptions, EncoderSparsity, Pass, Pooling, Scratch};
 use crate::Error;
-use crate::sidecar::{EncoderSidecar, Placement};
+use crate::sidecar::{EncoderSidecar, Placement, hex};
 
 /// Tokens that a thread computes at a time, about: enough to read each weight seldom, few enough that what the layers hand
 /// on stays in a cache.
@@ -47,9 +51,12 @@ pub struct Encoder {
     config: BertConfig,
     weights: Weights,
     text: TextTokens,
-    pooling: Pooling,
-    normalize: bool,
+    head: Head,
+    prompts: Prompts,
+    /// The default prompt.
+    prefix: Prefix,
     fingerprint: String,
+    options: EncoderOptions,
     compute: Compute,
     /// The same kernels on the calling thread alone.
     alone: Compute,
@@ -81,13 +88,14 @@ impl Encoder {
             let gguf = Gguf::open(path).map_err(|e| in_file(path, e.into()))?;
             return Self::from_gguf(&gguf, options).map_err(|e| in_file(path, e));
         }
-        let folder = Folder::open(path)?;
-        let (pooling, normalize) = (folder.pooling, folder.normalize);
-        let max_tokens = folder.max_tokens;
-        let text = |limit, rows| TextTokens::new(folder.tokenizer, rows, limit, folder.lowercase);
-        let text = text(options.max_tokens.unwrap_or(max_tokens), folder.config.vocabulary)
+        let mut folder = Folder::open(path)?;
+        if folder.lowercase {
+            text::lowercase_first(&mut folder.tokenizer)?;
+        }
+        let limit = options.max_tokens.unwrap_or(folder.max_tokens);
+        let text = TextTokens::new(folder.tokenizer, folder.config.vocabulary, limit, folder.truncation)
             .map_err(|e| in_file(path, e))?;
-        Self::new(&folder.tensors, folder.config, text, (pooling, normalize), options)
+        Self::new(&folder.tensors, folder.config, text, folder.head, folder.prompts, options)
             .map_err(|e| in_file(&folder.tensors_path, e))
     }
 
@@ -101,26 +109,37 @@ impl Encoder {
         let pooling = match meta.opt_u32("bert.pooling_type")? {
             None | Some(1) => Pooling::Mean,
             Some(2) => Pooling::Cls,
+            Some(3) => Pooling::LastToken,
             Some(other) => {
-                let problem = format!("{other} is not supported (supported: 1, mean, and 2, cls)");
+                let problem = format!("{other} is not supported (supported: 1, mean; 2, cls; 3, last token)");
                 return Err(Error::metadata("bert.pooling_type", problem));
             }
         };
         let limit = options.max_tokens.unwrap_or(config.positions);
-        let text = TextTokens::new(text::from_metadata(meta)?, config.vocabulary, limit, false)?;
-        Self::new(gguf, config, text, (pooling, true), options)
+        let tokenizer = text::from_metadata(meta)?;
+        let text = TextTokens::new(tokenizer, config.vocabulary, limit, TruncationDirection::Right)?;
+        let mut head = Head::new(config.embedding, vec![pooling]);
+        head.steps.push(Step::Normalize);
+        Self::new(gguf, config, text, head, Prompts::default(), options)
     }
 
     fn new(
         source: &dyn Source,
         config: BertConfig,
         text: TextTokens,
-        (pooling, normalize): (Pooling, bool),
+        mut head: Head,
+        prompts: Prompts,
         options: &EncoderOptions,
     ) -> Result<Self, Error> {
         if text.limit() > config.positions {
             let problem = format!("is {}, but the model has {} positions", text.limit(), config.positions);
             return Err(Error::setting("the number of tokens that texts are cut down to", problem));
+        }
+        if let Some(pooling) = options.pooling {
+            head.set_pooling(pooling)?;
+        }
+        if let Some(normalize) = options.normalize {
+            head.set_normalize(normalize);
         }
         let tensors = Tensors::new(source);
         let weights = Weights::load(&tensors, &config, options)?;
@@ -129,9 +148,11 @@ impl Encoder {
             fingerprint: tensors.fingerprint(&config)?,
             config,
             weights,
+            options: options.clone(),
+            prefix: Prefix::new(prompts.text(&Prompt::Default)?, &text)?,
+            prompts,
             text,
-            pooling: options.pooling.unwrap_or(pooling),
-            normalize: options.normalize.unwrap_or(normalize),
+            head,
             alone: Compute { kernels: compute.kernels, pool: Pool::new(1) },
             compute,
             scratch: Mutex::default(),
@@ -192,6 +213,28 @@ impl Encoder {
         &self.fingerprint
     }
 
+    /// Tells embeddings apart that must not be compared: a digest of the [`fingerprint`](Self::fingerprint), the tokenizer, what
+    /// follows on the transformer, and the options. Prompts are not part of it.
+    ///
+    /// # Errors
+    /// If the file of the neurons to leave out cannot be read any more.
+    pub fn embedding_space(&self) -> Result<String, Error> {
+        let mut hash = Sha256::new();
+        let EncoderOptions { format, feed_forward, sparsity, .. } = &self.options;
+        hash.update(format!("{}\n{format:?} {feed_forward:?}\n", self.fingerprint));
+        match sparsity {
+            EncoderSparsity::Dense | EncoderSparsity::Prepared => hash.update("dense\n"),
+            #[cfg(feature = "fs")]
+            EncoderSparsity::Sidecar(path) | EncoderSparsity::Always(path) => {
+                hash.update(matches!(sparsity, EncoderSparsity::Always(_)).to_string());
+                hash.update(std::fs::read(path)?);
+            }
+        }
+        self.head.digest(&mut hash);
+        hash.update(self.text.to_json()?);
+        Ok(hex(hash))
+    }
+
     /// The feed-forward layers that may leave neurons out, with their numbers: none in a dense encoder.
     pub fn ffns(&self) -> impl Iterator<Item = (usize, &SparseFfn)> {
         let layers = self.weights.layers.iter().enumerate();
@@ -229,7 +272,7 @@ impl Encoder {
         let mut scratch = self.take_scratch(1);
         let pass = Pass { config: &self.config, weights: &self.weights, compute: &self.compute };
         for text in texts {
-            let ids = self.text.encode(text.as_ref())?;
+            let ids = self.text.encode(&self.prefix.text, text.as_ref())?;
             if !ids.is_empty() {
                 pass.run_watched(&[&ids], &mut scratch[0], &mut |i, x| watch(i, x.x()));
             }
@@ -245,7 +288,7 @@ impl Encoder {
 
     /// Values of an embedding.
     pub fn dimension(&self) -> usize {
-        self.config.embedding
+        self.head.dimension()
     }
 
     /// Tokens that texts are cut down to, those that the tokenizer adds included.
@@ -253,14 +296,48 @@ impl Encoder {
         self.text.limit()
     }
 
-    /// How the vectors of a text's tokens become one.
-    pub fn pooling(&self) -> Pooling {
-        self.pooling
+    /// How the vectors of a text's tokens become one. Of several ways the results stand one behind the other.
+    pub fn pooling(&self) -> &[Pooling] {
+        &self.head.pooling
     }
 
     /// Whether embeddings are scaled to length 1.
     pub fn normalizes(&self) -> bool {
-        self.normalize
+        self.head.normalizes()
+    }
+
+    /// Names of the model's prompts.
+    pub fn prompts(&self) -> impl Iterator<Item = &str> {
+        self.prompts.names()
+    }
+
+    /// The encoder with a prompt: what stands before every text.
+    ///
+    /// ```no_run
+    /// use sparse_model::{Encoder, EncoderOptions, Prompt};
+    ///
+    /// # fn main() -> Result<(), sparse_model::Error> {
+    /// let encoder = Encoder::open("multilingual-e5-small", &EncoderOptions::default())?;
+    /// let query = encoder.prompted(&Prompt::Query)?.embed("how do bees find home")?;
+    /// let document = encoder.prompted(&Prompt::Document)?.embed("Bees find home by the sun.")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the model has no prompt of that name, or the tokenizer fails.
+    pub fn prompted(&self, prompt: &Prompt) -> Result<Prompted<'_>, Error> {
+        let prefix = Prefix::new(self.prompts.text(prompt)?, &self.text)?;
+        Ok(Prompted::new(self, prefix))
+    }
+
+    /// The encoder with the model's default prompt.
+    fn by_default(&self) -> Prompted<'_> {
+        Prompted::new(self, self.prefix.clone())
+    }
+
+    pub(super) fn text(&self) -> &TextTokens {
+        &self.text
     }
 
     /// Kernels and threads.
@@ -273,15 +350,15 @@ impl Encoder {
         self.weights.bytes()
     }
 
-    /// The ids that `text` is computed from, cut down to [`max_tokens`](Self::max_tokens).
+    /// The ids that `text` is computed from, with those of the model's default prompt, cut down to [`max_tokens`](Self::max_tokens).
     ///
     /// # Errors
     /// If the tokenizer fails, which those of BERT models do not.
     pub fn tokens(&self, text: &str) -> Result<Vec<u32>, Error> {
-        self.text.encode(text)
+        self.by_default().tokens(text)
     }
 
-    /// The embedding of a text.
+    /// The embedding of a text, behind the model's default prompt if it has one; [`prompted`](Self::prompted) is for others.
     ///
     /// Only its first [`max_tokens`](Self::max_tokens) tokens count. An empty text, or one of control characters only, has an
     /// embedding too: what the model makes of the tokens that stand around any text. (If there are none, it is all zeros.)
@@ -289,8 +366,7 @@ impl Encoder {
     /// # Errors
     /// If the result is not finite, which damaged weights lead to, or the tokenizer fails.
     pub fn embed(&self, text: &str) -> Result<Vec<f32>, Error> {
-        let mut embeddings = self.window(&[text])?;
-        Ok(embeddings.pop().expect("an embedding per text"))
+        self.by_default().embed(text)
     }
 
     /// The embeddings of many texts, in their order: much faster than one by one.
@@ -308,7 +384,7 @@ impl Encoder {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        EmbedStream::new(self, texts.into_iter())
+        self.by_default().embed_stream(texts)
     }
 
     /// Texts that are computed before the next ones are looked at.
@@ -317,12 +393,12 @@ impl Encoder {
     }
 
     /// The embeddings of texts, all of which are in memory together.
-    pub(super) fn window(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
+    pub(super) fn window(&self, prefix: &Prefix, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
         let pool = &self.compute.pool;
         let mut encoded: Vec<(&str, Result<Vec<u32>, Error>)> =
             texts.iter().map(|text| (*text, Ok(Vec::new()))).collect();
         pool.for_each(&mut vec![(); pool.threads()], &mut encoded, |(), (text, ids)| {
-            *ids = self.text.encode(text);
+            *ids = self.text.encode(&prefix.text, text);
         });
         let ids = encoded.into_iter().map(|(_, ids)| ids).collect::<Result<Vec<_>, _>>()?;
 
@@ -333,10 +409,10 @@ impl Encoder {
         let mut scratch = self.take_scratch(if together.is_empty() { 1 } else { pool.threads() });
         if !together.is_empty() {
             pool.for_each(&mut scratch, together, |scratch, group| {
-                self.embed_group(&self.alone, scratch, group)
+                self.embed_group(&self.alone, scratch, prefix, group)
             });
         }
-        rest.iter_mut().for_each(|group| self.embed_group(&self.compute, &mut scratch[0], group));
+        rest.iter_mut().for_each(|group| self.embed_group(&self.compute, &mut scratch[0], prefix, group));
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner).extend(scratch);
 
         let mut embeddings = vec![vec![0.0; self.dimension()]; texts.len()];
@@ -352,23 +428,13 @@ impl Encoder {
     }
 
     /// Computes a group's embeddings.
-    fn embed_group(&self, compute: &Compute, scratch: &mut Scratch, group: &mut Group<'_>) {
+    fn embed_group(&self, compute: &Compute, scratch: &mut Scratch, prefix: &Prefix, group: &mut Group<'_>) {
         Pass { config: &self.config, weights: &self.weights, compute }.run(&group.ids, scratch);
-        let mut vectors = scratch.x.x().chunks(self.dimension());
+        let mut vectors = scratch.x.x();
         for ids in &group.ids {
-            let mut embedding = vec![0.0; self.dimension()];
-            for (t, vector) in vectors.by_ref().take(ids.len()).enumerate() {
-                if t == 0 || self.pooling == Pooling::Mean {
-                    compute.kernels.add(&mut embedding, vector);
-                }
-            }
-            let divisor = match self.normalize {
-                true => compute.kernels.dot_f32(&embedding, &embedding).sqrt(),
-                false if self.pooling == Pooling::Mean => ids.len() as f32,
-                false => 1.0,
-            };
-            embedding.iter_mut().for_each(|v| *v /= divisor.max(f32::MIN_POSITIVE));
-            group.embeddings.push(embedding);
+            let of_text =
+                vectors.split_off(..ids.len() * self.config.embedding).expect("vectors of all texts");
+            group.embeddings.push(self.head.embed(compute.kernels, of_text, prefix.tokens));
         }
     }
 

@@ -7,31 +7,28 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use tokenizers::Tokenizer;
+use tokenizers::{Tokenizer, TruncationDirection};
 
+use super::head::Head;
+use super::prompt::Prompts;
 use super::safetensors::Safetensors;
-use super::{BertConfig, Pooling, text};
+use super::tokenizer_config::TokenizerFiles;
+use super::{BertConfig, modules};
 use crate::Error;
 
 /// What a folder says about its model; the large files are only opened.
 pub(super) struct Folder {
     pub(super) config: BertConfig,
     pub(super) tokenizer: Tokenizer,
+    pub(super) truncation: TruncationDirection,
     pub(super) tensors: Safetensors,
+    /// The file of the tensors, or the index of several.
     pub(super) tensors_path: PathBuf,
-    pub(super) pooling: Pooling,
-    pub(super) normalize: bool,
+    pub(super) head: Head,
+    pub(super) prompts: Prompts,
     pub(super) max_tokens: usize,
+    /// Whether texts are made lower case first.
     pub(super) lowercase: bool,
-}
-
-/// An entry of `modules.json`.
-#[derive(Deserialize)]
-struct Module {
-    #[serde(default)]
-    path: String,
-    #[serde(rename = "type")]
-    kind: String,
 }
 
 /// `sentence_bert_config.json`.
@@ -42,104 +39,83 @@ struct SentenceConfig {
     do_lower_case: bool,
 }
 
+/// Names of that file in old folders.
+const SENTENCE_CONFIGS: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
+
 impl Folder {
-    /// Reads the folder at `path`. One without `modules.json` is a plain transformer: the mean of its tokens' vectors is the
-    /// embedding, as the sentence-transformers library has it, and is not scaled.
+    /// Reads the folder at `path`.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let modules = match optional::<Vec<Module>>(&path.join("modules.json"))? {
-            Some(modules) => Modules::new(path, modules)?,
-            None => Modules { transformer: path.to_owned(), pooling: Pooling::Mean, normalize: false },
+        let mut config = None;
+        let (folder, head) = modules::open(path, |transformer| {
+            let file = transformer.join("config.json");
+            let read: (BertConfig, Map<String, Value>) =
+                read(&file, |text| Ok((BertConfig::from_json(text)?, serde_json::from_slice(text)?)))?;
+            Ok(config.insert(read).0.embedding)
+        })?;
+        let (config, model) = config.expect("the width of the transformer was asked for");
+        // The library reads its own settings in its own folders only.
+        let has_modules = path.join("modules.json").exists();
+        let sentence = SENTENCE_CONFIGS.iter().filter(|_| has_modules);
+        let mut sentence = sentence.map(|name| optional(&folder.join(name))).filter_map(Result::transpose);
+        let sentence: SentenceConfig = sentence.next().transpose()?.unwrap_or_default();
+        let of_tokenizer = |name: &str| optional(&folder.join(name)).map(Option::unwrap_or_default);
+        let tokenizer_path = folder.join("tokenizer.json");
+        let files = TokenizerFiles {
+            tokenizer: read(&tokenizer_path, |text| Ok(serde_json::from_slice(text)?))?,
+            settings: of_tokenizer("tokenizer_config.json")?,
+            special_tokens: of_tokenizer("special_tokens_map.json")?,
+            model,
         };
-        let folder = &modules.transformer;
-        let config = folder.join("config.json");
-        let config = read(&config, BertConfig::from_json)?;
-        let sentence: SentenceConfig =
-            optional(&folder.join("sentence_bert_config.json"))?.unwrap_or_default();
-        // Tokenizers without a limit state an astronomic one.
-        let settings: Map<String, Value> =
-            optional(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
-        let of_tokenizer = settings.get("model_max_length").and_then(Value::as_u64);
-        let of_tokenizer = of_tokenizer.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-        let max_tokens = sentence.max_seq_length.unwrap_or(of_tokenizer).min(config.positions);
-        let tokenizer = read(&folder.join("tokenizer.json"), text::from_json)?;
-        let tensors_path = folder.join("model.safetensors");
-        let tensors = Safetensors::open(&tensors_path).map_err(|e| in_file(&tensors_path, e))?;
+        let limit = sentence.max_seq_length.or(files.limit()).unwrap_or(usize::MAX);
+        let truncation = files.truncation();
+        let (tensors, tensors_path) = Safetensors::open_folder(&folder)?;
+        let prompts_path = path.join("config_sentence_transformers.json");
+        let prompts = if has_modules { optional(&prompts_path)? } else { None };
+        let prompts: Prompts = prompts.unwrap_or_default();
+        prompts.text(&super::Prompt::Default).map_err(|e| in_file(&prompts_path, e))?;
+        let tokenizer = files.build(config.vocabulary).map_err(|e| in_file(&tokenizer_path, e))?;
         Ok(Self {
+            max_tokens: limit.min(config.positions),
             config,
             tokenizer,
+            truncation,
             tensors,
             tensors_path,
-            pooling: modules.pooling,
-            normalize: modules.normalize,
-            max_tokens,
+            head,
+            prompts,
             lowercase: sentence.do_lower_case,
         })
     }
 }
 
-/// What follows on what.
-struct Modules {
-    transformer: PathBuf,
-    pooling: Pooling,
-    normalize: bool,
-}
-
-impl Modules {
-    fn new(folder: &Path, modules: Vec<Module>) -> Result<Self, Error> {
-        let path = folder.join("modules.json");
-        let wrong = |problem: String| in_file(&path, Error::setting("modules", problem));
-        // Releases differ in where the classes live, but not in their names.
-        let names: Vec<_> = modules.iter().map(|m| m.kind.rsplit('.').next().unwrap_or_default()).collect();
-        let normalize = match names[..] {
-            ["Transformer", "Pooling"] => false,
-            ["Transformer", "Pooling", "Normalize"] => true,
-            _ => {
-                let problem = format!(
-                    "are {}, which is not supported (supported: Transformer, Pooling and perhaps Normalize)",
-                    names.join(", ")
-                );
-                return Err(wrong(problem));
-            }
-        };
-        let inside = |module: &Module| {
-            let part = Path::new(&module.path);
-            match part.components().all(|c| matches!(c, Component::Normal(_))) {
-                true => Ok(folder.join(part)),
-                false => Err(wrong(format!("lead out of the folder, to \"{}\"", module.path))),
-            }
-        };
-        let pooling = read(&inside(&modules[1])?.join("config.json"), pooling)?;
-        Ok(Self { transformer: inside(&modules[0])?, pooling, normalize })
-    }
-}
-
-/// Reads the configuration of a pooling module: `pooling_mode`, or older releases' flags, of which one is set.
-fn pooling(text: &[u8]) -> Result<Pooling, Error> {
-    let config: Map<String, Value> = serde_json::from_slice(text)?;
-    let mut modes: Vec<&str> = config
-        .iter()
-        .filter(|(_, value)| value == &&Value::Bool(true))
-        .filter_map(|(key, _)| key.strip_prefix("pooling_mode_"))
-        .collect();
-    modes.extend(config.get("pooling_mode").and_then(Value::as_str));
-    match modes[..] {
-        ["mean" | "mean_tokens"] => Ok(Pooling::Mean),
-        ["cls" | "cls_token"] => Ok(Pooling::Cls),
-        _ => {
-            let problem =
-                format!("is \"{}\", which is not supported (supported: mean, cls)", modes.join(", "));
-            Err(Error::setting("pooling_mode", problem))
+/// The place of `part` in a folder; what is wrong if it leads out of it.
+pub(super) fn inside(folder: &Path, part: &str) -> Result<PathBuf, String> {
+    let mut path = folder.to_owned();
+    for component in Path::new(part).components() {
+        match component {
+            Component::Normal(name) => path.push(name),
+            Component::CurDir => {}
+            _ => return Err(format!("lead out of the folder, to \"{part}\"")),
         }
     }
+    Ok(path)
 }
 
 /// What `parse` makes of a file.
-fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T, Error>) -> Result<T, Error> {
+pub(super) fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T, Error>) -> Result<T, Error> {
     fs::read(path).map_err(Error::from).and_then(|text| parse(&text)).map_err(|e| in_file(path, e))
 }
 
 /// What a JSON file holds, if it is there.
-fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+pub(super) fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     match path.try_exists() {
         Ok(false) => Ok(None),
         _ => read(path, |text| Ok(serde_json::from_slice(text)?)).map(Some),

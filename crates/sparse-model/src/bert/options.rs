@@ -69,6 +69,14 @@ pub enum Pooling {
     Mean,
     /// The first one: that of the token `[CLS]`.
     Cls,
+    /// The largest of each value.
+    Max,
+    /// Their sum over the square root of their number.
+    MeanSqrtLen,
+    /// Their mean, weighted by position from 1 on.
+    WeightedMean,
+    /// The last one.
+    LastToken,
 }
 
 /// What an encoder's feed-forward layers may leave out.
@@ -106,7 +114,8 @@ pub struct EncoderOptions {
     pub threads: usize,
     /// Tokens that a text is cut down to, those that the tokenizer adds included.
     pub max_tokens: Option<usize>,
-    /// How the vectors of a text's tokens become one.
+    /// How the vectors of a text's tokens become one. It has to give as many values as the model's own pooling where a dense
+    /// layer follows.
     pub pooling: Option<Pooling>,
     /// Whether embeddings are scaled to length 1.
     pub normalize: Option<bool>,

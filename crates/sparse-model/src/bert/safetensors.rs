@@ -1,15 +1,19 @@
-//! Tensors in a safetensors file.
+//! Safetensors files: one, or several with an index of what is where.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
-use std::fs::File;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 
-use super::tensors::Source;
+use super::folder::{in_file, inside};
+use super::tensors::{Source, Tensors};
 use crate::Error;
 
 /// What llama.cpp and the transformers library call the same part.
@@ -46,25 +50,70 @@ fn transformers_name(name: &str) -> Option<String> {
 /// Tensors that sentence embeddings do not need: a table of numbers, and heads for other tasks.
 fn is_idle(name: &str) -> bool {
     name.ends_with("embeddings.position_ids")
-        || ["pooler.", "cls.", "classifier."]
+        || ["pooler.", "cls.", "classifier.", "lm_head."]
             .iter()
-            .any(|part| name.trim_start_matches("bert.").starts_with(part))
+            .any(|part| name.trim_start_matches("bert.").trim_start_matches("roberta.").starts_with(part))
 }
 
-/// A safetensors file. Tensors are read from it piece by piece, so that a model that is converted when it is loaded is never
-/// in memory twice.
+/// The tensors of a folder's safetensors files.
 pub(super) struct Safetensors {
+    shards: Vec<Shard>,
+    /// Which file each tensor is in.
+    places: HashMap<String, usize>,
+}
+
+/// One file. Tensors are read from it piece by piece, so that a model that is converted when it is loaded is never in memory
+/// twice.
+struct Shard {
+    path: PathBuf,
     file: RefCell<File>,
     metadata: Metadata,
     /// Offset of the tensors in the file.
     start: u64,
 }
 
+/// Where a tensor begins.
+struct Place<'a> {
+    shard: &'a Shard,
+    offset: usize,
+}
+
+/// `model.safetensors.index.json`.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: WeightMap,
+}
+
+/// The file of each tensor. JSON objects may repeat a name, and a map would forget all but one.
+struct WeightMap(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for WeightMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = WeightMap;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object that names the file of each tensor")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WeightMap, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(WeightMap(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
 /// The longest header that the safetensors library reads, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 
-impl Safetensors {
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+impl Shard {
+    fn open(path: &Path) -> Result<Self, Error> {
         let mut file = File::open(path)?;
         let found = file.metadata()?.len();
         let truncated = |expected: u64| Error::Truncated { expected, found };
@@ -89,7 +138,75 @@ impl Safetensors {
         if found < expected {
             return Err(truncated(expected));
         }
-        Ok(Self { file: RefCell::new(file), metadata, start })
+        Ok(Self { path: path.to_owned(), file: RefCell::new(file), metadata, start })
+    }
+}
+
+impl Safetensors {
+    /// Opens a folder's weights: `model.safetensors`, or the files that `model.safetensors.index.json` names. Returns the
+    /// file that names them all, for errors, beside them.
+    ///
+    /// # Errors
+    /// If neither is there, a file is missing, damaged or outside the folder, or the files disagree with the index.
+    pub(super) fn open_folder(folder: &Path) -> Result<(Self, PathBuf), Error> {
+        let (single, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
+        if single.exists() || !index.exists() {
+            let tensors = Self::open(&single).map_err(|e| in_file(&single, e))?;
+            return Ok((tensors, single));
+        }
+        let tensors = Self::open_index(folder, &index).map_err(|e| in_file(&index, e))?;
+        Ok((tensors, index))
+    }
+
+    /// Opens one file.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let mut tensors = Self { shards: Vec::new(), places: HashMap::new() };
+        tensors.push(path)?;
+        Ok(tensors)
+    }
+
+    fn open_index(folder: &Path, index: &Path) -> Result<Self, Error> {
+        let Index { weight_map: WeightMap(entries) } = serde_json::from_slice(&fs::read(index)?)?;
+        let wrong = |name: &str, problem: String| Error::Tensor { name: name.to_owned(), problem };
+        let mut seen = HashSet::new();
+        if let Some((name, _)) = entries.iter().find(|(name, _)| !seen.insert(name)) {
+            return Err(wrong(name, "is in the index twice".into()));
+        }
+        let files: BTreeSet<&str> = entries.iter().map(|(_, file)| file.as_str()).collect();
+        let mut tensors = Self { shards: Vec::new(), places: HashMap::new() };
+        let mut numbers = HashMap::new();
+        for file in files {
+            let path = inside(folder, file).map_err(|problem| Error::setting("weight_map", problem))?;
+            numbers.insert(file, tensors.shards.len());
+            tensors.push(&path).map_err(|e| in_file(&path, e))?;
+        }
+        for (name, file) in &entries {
+            match tensors.places.get(name) {
+                Some(place) if *place == numbers[file.as_str()] => {}
+                Some(_) => return Err(wrong(name, format!("is not in {file}, as the index says"))),
+                None => return Err(wrong(name, format!("is not in {file}, where the index has it"))),
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Adds a file, none of whose tensors may be in another.
+    fn push(&mut self, path: &Path) -> Result<(), Error> {
+        let shard = Shard::open(path)?;
+        let number = self.shards.len();
+        for name in shard.metadata.offset_keys() {
+            if let Some(other) = self.places.insert(name.clone(), number) {
+                let problem = format!("is in {}, too", self.shards[other].path.display());
+                return Err(Error::Tensor { name, problem });
+            }
+        }
+        self.shards.push(shard);
+        Ok(())
+    }
+
+    /// All values of a tensor of that shape, which must be finite.
+    pub(super) fn values(&self, name: &str, dims: &[usize]) -> Result<Vec<f32>, Error> {
+        Tensors::new(self).values(name, dims)
     }
 }
 
@@ -99,20 +216,23 @@ impl Source for Safetensors {
         // Models saved with a head have a prefix; very old ones have other names for a norm's parts.
         let old =
             name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
-        let names = [&name, &old].map(|n| [n.clone(), format!("bert.{n}")]);
-        names.into_iter().flatten().find(|n| self.metadata.info(n).is_some()).unwrap_or(name)
+        let names = [&name, &old].map(|n| [n.clone(), format!("bert.{n}"), format!("roberta.{n}")]);
+        names.into_iter().flatten().find(|n| self.places.contains_key(n)).unwrap_or(name)
     }
 
     fn dims(&self, name: &str) -> Option<Vec<usize>> {
-        self.metadata.info(name).map(|info| info.shape.clone())
+        let shard = &self.shards[*self.places.get(name)?];
+        shard.metadata.info(name).map(|info| info.shape.clone())
     }
 
     fn read(&self, name: &str, start: usize, out: &mut [f32]) -> Result<(), Error> {
-        let info = self.metadata.info(name).expect("a tensor that `dims` knows");
+        let shard = &self.shards[self.places[name]];
+        let info = shard.metadata.info(name).expect("a tensor that its file has");
+        let place = Place { shard, offset: info.data_offsets.0 };
         match info.dtype {
-            Dtype::F32 => self.bytes(info.data_offsets.0, start, out, f32::from_le_bytes),
-            Dtype::F16 => self.bytes(info.data_offsets.0, start, out, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => self.bytes(info.data_offsets.0, start, out, |b| bf16::from_le_bytes(b).to_f32()),
+            Dtype::F32 => place.read(start, out, f32::from_le_bytes),
+            Dtype::F16 => place.read(start, out, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => place.read(start, out, |b| bf16::from_le_bytes(b).to_f32()),
             other => Err(Error::Tensor {
                 name: name.to_owned(),
                 problem: format!("type {other} is not supported (supported: F32, F16, BF16)"),
@@ -121,21 +241,22 @@ impl Source for Safetensors {
     }
 
     fn unused(&self, used: &HashSet<String>) -> Option<String> {
-        self.metadata.offset_keys().into_iter().find(|name| !used.contains(name) && !is_idle(name))
+        let unused = self.places.keys().filter(|name| !used.contains(*name) && !is_idle(name));
+        // The first, so that the error is the same each time.
+        unused.min().cloned()
     }
 }
 
-impl Safetensors {
-    fn bytes<const N: usize>(
+impl Place<'_> {
+    fn read<const N: usize>(
         &self,
-        tensor: usize,
         start: usize,
         out: &mut [f32],
         value: impl Fn([u8; N]) -> f32,
     ) -> Result<(), Error> {
         let mut bytes = vec![0; out.len() * N];
-        let mut file = self.file.borrow_mut();
-        file.seek(SeekFrom::Start(self.start + (tensor + start * N) as u64))?;
+        let mut file = self.shard.file.borrow_mut();
+        file.seek(SeekFrom::Start(self.shard.start + (self.offset + start * N) as u64))?;
         file.read_exact(&mut bytes)?;
         for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
             *out = value(*bytes);

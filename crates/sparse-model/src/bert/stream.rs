@@ -3,6 +3,7 @@
 use std::vec;
 
 use super::Encoder;
+use super::prompt::Prefix;
 use crate::Error;
 
 /// The embeddings of a sequence of texts, in its order: what [`Encoder::embed_stream`] returns.
@@ -11,14 +12,15 @@ use crate::Error;
 #[derive(Debug)]
 pub struct EmbedStream<'a, I> {
     encoder: &'a Encoder,
+    prefix: Prefix,
     texts: I,
     computed: vec::IntoIter<Vec<f32>>,
     failed: bool,
 }
 
 impl<'a, I> EmbedStream<'a, I> {
-    pub(super) fn new(encoder: &'a Encoder, texts: I) -> Self {
-        Self { encoder, texts, computed: Vec::new().into_iter(), failed: false }
+    pub(super) fn new(encoder: &'a Encoder, prefix: Prefix, texts: I) -> Self {
+        Self { encoder, prefix, texts, computed: Vec::new().into_iter(), failed: false }
     }
 }
 
@@ -33,7 +35,7 @@ where
         if self.computed.len() == 0 && !self.failed {
             let texts: Vec<I::Item> = self.texts.by_ref().take(self.encoder.window_len()).collect();
             let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
-            match self.encoder.window(&texts) {
+            match self.encoder.window(&self.prefix, &texts) {
                 Ok(embeddings) => self.computed = embeddings.into_iter(),
                 Err(error) => {
                     self.failed = true;

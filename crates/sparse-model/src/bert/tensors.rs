@@ -69,7 +69,8 @@ impl<'a> Tensors<'a> {
         self.values(name, &[len])
     }
 
-    fn values(&self, name: &str, dims: &[usize]) -> Result<Vec<f32>, Error> {
+    /// All values of a tensor.
+    pub(super) fn values(&self, name: &str, dims: &[usize]) -> Result<Vec<f32>, Error> {
         let name = self.expect(name, dims)?;
         let mut values = vec![0.0; dims.iter().product()];
         self.read(&name, 0, &mut values)?;

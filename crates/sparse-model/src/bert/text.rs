@@ -1,7 +1,11 @@
 //! From text to token ids.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 use sparse_gguf::Metadata;
+#[cfg(feature = "fs")]
+use tokenizers::normalizers::{Lowercase, Sequence};
 use tokenizers::{
     NormalizerWrapper, PreTokenizerWrapper, Tokenizer, TruncationDirection, TruncationParams,
     TruncationStrategy,
@@ -18,19 +22,18 @@ const BYTES_PER_TOKEN: usize = 8;
 pub(super) struct TextTokens {
     tokenizer: Tokenizer,
     limit: usize,
-    /// Whether texts are made lower case first, which some sentence-transformers folders ask for beside the tokenizer.
-    lowercase: bool,
     /// Whether the tokens before a space do not depend on what is behind it.
     separable: bool,
 }
 
 impl TextTokens {
-    /// A tokenizer for a model with embeddings for `rows` tokens, cutting texts down to `limit` tokens.
+    /// A tokenizer for a model with embeddings for `rows` tokens, cutting texts down to `limit` tokens from the side that
+    /// `direction` says.
     pub(super) fn new(
         mut tokenizer: Tokenizer,
         rows: usize,
         limit: usize,
-        lowercase: bool,
+        direction: TruncationDirection,
     ) -> Result<Self, Error> {
         let highest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
         if highest as usize >= rows {
@@ -47,13 +50,13 @@ impl TextTokens {
             max_length: limit,
             strategy: TruncationStrategy::LongestFirst,
             stride: 0,
-            direction: TruncationDirection::Right,
+            direction,
         };
         tokenizer.with_truncation(Some(truncation)).map_err(fault)?;
-        let separable =
-            matches!(tokenizer.get_normalizer(), None | Some(NormalizerWrapper::BertNormalizer(_)))
-                && matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)));
-        Ok(Self { tokenizer, limit, lowercase, separable })
+        let separable = direction == TruncationDirection::Right
+            && tokenizer.get_normalizer().is_none_or(is_local)
+            && tokenizer.get_pre_tokenizer().is_some_and(splits_at_spaces);
+        Ok(Self { tokenizer, limit, separable })
     }
 
     /// Tokens that texts are cut down to.
@@ -61,24 +64,70 @@ impl TextTokens {
         self.limit
     }
 
-    /// The ids of `text`, with the tokens that the model wants around it.
+    /// Everything that ids depend on, as JSON.
+    pub(super) fn to_json(&self) -> Result<String, Error> {
+        self.tokenizer.to_string(false).map_err(fault)
+    }
+
+    /// Tokens of a prompt, with those that the tokenizer puts before it; one that it puts behind is not counted.
+    pub(super) fn prompt_tokens(&self, prompt: &str) -> Result<usize, Error> {
+        let ids = self.encode(prompt, "")?;
+        let added = self.tokenizer.get_added_vocabulary().get_added_tokens_decoder();
+        let special = |id: &u32| added.get(id).is_some_and(|token| token.special);
+        Ok(ids.len() - usize::from(ids.last().is_some_and(special)))
+    }
+
+    /// The ids of `prompt` and `text`, with the tokens that the model wants around them.
     ///
     /// Of a text that is far too long only the beginning is looked at.
-    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+    pub(super) fn encode(&self, prompt: &str, text: &str) -> Result<Vec<u32>, Error> {
+        let text =
+            if prompt.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(format!("{prompt}{text}")) };
+        let text: &str = &text;
         let mut len = self.limit * BYTES_PER_TOKEN;
         loop {
             let part = if self.separable { beginning(text, len) } else { text };
-            let ids = match self.lowercase {
-                true => self.tokenizer.encode_fast(part.to_lowercase(), true),
-                false => self.tokenizer.encode_fast(part, true),
-            };
-            let ids = ids.map_err(fault)?;
+            let ids = self.tokenizer.encode_fast(part, true).map_err(fault)?;
             if part.len() == text.len() || ids.len() >= self.limit {
                 return Ok(ids.get_ids().to_vec());
             }
             len *= 2;
         }
     }
+}
+
+/// Whether what a normalizer makes of a text before a space does not depend on what is behind it.
+fn is_local(normalizer: &NormalizerWrapper) -> bool {
+    match normalizer {
+        NormalizerWrapper::BertNormalizer(_) | NormalizerWrapper::Lowercase(_) => true,
+        NormalizerWrapper::Sequence(all) => all.as_ref().iter().all(is_local),
+        _ => false,
+    }
+}
+
+/// Whether a pre-tokenizer splits at every space.
+fn splits_at_spaces(pre_tokenizer: &PreTokenizerWrapper) -> bool {
+    match pre_tokenizer {
+        PreTokenizerWrapper::BertPreTokenizer(_) | PreTokenizerWrapper::WhitespaceSplit(_) => true,
+        PreTokenizerWrapper::Sequence(all) => all.as_ref().first().is_some_and(splits_at_spaces),
+        _ => false,
+    }
+}
+
+/// Has texts made lower case first, as sentence-transformers does if a folder asks for it beside the tokenizer: not if the
+/// tokenizer has a step for that already. One that lowercases among other things is no such step.
+#[cfg(feature = "fs")]
+pub(super) fn lowercase_first(tokenizer: &mut Tokenizer) -> Result<(), Error> {
+    let mut steps = match tokenizer.get_normalizer() {
+        None => Vec::new(),
+        Some(NormalizerWrapper::Sequence(all)) => all.as_ref().to_vec(),
+        Some(one) => vec![one.clone()],
+    };
+    if !steps.iter().any(|step| matches!(step, NormalizerWrapper::Lowercase(_))) {
+        steps.insert(0, Lowercase.into());
+        tokenizer.with_normalizer(Some(Sequence::new(steps))).map_err(fault)?;
+    }
+    Ok(())
 }
 
 /// The text up to the first space that has `len` bytes before it.

@@ -87,7 +87,9 @@ impl Weights {
             .map(Some)
         };
         let types = tensors.matrix("token_types.weight", config.token_types, width)?;
-        let mut positions = tensors.matrix("position_embd.weight", config.positions, width)?;
+        let rows = config.positions.saturating_add(config.position_offset);
+        let mut positions = tensors.matrix("position_embd.weight", rows, width)?;
+        positions.drain(..config.position_offset * width);
         for position in positions.chunks_mut(width) {
             position.iter_mut().zip(&types).for_each(|(p, t)| *p += t);
         }

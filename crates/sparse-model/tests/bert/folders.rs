@@ -66,16 +66,100 @@ fn folders_in_other_styles_load() {
         assert!(cosine(&found, &expected) > 0.999, "{}", format.name());
     }
     let plain = open_changed(|folder| fs::remove_file(folder.join("modules.json")).unwrap()).unwrap();
-    assert_eq!((plain.normalizes(), plain.pooling()), (false, Pooling::Mean));
+    assert_eq!((plain.normalizes(), plain.pooling()), (false, &[Pooling::Mean][..]));
     let cls = open_changed(edit(
         "1_Pooling/config.json",
         "cls_token\":false,\"pooling_mode_mean_tokens\":true",
         "cls_token\":true",
     ));
-    assert_eq!(cls.unwrap().pooling(), Pooling::Cls);
+    assert_eq!(cls.unwrap().pooling(), [Pooling::Cls]);
     let lower =
         open_changed(edit("sentence_bert_config.json", "\"do_lower_case\":false", "\"do_lower_case\":true"));
     assert_eq!(lower.unwrap().embed("THE Cat").unwrap(), expected);
+}
+
+const SHARDS: [&str; 2] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+
+/// Writes the tensors into two files with an index, in which `change` may have names of tensors and files.
+fn shards(change: impl FnOnce(&mut Vec<(String, String)>)) -> impl FnOnce(&Path) {
+    move |folder| {
+        let all = TinyBert::default().tensors();
+        let mut entries = Vec::new();
+        for (file, part) in SHARDS.iter().zip(all.chunks(all.len().div_ceil(2))) {
+            let path = folder.join(file);
+            write_safetensors(&path, "", part);
+            let bytes = fs::read(path).unwrap();
+            let (len, rest) = bytes.split_first_chunk().unwrap();
+            let header: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_slice(&rest[..u64::from_le_bytes(*len) as usize]).unwrap();
+            let names = header.keys().filter(|name| *name != "__metadata__");
+            entries.extend(names.map(|name| (name.clone(), (*file).to_owned())));
+        }
+        fs::remove_file(folder.join("model.safetensors")).unwrap();
+        change(&mut entries);
+        let entries: Vec<_> = entries.iter().map(|(name, file)| format!("{name:?}: {file:?}")).collect();
+        let index = format!("{{\"metadata\": {{}}, \"weight_map\": {{{}}}}}", entries.join(", "));
+        fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
+    }
+}
+
+#[test]
+fn weights_may_be_in_several_files() {
+    let expected = open_changed(|_| {}).unwrap().embed("the cat").unwrap();
+    assert_eq!(open_changed(shards(|_| {})).unwrap().embed("the cat").unwrap(), expected);
+    let moved = |folder: &Path| {
+        shards(|entries| entries.iter_mut().for_each(|(_, file)| *file = format!("./parts/{file}")))(folder);
+        fs::create_dir(folder.join("parts")).unwrap();
+        SHARDS
+            .iter()
+            .for_each(|file| fs::rename(folder.join(file), folder.join("parts").join(file)).unwrap());
+    };
+    assert_eq!(open_changed(moved).unwrap().embed("the cat").unwrap(), expected);
+    // One file is preferred to several, as in the transformers library.
+    let both = |folder: &Path| {
+        let whole = fs::read(folder.join("model.safetensors")).unwrap();
+        shards(|entries| entries.clear())(folder);
+        fs::write(folder.join("model.safetensors"), whole).unwrap();
+    };
+    assert_eq!(open_changed(both).unwrap().embed("the cat").unwrap(), expected);
+}
+
+#[test]
+fn faulty_indices_are_errors_that_name_what_is_wrong() {
+    const INDEX: &str = "model.safetensors.index.json";
+    let error = |change: &dyn Fn(&Path)| open_changed(change).unwrap_err().to_string();
+    let entries = |change: fn(&mut Vec<(String, String)>)| error(&|folder| shards(change)(folder));
+    let files = |change: &dyn Fn(&Path)| {
+        error(&|folder| {
+            shards(|_| {})(folder);
+            change(folder);
+        })
+    };
+    let cases = [
+        (files(&|folder| fs::remove_file(folder.join(SHARDS[1])).unwrap()), vec![SHARDS[1], "no such file"]),
+        (files(&|folder| fs::write(folder.join(SHARDS[0]), "short").unwrap()), vec![SHARDS[0], "truncated"]),
+        (files(&|folder| fs::write(folder.join(INDEX), "{}").unwrap()), vec![INDEX, "weight_map"]),
+        (files(&|folder| fs::write(folder.join(INDEX), "[").unwrap()), vec![INDEX, "line 1"]),
+        (
+            files(&|folder| fs::write(folder.join(INDEX), "{\"weight_map\": {}}").unwrap()),
+            vec![INDEX, "not in the file"],
+        ),
+        (
+            files(&|folder| {
+                fs::copy(folder.join(SHARDS[0]), folder.join(SHARDS[1])).unwrap();
+            }),
+            vec!["00002-of-00002", "is in", "00001-of-00002"],
+        ),
+        (entries(|e| e[0].1 = "../secret".into()), vec![INDEX, "out of the folder", "../secret"]),
+        (entries(|e| e[0].1 = "/etc/passwd".into()), vec![INDEX, "out of the folder", "/etc/passwd"]),
+        (entries(|e| e[0].1 = SHARDS[1].into()), vec![INDEX, "not in model-00002-of-00002"]),
+        (entries(|e| e[0].0 = "nothing".into()), vec![INDEX, "nothing", "not in model-0000"]),
+        (entries(|e| e.push(e[0].clone())), vec![INDEX, "in the index twice"]),
+        (entries(|e| e[0].1 = "absent.safetensors".into()), vec!["absent.safetensors", "no such file"]),
+    ];
+    for (i, (message, parts)) in cases.into_iter().enumerate() {
+        parts.iter().for_each(|part| assert!(message.contains(part), "case {i}: {part:?} not in: {message}"));
+    }
 }
 
 #[test]
@@ -101,8 +185,8 @@ fn faults_are_errors_that_name_what_is_wrong() {
         (Box::new(edit("config.json", "{", "[")), &["config.json", "line 1"]),
         (Box::new(edit("config.json", "hidden_size", "hidden")), &["config.json", "hidden_size"]),
         (
-            Box::new(edit("config.json", "\"bert\"", "\"roberta\"")),
-            &["config.json", "\"roberta\"", "supported: bert"],
+            Box::new(edit("config.json", "\"bert\"", "\"deberta\"")),
+            &["config.json", "\"deberta\"", "supported: bert, roberta"],
         ),
         (Box::new(edit("config.json", "\"gelu\"", "\"softplus\"")), &["hidden_act", "softplus"]),
         (
@@ -138,13 +222,13 @@ fn faults_are_errors_that_name_what_is_wrong() {
             &["position_embeddings", "[48, 64]"],
         ),
         (
-            Box::new(edit("modules.json", "models.Normalize", "models.Dense")),
-            &["modules.json", "Transformer, Pooling, Dense"],
+            Box::new(edit("modules.json", "models.Normalize", "models.WordWeights")),
+            &["modules.json", "Transformer, Pooling, WordWeights"],
         ),
         (Box::new(edit("modules.json", "1_Pooling", "../elsewhere")), &["modules.json", "../elsewhere"]),
         (
-            Box::new(edit("1_Pooling/config.json", "mean_tokens", "max_tokens")),
-            &["pooling_mode", "max_tokens"],
+            Box::new(edit("1_Pooling/config.json", "mean_tokens", "median_tokens")),
+            &["pooling_mode", "median_tokens"],
         ),
         (Box::new(edit("sentence_bert_config.json", "32", "2")), &["2 leaves no room"]),
         (
