@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use sparse_calibrate::Progress;
-use sparse_model::{Encoder, EncoderOptions, EncoderSparsity};
+use sparse_model::{Encoder, EncoderOptions, EncoderSparsity, Prompted};
 
 use crate::args::EncoderArgs;
 use crate::exit::{self, End};
@@ -29,7 +29,7 @@ pub(crate) fn open(args: &EncoderArgs) -> anyhow::Result<Encoder> {
 
 /// Calls `each(i, embedding)` for all `texts`, in order, with a progress bar if they are many. Ctrl-C ends it.
 pub(crate) fn embed(
-    encoder: &Encoder,
+    encoder: &Prompted<'_>,
     texts: &[&str],
     mut each: impl FnMut(usize, Vec<f32>) -> anyhow::Result<()>,
 ) -> anyhow::Result<End> {

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod encoder;
 mod exit;
+mod index;
 mod input;
 mod interrupt;
 mod load;

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
-use sparse_model::EncoderFormat;
+use sparse_model::{EncoderFormat, Prompt};
 use sparse_precision::PrecisionLane;
 
 use super::ComputeArgs;
@@ -32,13 +32,40 @@ pub(crate) struct EncoderArgs {
     pub(crate) compute: ComputeArgs,
 }
 
+/// What stands before the texts.
+#[derive(Debug, Args)]
+pub(crate) struct PromptArgs {
+    /// Put this before every text, such as "query: ", in place of the model's prompt; "" is nothing
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_name")]
+    pub(crate) prompt: Option<String>,
+    /// The prompt of that name in the model's folder
+    #[arg(long, value_name = "NAME")]
+    pub(crate) prompt_name: Option<String>,
+}
+
+impl PromptArgs {
+    /// The prompt that was asked for, or another.
+    pub(crate) fn or(&self, default: Prompt) -> Prompt {
+        prompt(self.prompt.as_deref(), self.prompt_name.as_deref(), default)
+    }
+}
+
+fn prompt(text: Option<&str>, name: Option<&str>, default: Prompt) -> Prompt {
+    match (text, name) {
+        (Some(text), _) => Prompt::Text(text.to_owned()),
+        (None, Some(name)) => Prompt::Named(name.to_owned()),
+        (None, None) => default,
+    }
+}
+
 pub(super) const EMBED_EXAMPLES: &str = "\
 Examples:
   sparse embed -m all-MiniLM-L6-v2 \"A cat sleeps.\" \"A kitten is resting.\"
   sparse embed -m all-MiniLM-L6-v2 --file sentences.txt --npy --out sentences.npy
   sparse embed -m all-MiniLM-L6-v2 --json < sentences.txt | jq .embedding[0]
+  sparse embed -m multilingual-e5-small --prompt \"passage: \" \"Bees find home by the sun.\"
 
-Without texts and --file, each line of stdin is a text. An empty line is a text, too. `cargo xtask fetch minilm` fetches
+The model's default prompt, if it has one, is put before every text. Without texts and --file, each line of stdin is a text. An empty line is a text, too. `cargo xtask fetch minilm` fetches
 a model.";
 
 #[derive(Debug, Args)]
@@ -49,6 +76,8 @@ pub(crate) struct EmbedArgs {
     /// File of texts, one per line; `-` is stdin
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) prompt: PromptArgs,
     #[command(flatten)]
     pub(crate) encoder: EncoderArgs,
     /// Write to a file [default: stdout]
@@ -78,6 +107,8 @@ pub(crate) struct SimilarityArgs {
     #[arg(value_name = "B")]
     pub(crate) b: String,
     #[command(flatten)]
+    pub(crate) prompt: PromptArgs,
+    #[command(flatten)]
     pub(crate) encoder: EncoderArgs,
     /// Print the result as JSON
     #[arg(long)]
@@ -88,9 +119,12 @@ pub(super) const SEARCH_EXAMPLES: &str = "\
 Examples:
   sparse search -m all-MiniLM-L6-v2 --docs notes.txt \"where did I leave the keys\"
   sparse search -m all-MiniLM-L6-v2 --docs notes.txt --top 3 --json \"keys\" | jq .[0].text
+  sparse search -m all-MiniLM-L6-v2 --docs notes.txt --index notes.idx \"keys\"
   sparse search -m all-MiniLM-L6-v2 --docs notes.txt --lane bit5 \"keys\"
 
-Embeds every line of the file and compares all of them with the query: exact, and fast enough for some ten thousand lines.
+Compares the query with every line of the file: exact, and fast enough for some ten thousand lines. With --index the lines'
+embeddings are kept: a later query only embeds lines that are new. An index of another model, prompt or option is replaced.
+The query gets the model's prompt `query`, the lines `document`, `passage` or `corpus`, if it has them.
 A lane of few bits keeps the lines' embeddings in less memory, with cosines that are off by a little.";
 
 #[derive(Debug, Args)]
@@ -101,7 +135,18 @@ pub(crate) struct SearchArgs {
     /// File of texts, one per line; `-` is stdin. Empty lines are left out
     #[arg(long, value_name = "FILE")]
     pub(crate) docs: PathBuf,
-    /// How the lines' embeddings are kept: bit3, bit5, bit7 or float
+    /// Keep the lines' embeddings in this file, from one query to the next; it is made if it is not there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) index: Option<PathBuf>,
+    /// Put this before every line, such as "passage: ", in place of the model's prompt; "" is nothing
+    #[arg(long, value_name = "TEXT", conflicts_with = "doc_prompt_name")]
+    pub(crate) doc_prompt: Option<String>,
+    /// The prompt of that name for the lines
+    #[arg(long, value_name = "NAME")]
+    pub(crate) doc_prompt_name: Option<String>,
+    #[command(flatten)]
+    pub(crate) prompt: PromptArgs,
+    /// How the lines' embeddings are held in memory: bit3, bit5, bit7 or float
     #[arg(long, value_name = "LANE", default_value = "float")]
     pub(crate) lane: PrecisionLane,
     /// Lines to show
@@ -112,4 +157,11 @@ pub(crate) struct SearchArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl SearchArgs {
+    /// The prompt of the lines.
+    pub(crate) fn document_prompt(&self) -> Prompt {
+        prompt(self.doc_prompt.as_deref(), self.doc_prompt_name.as_deref(), Prompt::Document)
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 use sparse_gguf::{PendingFile, Sink};
-use sparse_model::Encoder;
+use sparse_model::{Prompt, Prompted};
 
 use crate::args::EmbedArgs;
 use crate::exit::{self, End};
@@ -25,6 +25,7 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<End> {
         ));
     }
     let encoder = encoder::open(&args.encoder)?;
+    let prompted = encoder.prompted(&args.prompt.or(Prompt::Default))?;
     let lines;
     let texts: Vec<&str> = match &args.file {
         None if !args.texts.is_empty() => args.texts.iter().map(String::as_str).collect(),
@@ -35,11 +36,11 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<End> {
     };
     interrupt::handle()?;
     let Some(path) = &args.out else {
-        return write(args, &encoder, &texts, BufWriter::new(io::stdout().lock()));
+        return write(args, &prompted, &texts, BufWriter::new(io::stdout().lock()));
     };
     let written = || format!("cannot write `{}`", path.display());
     let mut file = PendingFile::create(path).with_context(written)?;
-    let end = write(args, &encoder, &texts, &mut file).with_context(written)?;
+    let end = write(args, &prompted, &texts, &mut file).with_context(written)?;
     if end == End::Finished {
         file.commit().with_context(written)?;
     }
@@ -47,7 +48,12 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<End> {
 }
 
 /// Embeds `texts` and writes the embeddings to `out`.
-fn write(args: &EmbedArgs, encoder: &Encoder, texts: &[&str], mut out: impl Write) -> anyhow::Result<End> {
+fn write(
+    args: &EmbedArgs,
+    encoder: &Prompted<'_>,
+    texts: &[&str],
+    mut out: impl Write,
+) -> anyhow::Result<End> {
     if args.npy {
         npy::write_header(&mut out, texts.len(), encoder.dimension())?;
         let end = encoder::embed(encoder, texts, |_, embedding| {

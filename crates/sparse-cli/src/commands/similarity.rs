@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
+use sparse_model::Prompt;
 
 use crate::args::SimilarityArgs;
 use crate::exit::End;
@@ -15,7 +16,8 @@ struct Report {
 
 pub(crate) fn run(args: &SimilarityArgs) -> anyhow::Result<End> {
     let encoder = encoder::open(&args.encoder)?;
-    let embeddings = encoder.embed_batch(&[&args.a, &args.b])?;
+    let prompted = encoder.prompted(&args.prompt.or(Prompt::Default))?;
+    let embeddings = prompted.embed_batch(&[&args.a, &args.b])?;
     let cosine = encoder::cosine(&encoder, &embeddings[0], &embeddings[1]);
     match args.json {
         true => output::json(&Report { cosine })?,
