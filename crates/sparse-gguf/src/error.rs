@@ -18,6 +18,101 @@ pub enum Error {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// A path that leads to something else than a file, which cannot be mapped.
+    #[error("`{}` is a {found}, expected a gguf file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What is there: a folder, a pipe, a device.
+        found: &'static str,
+    },
+    /// A part of a model in several files that is not there.
+    #[error("part {part} of {count} of the model is missing: `{}`", path.display())]
+    MissingPart {
+        /// Where it should be.
+        path: PathBuf,
+        /// Which part, from 1.
+        part: usize,
+        /// Parts of the model.
+        count: usize,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A part of a model in several files that cannot be used.
+    #[error("cannot use the part `{}` of the model", path.display())]
+    InPart {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<Self>,
+    },
+    /// A part of a model whose name does not lead to the other parts.
+    #[error("`{}` is part {part} of {count} of a model, and the other parts are found by their names: \
+        expected one that ends in `{ending}`", path.display())]
+    SplitName {
+        /// The file.
+        path: PathBuf,
+        /// Which part, from 1.
+        part: usize,
+        /// Parts of the model.
+        count: usize,
+        /// How its name should end.
+        ending: String,
+    },
+    /// Some parts of a model without the others.
+    #[error("{given} of {count} parts of a model given, expected all (from files, they are found by name)")]
+    IncompleteSplit {
+        /// Parts given.
+        given: usize,
+        /// Parts of the model.
+        count: usize,
+    },
+    /// A part beyond the number of parts.
+    #[error("metadata key `split.no` is {found}, expected less than the {count} of `split.count`")]
+    SplitIndex {
+        /// The part, from 0.
+        found: usize,
+        /// Parts of the model.
+        count: usize,
+    },
+    /// A part that says it is another one.
+    #[error("part {part} of the model has `split.no` {found}, expected {}", part - 1)]
+    SplitOrder {
+        /// Which part it should be, from 1.
+        part: usize,
+        /// Which part it says it is, from 0.
+        found: usize,
+    },
+    /// A part that states something else than the first part does.
+    #[error("part {part} belongs to another model: its `{key}` is {found}, in part 1 it is {expected}")]
+    ForeignPart {
+        /// Which part, from 1.
+        part: usize,
+        /// The metadata key.
+        key: String,
+        /// Its value in the part.
+        found: String,
+        /// Its value in the first part.
+        expected: String,
+    },
+    /// A tensor in more than one part of a model.
+    #[error("tensor `{tensor}` is in part {first} and in part {second} of the model")]
+    TensorInTwoParts {
+        /// The tensor.
+        tensor: String,
+        /// One part, from 1.
+        first: usize,
+        /// The other.
+        second: usize,
+    },
+    /// Parts that hold more or fewer tensors than they say.
+    #[error("the parts of the model have {found} tensors, expected the {expected} of `split.tensors.count`")]
+    SplitTensors {
+        /// Tensors in all parts.
+        found: usize,
+        /// What the first part states.
+        expected: usize,
+    },
     /// The file does not start with the letters `GGUF`.
     #[error("not a gguf file: starts with \"{}\", expected \"GGUF\"", found.escape_ascii())]
     BadMagic {

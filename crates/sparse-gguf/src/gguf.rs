@@ -1,25 +1,37 @@
 //! An open GGUF file.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::reader::Header;
-use crate::{Error, Metadata, TensorInfo, TensorView, file};
+use crate::parts::{Joined, Part};
+use crate::{Error, Metadata, TensorInfo, TensorView, file, parts};
 
-/// Memory that holds tensors, owned together: by a [`Gguf`], and by whoever keeps a clone to read them without borrowing
-/// the `Gguf` ([`Gguf::shared`]).
+/// Memory that holds tensors, owned together: by a [`Gguf`], and by whoever keeps a clone to read them
+/// without borrowing the `Gguf` ([`Gguf::shared`]).
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// An open GGUF file: its metadata, and views of its tensors.
+/// An open GGUF file, or a model in several: its metadata, and views of its tensors.
 ///
 /// Opening reads the header and checks every length, offset and name in it; tensor data is not touched.
+///
+/// A model in several files, as `gguf-split` of llama.cpp writes them, is opened by the name of any of
+/// them, such as `model-00001-of-00003.gguf`. Its tensors are those of all parts. Its metadata is that
+/// of the first, without the keys `split.*`.
 pub struct Gguf {
-    header: Header,
-    /// Bytes of the file.
+    version: u32,
+    metadata: Metadata,
+    tensors: Vec<TensorInfo>,
+    by_name: HashMap<String, usize>,
+    /// Bytes of the files.
     len: usize,
-    /// Where each tensor is, in the order of the file's table.
+    /// How many files there are.
+    parts: usize,
+    /// Where the files are, unless they were given as bytes.
+    files: Vec<PathBuf>,
+    /// Where each tensor is, in the order of `tensors`.
     places: Vec<Place>,
 }
 
@@ -30,37 +42,53 @@ pub(crate) struct Place {
 }
 
 impl Gguf {
-    /// Maps the file at `path` into memory and reads its header. Without feature `mmap` the whole file is read.
+    /// Maps the file at `path` into memory, and the other parts of its model, and reads their headers.
+    /// Without feature `mmap` the files are read as a whole.
     ///
-    /// The file must not be changed in place while it is open: the map shows such changes, and reading past the
-    /// new end of a shortened file ends the process. Replacing it by renaming another one over it is safe.
+    /// The files must not be changed in place while they are open: the maps show such changes, and
+    /// reading past the new end of a shortened file ends the process. Replacing one by renaming another
+    /// over it is safe.
     ///
     /// # Errors
-    /// When the file cannot be mapped, or is no valid GGUF file of version 2 or 3.
+    /// When a file cannot be mapped, or is no valid GGUF file of version 2 or 3, or when parts of the
+    /// model are missing or belong to another one.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::from_shared(file::open(path.as_ref())?)
+        let (parts, files) = Part::open_all(path.as_ref())?;
+        Self::joined(parts, files)
     }
 
-    /// Like [`open`](Self::open), but reads all tensors into memory of their own, where what happens to the file no longer
-    /// matters. On Linux, with feature `mmap`, that is memory in pages of 2 MB, which is faster to read over and over than a map whose pages
-    /// have 4 kB, but it cannot be given up when memory gets short.
-    ///
-    /// It is given back as a whole, when the last that holds a tensor is gone. The tensors for which `apart` says so are
-    /// together in another memory: those that are not wanted for long, since they will be stored in another way.
+    /// Like [`open`](Self::open), then [`into_memory`](Self::into_memory).
     ///
     /// # Errors
-    /// As [`open`](Self::open), or when the file cannot be read or there is not enough memory.
+    /// As these two.
     pub fn read(path: impl AsRef<Path>, apart: impl Fn(&TensorInfo) -> bool) -> Result<Self, Error> {
-        let path = path.as_ref();
-        let Self { header, len, .. } = Self::open(path)?;
-        let places = file::read(path, &header.tensors, apart)?;
-        Ok(Self { header, len, places })
+        Self::open(path)?.into_memory(apart)
+    }
+
+    /// Reads all tensors into memory of their own, where what happens to the files no longer matters.
+    /// What is in memory already stays there.
+    ///
+    /// On Linux, with feature `mmap`, that is memory in pages of 2 MB. It is faster to read over and over
+    /// than a map, whose pages have 4 kB, but cannot be given up when memory gets short.
+    ///
+    /// It is given back as a whole, when the last that holds a tensor is gone. The tensors for which
+    /// `apart` says so are together in another memory: those that are not wanted for long, since they
+    /// will be stored in another way.
+    ///
+    /// # Errors
+    /// When a file cannot be read or there is not enough memory.
+    pub fn into_memory(self, apart: impl Fn(&TensorInfo) -> bool) -> Result<Self, Error> {
+        if self.files.is_empty() {
+            return Ok(self);
+        }
+        let places = file::read(&self.files, &self.tensors, apart)?;
+        Ok(Self { places, files: Vec::new(), ..self })
     }
 
     /// Reads a file that is in memory already. The bytes are kept, not copied.
     ///
     /// # Errors
-    /// When the bytes are no valid GGUF file of version 2 or 3.
+    /// When the bytes are no valid GGUF file of version 2 or 3, or one part of a model in several.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, Error> {
         Self::from_shared(Arc::new(bytes))
     }
@@ -68,27 +96,49 @@ impl Gguf {
     /// Reads a file from bytes owned in any way, such as a `&'static [u8]`.
     ///
     /// # Errors
-    /// When the bytes are no valid GGUF file of version 2 or 3.
+    /// As [`from_bytes`](Self::from_bytes).
     pub fn from_shared(bytes: SharedBytes) -> Result<Self, Error> {
-        let file = (*bytes).as_ref();
-        let (header, len) = (Header::parse(file)?, file.len());
-        let place = |t: &TensorInfo| Place { memory: Arc::clone(&bytes), start: t.range.start };
-        Ok(Self { places: header.tensors.iter().map(place).collect(), header, len })
+        Self::from_parts([bytes])
+    }
+
+    /// Reads a model from the bytes of all its parts, in any order.
+    ///
+    /// # Errors
+    /// When one is no valid GGUF file of version 2 or 3, or when they are not the parts of one model.
+    pub fn from_parts(parts: impl IntoIterator<Item = SharedBytes>) -> Result<Self, Error> {
+        let mut parts = parts.into_iter().map(Part::new).collect::<Result<Vec<_>, _>>()?;
+        parts.sort_by_key(Part::index);
+        Self::joined(parts, Vec::new())
+    }
+
+    fn joined(parts: Vec<Part>, files: Vec<PathBuf>) -> Result<Self, Error> {
+        let Joined { version, metadata, tensors, by_name, memory } = parts::join(parts)?;
+        let place = |t: &TensorInfo| Place { memory: Arc::clone(&memory[t.part]), start: t.range.start };
+        Ok(Self {
+            places: tensors.iter().map(place).collect(),
+            len: memory.iter().map(|bytes| (**bytes).as_ref().len()).sum(),
+            parts: memory.len(),
+            files,
+            version,
+            metadata,
+            tensors,
+            by_name,
+        })
     }
 
     /// The GGUF version, 2 or 3.
     pub fn version(&self) -> u32 {
-        self.header.version
+        self.version
     }
 
     /// The key-value pairs.
     pub fn metadata(&self) -> &Metadata {
-        &self.header.metadata
+        &self.metadata
     }
 
     /// The tensors, in the order of the file's table.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
-        self.header.tensors.iter()
+        self.tensors.iter()
     }
 
     /// The tensors with their data, in the same order.
@@ -111,26 +161,31 @@ impl Gguf {
     pub fn shared(&self, name: &str) -> Result<(SharedBytes, Range<usize>), Error> {
         let i = self.index(name)?;
         let Place { memory, start } = &self.places[i];
-        Ok((Arc::clone(memory), *start..start + self.header.tensors[i].range.len()))
+        Ok((Arc::clone(memory), *start..start + self.tensors[i].range.len()))
     }
 
     /// What the file says about the tensor called `name`.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.header.by_name.get(name).map(|&i| &self.header.tensors[i])
+        self.by_name.get(name).map(|&i| &self.tensors[i])
     }
 
-    /// The size of the file in bytes.
+    /// The size of the file in bytes; of all files, if the model is in several.
     pub fn file_len(&self) -> usize {
         self.len
     }
 
+    /// The number of files that the model is in.
+    pub fn parts(&self) -> usize {
+        self.parts
+    }
+
     fn view(&self, i: usize) -> TensorView<'_> {
-        let (info, Place { memory, start }) = (&self.header.tensors[i], &self.places[i]);
+        let (info, Place { memory, start }) = (&self.tensors[i], &self.places[i]);
         TensorView { info, data: &(**memory).as_ref()[*start..][..info.range.len()] }
     }
 
     fn index(&self, name: &str) -> Result<usize, Error> {
-        let index = self.header.by_name.get(name).copied();
+        let index = self.by_name.get(name).copied();
         index.ok_or_else(|| Error::MissingTensor { tensor: name.to_owned() })
     }
 }
@@ -138,9 +193,9 @@ impl Gguf {
 impl fmt::Debug for Gguf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gguf")
-            .field("version", &self.header.version)
-            .field("keys", &self.header.metadata.len())
-            .field("tensors", &self.header.tensors.len())
+            .field("version", &self.version)
+            .field("keys", &self.metadata.len())
+            .field("tensors", &self.tensors.len())
             .field("bytes", &self.len)
             .finish()
     }

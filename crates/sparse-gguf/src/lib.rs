@@ -8,6 +8,7 @@ mod gguf;
 #[cfg(feature = "mmap")]
 mod map;
 mod metadata;
+mod parts;
 #[cfg(feature = "write")]
 mod pending;
 mod quantize;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crate::{Array, Error, Value};
 
 /// The key of the alignment that tensor data has in the file.
-const ALIGNMENT: &str = "general.alignment";
+pub(crate) const ALIGNMENT: &str = "general.alignment";
 
 /// Metadata: values by key, in the order of the file.
 ///
@@ -70,6 +70,12 @@ impl Metadata {
         self.index.insert(key.clone(), self.pairs.len());
         self.pairs.push((key, value));
         None
+    }
+
+    /// Keeps the keys for which `keep` says so.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.pairs.retain(|(key, _)| keep(key));
+        self.index = self.pairs.iter().enumerate().map(|(i, (key, _))| (key.clone(), i)).collect();
     }
 
     getters! {
@@ -192,18 +198,23 @@ impl Metadata {
     /// The alignment of tensor data: `general.alignment`, or 32.
     ///
     /// # Errors
-    /// When it is no 32-bit integer, no power of two or no multiple of 8. An array is no number here:
-    /// places of bytes are not guessed.
+    /// When it is no 32-bit integer, no power of two or no multiple of 8.
     pub(crate) fn alignment(&self) -> Result<usize, Error> {
-        let found = match self.opt(ALIGNMENT, "u32", Value::integer)? {
-            Some(found) => fit(ALIGNMENT, "u32", found)?,
-            None => 32_u32,
-        };
+        let found = self.opt_exact(ALIGNMENT, "u32")?.unwrap_or(32_u32);
         if !found.is_power_of_two() || !found.is_multiple_of(8) {
             return Err(Error::BadAlignment { found });
         }
         // At least 32 bits wherever there is a file to read.
         Ok(found as usize)
+    }
+
+    /// As [`opt_usize`](Self::opt_usize), without taking an array: where bytes are is not guessed.
+    pub(crate) fn opt_exact_usize(&self, key: &str) -> Result<Option<usize>, Error> {
+        self.opt_exact(key, "usize")
+    }
+
+    fn opt_exact<T: TryFrom<i128>>(&self, key: &str, expected: &'static str) -> Result<Option<T>, Error> {
+        self.opt(key, expected, Value::integer)?.map(|found| fit(key, expected, found)).transpose()
     }
 
     fn opt_integer<T: TryFrom<i128>>(&self, key: &str, expected: &'static str) -> Result<Option<T>, Error> {

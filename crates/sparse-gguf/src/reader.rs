@@ -158,7 +158,7 @@ fn place(
         // Both ends lie inside the file, so they fit usize.
         let start = start as usize;
         let end = e.len.map_or(usize::MAX, |len| start + len);
-        tensors.push(TensorInfo { name: e.name, dims: e.dims, ty: e.ty, range: start..end });
+        tensors.push(TensorInfo { name: e.name, dims: e.dims, ty: e.ty, range: start..end, part: 0 });
     }
 
     // By start, so that neighbors in the list are neighbors in the file. Empty tensors take no place.

@@ -17,10 +17,16 @@ pub struct TensorInfo {
     /// How the values are stored.
     pub ty: GgmlType,
     pub(crate) range: Range<usize>,
+    pub(crate) part: usize,
 }
 
 impl TensorInfo {
-    /// The bytes of the tensor in the file. For a type whose size is not known
+    /// Which file of a model in several it is in, from 0.
+    pub fn part(&self) -> usize {
+        self.part
+    }
+
+    /// The bytes of the tensor in its file. For a type whose size is not known
     /// ([`GgmlType::block`] gives `None`) they run to the next tensor or the end of the file.
     pub fn range(&self) -> Range<usize> {
         self.range.clone()

@@ -3,6 +3,7 @@
 mod golden;
 mod headers;
 mod hostile;
+mod parts;
 mod properties;
 mod raw;
 mod writing;

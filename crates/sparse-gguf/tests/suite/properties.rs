@@ -1,8 +1,10 @@
 //! Properties over random files and values.
 
+use std::sync::Arc;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sparse_gguf::{Array, BlockFormat, GgmlType, Gguf, GgufWriter, Metadata, Value, quantize};
+use sparse_gguf::{Array, BlockFormat, GgmlType, Gguf, GgufWriter, Metadata, SharedBytes, Value, quantize};
 
 use crate::writing::rewritten;
 
@@ -116,6 +118,27 @@ proptest! {
             }
             let again = Gguf::from_bytes(rewritten(&gguf)).unwrap();
             prop_assert_eq!(again.tensors().len(), gguf.tensors().len());
+        }
+    }
+
+    #[test]
+    fn damaged_parts_never_panic(
+        split in (0u64..6, 0u64..6, 0u64..6),
+        edits in vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let mut parts = crate::parts::three();
+        let mut metadata = Metadata::new();
+        for (key, value) in [("split.no", split.0), ("split.count", split.1), ("split.tensors.count", split.2)] {
+            metadata.insert(key, value);
+        }
+        parts[2] = GgufWriter::new(metadata).start(Vec::new()).unwrap().finish().unwrap();
+        for (at, byte) in edits {
+            let at = at.index(parts[1].len());
+            parts[1][at] = byte;
+        }
+        let parts = parts.map(|bytes| Arc::new(bytes) as SharedBytes);
+        if let Ok(gguf) = Gguf::from_parts(parts) {
+            prop_assert_eq!(gguf.views().map(|t| t.data.len()).sum::<usize>(), gguf.tensors().map(|t| t.range().len()).sum());
         }
     }
 
