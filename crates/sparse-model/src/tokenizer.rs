@@ -1,9 +1,10 @@
 //! Text to token ids and back, out of a GGUF file's metadata alone.
 //!
-//! Two kinds: byte-level BPE (`gpt2`) and SentencePiece's BPE by scores (`llama`). The ids are those of llama.cpp,
-//! which the files are made for; where it departs from a model's own tokenizer, so does this. Where it would abort
-//! or guess (duplicate tokens, a special id outside the vocabulary, merges of unknown tokens, a `gpt2` vocabulary
-//! that names no end-of-text token), this gives an error, or has no such token.
+//! Two kinds: byte-level BPE (`gpt2`) and SentencePiece's BPE by scores (`llama`). The ids are those of
+//! llama.cpp, which the files are made for; where it departs from a model's own tokenizer, so does this.
+//! Two tokens of the same text are an error. A `gpt2` vocabulary that names no end-of-text token has
+//! none. A special id outside the vocabulary counts as not stated. A merge that joins or makes what is
+//! no token is left out. Warnings say so.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), sparse_model::Error> {

@@ -105,21 +105,7 @@ fn wrong_values() {
             &["token 2", "\"a\"", "byte"],
         ),
         (bpe(), "tokenizer.ggml.token_type", vec![0.5f32; 7].into(), &["tokenizer.ggml.token_type", "f32"]),
-        (bpe(), "tokenizer.ggml.merges", strings(&["a b", "ab x"]).into(), &["merge 1", "\"ab x\"", "\"x\""]),
-        (bpe(), "tokenizer.ggml.merges", strings(&["b c"]).into(), &["merge 0", "\"b c\"", "\"bc\""]),
-        (bpe(), "tokenizer.ggml.merges", strings(&["abc abc"]).into(), &["merge 0", "\"abcabc\""]),
-        (bpe(), "tokenizer.ggml.merges", strings(&["ab"]).into(), &["merge 0", "\"ab\"", "\"\""]),
-        (bpe(), "tokenizer.ggml.merges", strings(&[""]).into(), &["merge 0", "\"\""]),
-        (bpe(), "tokenizer.ggml.merges", strings(&["a b c"]).into(), &["merge 0", "\"b c\""]),
-        (bpe(), "tokenizer.ggml.bos_token_id", 7u32.into(), &["tokenizer.ggml.bos_token_id", "7"]),
-        (
-            bpe(),
-            "tokenizer.ggml.eos_token_id",
-            u32::MAX.into(),
-            &["tokenizer.ggml.eos_token_id", "4294967295"],
-        ),
-        (bpe(), "tokenizer.ggml.eot_token_id", 100u32.into(), &["tokenizer.ggml.eot_token_id", "100"]),
-        (bpe(), "tokenizer.ggml.eos_token_id", (-1i32).into(), &["tokenizer.ggml.eos_token_id", "-1"]),
+        (bpe(), "tokenizer.ggml.bos_token_id", "0".into(), &["tokenizer.ggml.bos_token_id", "string"]),
         (bpe(), "tokenizer.ggml.add_bos_token", "yes".into(), &["tokenizer.ggml.add_bos_token", "bool"]),
         (spm(), "tokenizer.ggml.scores", vec![0f32; 3].into(), &["tokenizer.ggml.scores", "3", "8"]),
         (
@@ -137,6 +123,58 @@ fn wrong_values() {
         for part in parts {
             assert!(error.contains(part), "{shown}: no {part:?} in: {error}");
         }
+    }
+}
+
+#[test]
+fn merges_of_or_into_what_is_no_token_are_left_out() {
+    let encode = |merges: &[&str], text: &str| {
+        let mut meta = bpe();
+        meta.insert("tokenizer.ggml.merges", strings(merges));
+        Tokenizer::from_metadata(&meta).unwrap().encode(text, EncodeOptions::default()).unwrap()
+    };
+    // `bc` is no token, `x` neither, and the others are no merges. What remains keeps its rank.
+    let bad = ["b c", "ab x", "x a", "abc abc", "ab", "", " ", "a b c", "a  b"];
+    assert_eq!(encode(&bad, "abcab"), [2, 3, 4, 2, 3]);
+    for at in 0..=bad.len() {
+        let mut merges = bad.to_vec();
+        merges.insert(at, "a b");
+        assert_eq!(encode(&merges, "abcab"), [5, 4, 5]);
+        merges.push("ab c");
+        assert_eq!(encode(&merges, "abcab"), [6, 5]);
+    }
+}
+
+#[test]
+fn special_ids_outside_the_vocabulary_count_as_not_stated() {
+    let outside: [Value; 6] = [
+        7u32.into(),
+        u32::MAX.into(),
+        (-1i32).into(),
+        (-1i64).into(),
+        u64::MAX.into(),
+        vec![100u32; 2].into(),
+    ];
+    for id in outside {
+        for key in ["bos", "eos", "eot", "eom", "unknown", "fim_pre", "prefix", "fim_sep"] {
+            let key = format!("tokenizer.ggml.{key}_token_id");
+            let mut meta = bpe();
+            meta.insert(key.clone(), id.clone());
+            let tokenizer = Tokenizer::from_metadata(&meta).unwrap();
+            let expected =
+                ["bos", "eos"].map(|name| (!key.contains(name)).then_some(u32::from(name == "eos")));
+            assert_eq!([tokenizer.bos(), tokenizer.eos()], expected, "{key} = {id}");
+            assert_eq!(tokenizer.encode("abc", EncodeOptions::default()).unwrap(), [6]);
+        }
+        // SentencePiece has ids of its own for these.
+        let mut meta = spm();
+        let id = if id == Value::from(7u32) { 8u32.into() } else { id };
+        for key in ["bos", "eos", "unknown"] {
+            meta.insert(format!("tokenizer.ggml.{key}_token_id"), id.clone());
+        }
+        let tokenizer = Tokenizer::from_metadata(&meta).unwrap();
+        assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(1), Some(2)), "{id}");
+        assert_eq!(tokenizer.encode("abAz", EncodeOptions::default()).unwrap(), [1, 4, 7, 3, 0]);
     }
 }
 

@@ -65,6 +65,7 @@ impl Bpe {
             vocab.merges.ok_or_else(|| sparse_gguf::Error::MissingKey { key: vocab::MERGES.to_owned() })?;
         let mut merges = HashMap::with_capacity(list.len());
         let mut whole = String::new();
+        let mut skipped = Vec::new();
         for (index, merge) in list.iter().enumerate() {
             // The first part may itself begin with a space.
             let space = merge.char_indices().skip(1).find(|&(_, c)| c == ' ').map_or(merge.len(), |(i, _)| i);
@@ -72,15 +73,23 @@ impl Bpe {
             whole.clear();
             whole.push_str(left);
             whole.push_str(right);
-            let id = |part: &str| {
-                tokens.find(part).ok_or_else(|| TokenizerError::Merge {
-                    index,
-                    merge: merge.clone(),
-                    missing: part.to_owned(),
-                })
-            };
-            // Of a pair that is listed twice the first counts.
-            merges.entry((id(left)?, id(right)?)).or_insert((index as u32, id(&whole)?));
+            match [left, right, &whole].map(|text| tokens.find(text)) {
+                [Some(left), Some(right), Some(whole)] => {
+                    // Of a pair that is listed twice the first counts.
+                    merges.entry((left, right)).or_insert((index as u32, whole));
+                }
+                // It can join nothing, or its result could not be written as an id.
+                _ => skipped.push(index),
+            }
+        }
+        if let Some(&first) = skipped.first() {
+            tracing::warn!(
+                "{} of the {} merges join or make what is no token, the first is merge {first} ({:?}): they are \
+                 left out",
+                skipped.len(),
+                list.len(),
+                list[first]
+            );
         }
         let bytes = CHARS.map(|c| tokens.find(c.encode_utf8(&mut [0; 4])));
         let missing = bytes.iter().filter(|id| id.is_none()).count();

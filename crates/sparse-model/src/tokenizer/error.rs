@@ -72,17 +72,7 @@ pub enum TokenizerError {
         /// Its text.
         text: String,
     },
-    /// A merge that is not two tokens whose concatenation is a token.
-    #[error("merge {index} ({merge:?}) needs the token {missing:?}, which is not in the vocabulary")]
-    Merge {
-        /// Position in `tokenizer.ggml.merges`.
-        index: usize,
-        /// The merge.
-        merge: String,
-        /// The part, or the result, that is not a token.
-        missing: String,
-    },
-    /// A special token outside the vocabulary.
+    /// A special token outside a vocabulary that was put together by hand.
     #[error("{key} is {id}, outside the vocabulary of {tokens} tokens")]
     SpecialId {
         /// The special token's key.

@@ -62,9 +62,11 @@ macro_rules! special_ids {
 
         impl SpecialIds {
             /// Reads the ids; where two keys name the same token, the last one found counts.
-            fn from_metadata(meta: &Metadata) -> Result<Self, TokenizerError> {
+            ///
+            /// An id outside the vocabulary names no token: files state -1 or 4294967295 for "none".
+            fn from_metadata(meta: &Metadata, tokens: usize) -> Result<Self, TokenizerError> {
                 let mut ids = Self::default();
-                $($(if let Some(id) = meta.opt_u32($key)? {
+                $($(if let Some(id) = known_id(meta, $key, tokens)? {
                     ids.$name = Some(id);
                 })*)*
                 Ok(ids)
@@ -107,6 +109,19 @@ special_ids! {
     fim_sep: "tokenizer.ggml.fim_sep_token_id";
 }
 
+/// The id that `key` states, unless it is outside a vocabulary of `tokens` tokens.
+fn known_id(meta: &Metadata, key: &str, tokens: usize) -> Result<Option<u32>, TokenizerError> {
+    let found = match meta.opt_u32(key) {
+        Ok(None) => return Ok(None),
+        Ok(Some(id)) if (id as usize) < tokens => return Ok(Some(id)),
+        Ok(Some(id)) => id.into(),
+        Err(sparse_gguf::Error::OutOfRange { found, .. }) => found,
+        Err(other) => return Err(other.into()),
+    };
+    tracing::warn!("{key} is {found}, outside the vocabulary of {tokens} tokens: the default is used");
+    Ok(None)
+}
+
 impl<'a> Vocab<'a> {
     /// The vocabulary in a file's metadata.
     ///
@@ -118,15 +133,16 @@ impl<'a> Vocab<'a> {
             Some(Value::Array(Array::I32(v))) => Some(v.iter().map(|&s| s as f32).collect()),
             _ => meta.opt_f32s(SCORES)?.map(Cow::Borrowed),
         };
+        let tokens = meta.strings(TOKENS)?;
         Ok(Self {
             name: meta.opt_string("general.name")?,
             model: meta.string("tokenizer.ggml.model")?,
             pre: meta.opt_string("tokenizer.ggml.pre")?,
-            tokens: meta.strings(TOKENS)?,
+            tokens,
             types: meta.opt_i32s(TYPES)?,
             scores,
             merges: meta.opt_strings(MERGES)?,
-            special: SpecialIds::from_metadata(meta)?,
+            special: SpecialIds::from_metadata(meta, tokens.len())?,
             add_bos: meta.opt_bool(ADD_BOS)?,
             add_eos: meta.opt_bool(ADD_EOS)?,
             add_space_prefix: meta.opt_bool("tokenizer.ggml.add_space_prefix")?,
