@@ -35,6 +35,7 @@ use sparse_gguf::Metadata;
 
 pub use error::TokenizerError;
 pub use stream::DecodeStream;
+pub(crate) use vocab::known_id;
 pub use vocab::{SpecialIds, Vocab};
 
 use bpe::Bpe;

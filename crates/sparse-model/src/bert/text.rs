@@ -12,7 +12,7 @@ use tokenizers::{
 };
 
 use crate::Error;
-use crate::tokenizer::TokenizerError;
+use crate::tokenizer::{TokenizerError, known_id};
 
 /// Bytes of text per token that are tried first of a long text.
 const BYTES_PER_TOKEN: usize = 8;
@@ -185,7 +185,8 @@ pub(super) fn from_metadata(meta: &Metadata) -> Result<Tokenizer, Error> {
         }
     }
     let special = |key: &'static str, other: &'static str, default: u32| {
-        let id = meta.opt_u32(key)?.or(meta.opt_u32(other)?).unwrap_or(default);
+        let known = |key: &str| known_id(meta, key, tokens.len());
+        let id = known(key)?.or(known(other)?).unwrap_or(default);
         match (id as usize) < tokens.len() {
             true => Ok((id, piece(id as usize))),
             false => Err(Error::from(TokenizerError::SpecialId { key, id, tokens: tokens.len() })),

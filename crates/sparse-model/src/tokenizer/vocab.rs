@@ -110,7 +110,7 @@ special_ids! {
 }
 
 /// The id that `key` states, unless it is outside a vocabulary of `tokens` tokens.
-fn known_id(meta: &Metadata, key: &str, tokens: usize) -> Result<Option<u32>, TokenizerError> {
+pub(crate) fn known_id(meta: &Metadata, key: &str, tokens: usize) -> Result<Option<u32>, TokenizerError> {
     let found = match meta.opt_u32(key) {
         Ok(None) => return Ok(None),
         Ok(Some(id)) if (id as usize) < tokens => return Ok(Some(id)),
