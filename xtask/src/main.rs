@@ -1,6 +1,7 @@
 //! Project chores, run as `cargo xtask`.
 
 mod bench;
+mod cross;
 mod fetch;
 mod interrupt;
 mod make;
@@ -26,6 +27,8 @@ Examples:
   cargo xtask gen story --format Q4_0 --out w.gguf the story model's architecture, eight times as wide
   cargo xtask bench                                kernels and models beside the memory bandwidth
   cargo xtask bench --peers                        models beside llama.cpp and candle
+  cargo xtask cross                                the crates, built for every target
+  cargo xtask cross wasm32 --test --install        tested in Node, with what that needs
   cargo xtask verify                               the real model against committed references
   cargo xtask verify story                         exact zeros change no text of the story model"
 )]
@@ -37,6 +40,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     Bench(bench::Args),
+    Cross(cross::Args),
     Fetch(fetch::Args),
     Gen(make::Args),
     Verify(verify::Args),
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = interrupt::handle().and_then(|()| match &cli.task {
         Task::Bench(args) => bench::run(args),
+        Task::Cross(args) => cross::run(args),
         Task::Fetch(args) => fetch::run(args),
         Task::Gen(args) => make::run(args),
         Task::Verify(args) => verify::run(args),

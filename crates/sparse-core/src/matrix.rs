@@ -27,6 +27,8 @@ const HUGE: usize = 2 << 20;
 pub enum Storage {
     /// In memory of its own.
     Owned(Vec<u8>),
+    /// In the program itself: in the flash of a microcontroller, say.
+    Static(&'static [u8]),
     /// In a part of something shared, usually a memory-mapped file.
     #[cfg(feature = "std")]
     Shared {
@@ -58,6 +60,7 @@ impl Storage {
     pub fn bytes(&self) -> &[u8] {
         match self {
             Self::Owned(bytes) => bytes,
+            Self::Static(bytes) => bytes,
             #[cfg(feature = "std")]
             Self::Shared { owner, range } => &(**owner).as_ref()[range.clone()],
         }
@@ -68,6 +71,7 @@ impl fmt::Debug for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self {
             Self::Owned(_) => "owned",
+            Self::Static(_) => "static",
             #[cfg(feature = "std")]
             Self::Shared { .. } => "shared",
         };

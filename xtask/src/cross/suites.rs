@@ -1,0 +1,175 @@
+//! Building the crates for a target, and running their tests there.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::targets::Target;
+use super::{Job, toolchain, tools};
+use crate::{interrupt, program};
+
+/// Longest time that an emulator may take for one program: far more than any needs, so that one that hangs ends.
+const LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// A CPU that is emulated.
+struct Cpu {
+    /// qemu's name of it.
+    model: &'static str,
+    /// The level that has to be chosen there.
+    level: &'static str,
+    /// Whether the suites run there, or just the choice of the level.
+    suites: bool,
+}
+
+/// x86-64 CPUs by their widest vectors. qemu has no AVX-512.
+const X86: [Cpu; 3] = [
+    Cpu { model: "Penryn", level: "sse4.1", suites: true },
+    Cpu { model: "Nehalem", level: "sse4.1", suites: false },
+    Cpu { model: "Haswell", level: "avx2", suites: true },
+];
+
+/// 64-bit ARM without and with the dot product instructions.
+const ARM: [Cpu; 3] = [
+    Cpu { model: "cortex-a53", level: "scalar", suites: false },
+    Cpu { model: "cortex-a72", level: "scalar", suites: false },
+    Cpu { model: "max", level: "scalar", suites: true },
+];
+
+/// A program that cargo built.
+struct Program {
+    name: String,
+    path: PathBuf,
+    /// The folder of its package, where tests expect to run.
+    folder: PathBuf,
+}
+
+impl Job {
+    /// Builds what exists on the target.
+    pub(super) fn build(&self) -> Result<()> {
+        program::run(self.cargo("build").args(self.target.crates()))?;
+        if self.target == Target::RiscV {
+            self.build_firmware()?;
+        }
+        Ok(())
+    }
+
+    /// Runs the tests on every emulated machine of the target.
+    pub(super) fn test(&self) -> Result<()> {
+        match self.target {
+            Target::X86 => self.test_cpus(&X86),
+            Target::Arm => self.test_cpus(&ARM),
+            Target::Wasm => self.test_wasm(),
+            Target::RiscV => self.test_firmware(),
+        }
+    }
+
+    /// Cargo for the target.
+    pub(super) fn cargo(&self, task: &str) -> Command {
+        let mut cargo = self.toolchain.command("cargo");
+        cargo.args([task, "--locked", "--target", self.target.triple(), "--target-dir"]);
+        cargo.arg(toolchain::target_dir());
+        cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", tools::ARM_LINKER);
+        cargo
+    }
+
+    /// Builds programs, and says where they are.
+    fn programs(&self, cargo: &mut Command) -> Result<Vec<Program>> {
+        let cargo = cargo.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
+        let output = program::output(cargo)?;
+        let messages = output.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        let mut programs = Vec::new();
+        for line in messages {
+            let message: Value = serde_json::from_slice(line).context("cargo's messages are no JSON")?;
+            let text = |key: &str| message[key].as_str().map(str::to_owned);
+            if let (Some(path), Some(manifest)) = (text("executable"), text("manifest_path")) {
+                let folder = Path::new(&manifest).parent().context("a manifest in a folder")?.to_owned();
+                let package = folder.file_name().unwrap_or_default().to_string_lossy();
+                let target = message["target"]["name"].as_str().unwrap_or_default();
+                programs.push(Program { name: format!("{package} {target}"), path: path.into(), folder });
+            }
+        }
+        Ok(programs)
+    }
+
+    /// The test programs of all crates.
+    fn tests(&self) -> Result<Vec<Program>> {
+        let tests = self
+            .programs(self.cargo("test").args(["--no-run", "--lib", "--tests"]).args(self.target.crates()))?;
+        ensure!(!tests.is_empty(), "cargo built no tests");
+        Ok(tests)
+    }
+
+    fn test_cpus(&self, cpus: &[Cpu]) -> Result<()> {
+        let example = self.programs(self.cargo("build").args(["-psparse-simd", "--example", "levels"]))?;
+        let levels = example.iter().find(|p| p.name.ends_with("levels")).context("cargo built no example")?;
+        let tests = self.tests()?;
+        for cpu in cpus {
+            let output = program::output(tools::qemu_user(self.target, cpu.model)?.arg(&levels.path))?;
+            let output = String::from_utf8_lossy(&output);
+            let level = output.lines().next().unwrap_or_default();
+            ensure!(level == cpu.level, "{}: level {level} is chosen, not {}", cpu.model, cpu.level);
+            eprintln!("{}: level {level}", cpu.model);
+            for test in tests.iter().filter(|_| cpu.suites) {
+                let mut qemu = tools::qemu_user(self.target, cpu.model)?;
+                run(qemu.arg(&test.path).arg("--quiet"), &format!("{} on {}", test.name, cpu.model), test)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the tests in Node. A test program without standard output has no report either: the first test that
+    /// fails ends it, and its name is in the trace.
+    fn test_wasm(&self) -> Result<()> {
+        let (bindgen, node) = (tools::wasm_bindgen()?, toolchain::which(&["node"]).context("no node")?);
+        let glue = toolchain::target_dir().join("node");
+        for test in self.tests()? {
+            program::run(
+                Command::new(&bindgen)
+                    .args(["--target", "nodejs", "--keep-debug", "--out-name", "test", "--out-dir"])
+                    .arg(&glue)
+                    .arg(&test.path),
+            )?;
+            let what = format!("{} in Node", test.name);
+            run(Command::new(&node).arg("--stack-trace-limit=40").arg(glue.join("test.js")), &what, &test)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a test program; what it prints goes to stderr.
+fn run(command: &mut Command, what: &str, test: &Program) -> Result<()> {
+    let start = Instant::now();
+    limited(command.current_dir(&test.folder).stdout(io::stderr()), what)?;
+    eprintln!("{what}: ok, {} s", start.elapsed().as_secs());
+    Ok(())
+}
+
+/// Runs an emulator, which must end with success within [`LIMIT`].
+pub(super) fn limited(command: &mut Command, what: &str) -> Result<Vec<u8>> {
+    interrupt::check()?;
+    let mut child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot run {what}"))?;
+    let start = Instant::now();
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => break status,
+            None if interrupt::requested() || start.elapsed() > LIMIT => {
+                let _ = child.kill();
+                let _ = child.wait();
+                interrupt::check()?;
+                bail!("{what} has not ended after {} s", LIMIT.as_secs());
+            }
+            None => sleep(Duration::from_millis(20)),
+        }
+    };
+    ensure!(status.success(), "{what} failed ({status})");
+    let mut output = Vec::new();
+    if let Some(mut pipe) = child.stdout.take() {
+        io::Read::read_to_end(&mut pipe, &mut output)?;
+    }
+    Ok(output)
+}
