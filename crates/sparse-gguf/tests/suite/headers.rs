@@ -74,6 +74,7 @@ fn bytes_outlive_the_file_without_a_copy() {
     assert_eq!(bytes.as_ref().as_ref()[range][..4], 1f32.to_le_bytes());
 }
 
+#[cfg(feature = "write")]
 #[test]
 fn files_mapped_and_read() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,9 +1,12 @@
 //! Writing: what comes out, and what is left behind when it fails.
 
+#[cfg(feature = "write")]
 use std::fs;
 use std::io::{self, Write};
 
-use sparse_gguf::{BlockFormat, GgmlType, Gguf, GgufWriter, Metadata, Sink, quantize};
+#[cfg(feature = "write")]
+use sparse_gguf::quantize;
+use sparse_gguf::{BlockFormat, GgmlType, Gguf, GgufWriter, Metadata, Sink};
 
 const TINY: &[u8] = include_bytes!("../golden/tiny.gguf");
 
@@ -25,6 +28,7 @@ fn a_file_of_the_gguf_package_is_reproduced_byte_for_byte() {
     }
 }
 
+#[cfg(feature = "write")]
 #[test]
 fn files_appear_complete_and_readable() {
     let folder = tempfile::tempdir().unwrap();
@@ -117,6 +121,7 @@ fn misuse_is_refused_by_name() {
     );
 }
 
+#[cfg(feature = "write")]
 #[test]
 fn unfinished_files_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();

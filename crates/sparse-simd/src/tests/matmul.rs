@@ -361,6 +361,7 @@ fn non_finite_float_weights_propagate() {
     }
 }
 
+#[cfg(panic = "unwind")]
 #[test]
 fn mistakes_are_named() {
     let bytes = [0; 36];
