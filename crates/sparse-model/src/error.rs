@@ -88,6 +88,12 @@ pub enum Error {
         /// Tokens it holds.
         context: usize,
     },
+    /// Keys and values of a context that do not fit the memory.
+    #[error("there is not enough memory for the keys and values of {context} tokens; use a smaller context")]
+    ContextMemory {
+        /// Tokens of the context.
+        context: usize,
+    },
     /// A layer keeps a summary of the tokens before, which cannot be taken back.
     #[error(
         "the session at token {at} cannot go back to {to}: this model's layers do not keep all tokens; take a \

@@ -56,14 +56,14 @@ enum Part {
 }
 
 impl KvCache {
-    /// An empty cache for `context` tokens.
-    pub(crate) fn new(format: KvFormat, kv_heads: usize, context: usize, head_dim: usize) -> Self {
-        let n = 2 * kv_heads * context * head_dim;
+    /// An empty cache for `context` tokens, or `None` where there is not enough memory to address or to get.
+    pub(crate) fn new(format: KvFormat, kv_heads: usize, context: usize, head_dim: usize) -> Option<Self> {
+        let n = [kv_heads, context, head_dim].into_iter().try_fold(2_usize, usize::checked_mul)?;
         let values = match format {
-            KvFormat::F16 => Storage::F16(bytemuck::allocation::zeroed_vec(n)),
-            KvFormat::F32 => Storage::F32(bytemuck::allocation::zeroed_vec(n)),
+            KvFormat::F16 => Storage::F16(bytemuck::allocation::try_zeroed_vec(n).ok()?),
+            KvFormat::F32 => Storage::F32(bytemuck::allocation::try_zeroed_vec(n).ok()?),
         };
-        Self { values, kv_heads, context, head_dim }
+        Some(Self { values, kv_heads, context, head_dim })
     }
 
     /// How keys and values are stored now.
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_value_beyond_half_precision_widens_the_cache_and_keeps_the_rest() {
         let k = Kernels::get();
-        let mut cache = KvCache::new(KvFormat::F16, 2, 4, 2);
+        let mut cache = KvCache::new(KvFormat::F16, 2, 4, 2).unwrap();
         cache.write(k, 0, &[1.0, 2.0, 3.0, 65_519.0], &[0.5; 4]);
         assert_eq!(cache.format(), KvFormat::F16);
         cache.write(k, 1, &[1e6, -1.0, 4.0, 5.0], &[0.25; 4]);
@@ -148,6 +148,12 @@ mod tests {
         assert_eq!(decode(cache.rows(0, 0..2).0), [1.0, 2.0, 1e6, -1.0]);
         assert_eq!(decode(cache.rows(1, 0..2).0), [3.0, 65_504.0, 4.0, 5.0]);
         assert_eq!(decode(cache.rows(1, 1..2).1), [0.25, 0.25]);
+    }
+
+    #[test]
+    fn a_context_that_no_memory_holds_is_refused() {
+        assert!(KvCache::new(KvFormat::F16, usize::MAX / 8, 8, 8).is_none());
+        assert!(KvCache::new(KvFormat::F32, usize::MAX / 128, 1, 8).is_none());
     }
 
     #[test]

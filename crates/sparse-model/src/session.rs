@@ -123,7 +123,7 @@ impl Session {
     /// A session with these options.
     ///
     /// # Errors
-    /// If the context is zero or longer than the model was trained for.
+    /// If the context is zero, longer than the model was trained for, or too long for the memory that there is.
     pub fn with_options(model: &Arc<Model>, options: SessionOptions) -> Result<Self, Error> {
         let SessionOptions { context, kv } = options;
         let longest = model.config().context;
@@ -132,7 +132,7 @@ impl Session {
         }
         let batch = MAX_BATCH.min(context);
         Ok(Self {
-            state: State::new(model, context, batch, kv),
+            state: State::new(model, context, batch, kv)?,
             // One more than fits may wait.
             tokens: Vec::with_capacity(context + 1),
             snapshots: Vec::new(),

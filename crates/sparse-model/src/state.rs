@@ -6,7 +6,7 @@ use crate::attention::{Group, Scratch};
 use crate::config::{AttentionSpec, Mixer};
 use crate::kv_cache::{KvCache, KvFormat};
 use crate::short_conv::ConvState;
-use crate::{Model, PartTimes};
+use crate::{Error, Model, PartTimes};
 
 /// What one layer remembers of the tokens before.
 #[derive(Debug)]
@@ -58,7 +58,10 @@ pub(crate) struct State {
 
 impl State {
     /// An empty sequence with room for `context` tokens, computed at most `batch` at a time.
-    pub(crate) fn new(model: &Model, context: usize, batch: usize, kv: KvFormat) -> Self {
+    ///
+    /// # Errors
+    /// If there is not enough memory for keys and values.
+    pub(crate) fn new(model: &Model, context: usize, batch: usize, kv: KvFormat) -> Result<Self, Error> {
         let c = model.config();
         let (mut q_width, mut kv_width, mut mixed) = (0, 0, c.embedding);
         let mut scratch: Vec<Scratch> = Vec::new();
@@ -70,9 +73,11 @@ impl State {
                     q_width = q_width.max(spec.query_width());
                     kv_width = kv_width.max(spec.kv_width());
                     mixed = mixed.max(spec.query_width());
+                    let cache = KvCache::new(kv, spec.kv_heads, context, spec.head_dim);
+                    let cache = cache.ok_or(Error::ContextMemory { context })?;
                     let group = group(spec);
                     scratch.iter_mut().for_each(|s| s.reserve(&group, batch, context));
-                    LayerState::Kv(KvCache::new(kv, spec.kv_heads, context, spec.head_dim))
+                    LayerState::Kv(cache)
                 }
                 Mixer::ShortConv { taps } => {
                     q_width = q_width.max(3 * c.embedding);
@@ -84,7 +89,7 @@ impl State {
             let zeros = || vec![0.0; batch * rope.dims / 2];
             Angles { cos: zeros(), sin: zeros() }
         });
-        Self {
+        Ok(Self {
             position: 0,
             context,
             layers,
@@ -102,7 +107,7 @@ impl State {
             ffn_counts: vec![FfnCounts::default(); c.layers.len()],
             batch_mode: BatchMode::default(),
             times: PartTimes::default(),
-        }
+        })
     }
 
     /// Forgets all tokens.
