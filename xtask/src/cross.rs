@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Targets [default: all].
     #[arg(value_name = "TARGET")]
     targets: Vec<Target>,
+    /// Only checks that the crates compile.
+    #[arg(long, conflicts_with = "test")]
+    check: bool,
     /// Runs the tests, too.
     #[arg(long)]
     test: bool,
@@ -73,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut outcomes = Vec::new();
     for target in targets {
         interrupt::check()?;
-        let outcome = one(target, args.test);
+        let outcome = one(target, if args.check { "check" } else { "build" }, args.test);
         eprintln!("{}", outcome.line());
         outcomes.push(outcome);
     }
@@ -126,7 +129,8 @@ fn missing(target: Target, test: bool) -> Vec<String> {
     missing
 }
 
-fn one(target: Target, test: bool) -> Outcome {
+/// Checks or builds a target, as `task` says, and tests it if asked to.
+fn one(target: Target, task: &str, test: bool) -> Outcome {
     let start = Instant::now();
     let lacks = missing(target, test);
     let toolchain = Toolchain::find(target);
@@ -134,7 +138,7 @@ fn one(target: Target, test: bool) -> Outcome {
     let (result, detail) = match toolchain {
         Some(toolchain) if lacks.is_empty() => {
             let job = Job { target, toolchain };
-            let done = job.build().and_then(|()| if test { job.test() } else { Ok(()) });
+            let done = job.build(task).and_then(|()| if test { job.test() } else { Ok(()) });
             match done {
                 Ok(()) if test => (Verdict::Tested, Vec::new()),
                 Ok(()) => (Verdict::Built, Vec::new()),

@@ -13,9 +13,9 @@ const MANIFEST: &str = "examples/esp32c3-bit3/Cargo.toml";
 const NAME: &str = "esp32c3-bit3";
 
 impl Job {
-    /// Builds the firmware.
-    pub(super) fn build_firmware(&self) -> Result<()> {
-        program::run(self.cargo("build").args(["--release", "--manifest-path", MANIFEST]))
+    /// Builds the firmware, or only checks it.
+    pub(super) fn build_firmware(&self, task: &str) -> Result<()> {
+        program::run(self.cargo(task).args(["--release", "--manifest-path", MANIFEST]))
     }
 
     /// Runs the firmware: what it prints must be what the same computation prints on this machine, bit for bit.

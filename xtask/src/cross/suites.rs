@@ -49,11 +49,11 @@ struct Program {
 }
 
 impl Job {
-    /// Builds what exists on the target.
-    pub(super) fn build(&self) -> Result<()> {
-        program::run(self.cargo("build").args(self.target.crates()))?;
+    /// Builds what exists on the target, or only checks it: `task` is `build` or `check`.
+    pub(super) fn build(&self, task: &str) -> Result<()> {
+        program::run(self.cargo(task).args(self.target.crates()))?;
         if self.target == Target::RiscV {
-            self.build_firmware()?;
+            self.build_firmware(task)?;
         }
         Ok(())
     }

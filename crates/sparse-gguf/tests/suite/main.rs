@@ -1,5 +1,7 @@
 //! Tests through the public interface. Golden vectors and the script that made them: `tests/golden`.
 
+// Reads files.
+#[cfg(not(target_family = "wasm"))]
 mod golden;
 mod headers;
 mod hostile;
