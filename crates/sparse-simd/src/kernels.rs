@@ -4,8 +4,8 @@ mod sparse;
 
 use crate::table::{FloatProducts, FormatKernels, Int8Products, Products, Table};
 use crate::{
-    Activation, BlockFormat, Int8, Int8Mut, Level, LevelError, MatMut, PanelKind, Panels, Q8, Q8Mut, Rows,
-    Tiles, hadamard, int8, q8, scalar,
+    Activation, BlockFormat, Int8, Int8Mut, Interleaved, Level, LevelError, MatMut, PanelKind, Panels, Q8,
+    Q8Mut, Rows, Tiles, hadamard, int8, q8, scalar,
 };
 use half::f16;
 
@@ -150,6 +150,35 @@ impl Kernels {
         same_len("matmul_f32", "x", x.len(), "out.tokens * w.cols", out.tokens() * w.cols());
         same_len("matmul_f32", "w.rows", w.rows(), "out.cols", out.cols());
         let kernel = self.float_products("matmul", w.format()).matmul;
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { kernel(w, x, out) }
+    }
+
+    /// Whether [`matmul_interleaved`](Self::matmul_interleaved) has products of rows in `format`.
+    pub fn has_interleaved(&self, format: BlockFormat) -> bool {
+        matches!(self.of(format).products, Products::Int8(products) if products.matmul_interleaved.is_some())
+    }
+
+    /// Whether they are the faster products of a whole matrix in `format`.
+    pub fn prefers_interleaved(&self, format: BlockFormat) -> bool {
+        self.0.prefers_interleaved && self.has_interleaved(format)
+    }
+
+    /// Products of interleaved rows with int8 activations: `out[t][r]` = row `r` of `w` times token `t` of `x`. Identical
+    /// at every level, and a token's do not depend on the others.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, or the format has no such products: see
+    /// [`has_interleaved`](Self::has_interleaved).
+    pub fn matmul_interleaved(&self, w: Interleaved<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+        q8::check(x.cols, x.q.len(), x.d.len(), x.sums.len());
+        same_len("matmul_interleaved", "w.cols", w.layout().cols(), "x.cols", x.cols);
+        same_len("matmul_interleaved", "x.tokens", x.tokens(), "out.tokens", out.tokens());
+        same_len("matmul_interleaved", "w.rows", w.layout().rows(), "out.cols", out.cols());
+        let format = w.layout().format();
+        let Some(kernel) = self.int8_products("matmul", format).matmul_interleaved else {
+            panic!("matmul_interleaved: no products of {} rows", format.name())
+        };
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
         unsafe { kernel(w, x, out) }
     }

@@ -2,6 +2,7 @@
 
 mod columns;
 mod float;
+pub(crate) mod interleaved;
 mod panels;
 mod quantized;
 mod scan;
@@ -16,6 +17,7 @@ pub(crate) static KERNELS: Kernels = Kernels(TABLE);
 pub(crate) const TABLE: Table = Table {
     level: Level::Scalar,
     formats: FORMATS,
+    prefers_interleaved: false,
     quantize: quantized::quantize,
     quantize_rows: panels::quantize_rows,
     panels_f32: panels::matmul_f32,
@@ -77,6 +79,7 @@ const fn blocks<B: Block>() -> FormatKernels {
             rows: quantized::rows::<B>,
             axpy_columns: columns::axpy,
             matmul_columns: columns::matmul,
+            matmul_interleaved: interleaved::matmul(B::FORMAT),
         }),
         add_rows: float::add_rows,
         weighted_sum: float::weighted_sum,

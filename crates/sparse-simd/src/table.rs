@@ -2,7 +2,10 @@
 //!
 //! Nothing here is checked. [`Kernels`](crate::Kernels) checks shapes, then calls these functions.
 
-use crate::{Activation, BlockFormat, Columns, Int8, Int8Mut, Level, MatMut, Panels, Q8, Q8Mut, Rows, Tiles};
+use crate::{
+    Activation, BlockFormat, Columns, Int8, Int8Mut, Interleaved, Level, MatMut, Panels, Q8, Q8Mut, Rows,
+    Tiles,
+};
 use core::ops::Range;
 use half::f16;
 
@@ -16,6 +19,8 @@ use half::f16;
 pub(crate) struct Table {
     pub(crate) level: Level,
     pub(crate) formats: ByFormat,
+    /// Whether rows by eights are multiplied faster than plain ones.
+    pub(crate) prefers_interleaved: bool,
     pub(crate) quantize: unsafe fn(x: &[f32], out: &mut Q8Mut<'_>),
     pub(crate) quantize_rows: unsafe fn(x: &[f32], out: &mut Int8Mut<'_>),
     pub(crate) panels_f32: unsafe fn(w: Panels<'_>, x: &[f32], out: &mut MatMut<'_>),
@@ -46,6 +51,9 @@ pub(crate) type AxpyColumnsQ8 =
 /// See [`Table`].
 pub(crate) type AxpyColumnsF32 =
     unsafe fn(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32]);
+
+/// See [`Table`].
+pub(crate) type MatmulInterleaved = unsafe fn(w: Interleaved<'_>, x: Q8<'_>, out: &mut MatMut<'_>);
 
 /// See [`Table`].
 pub(crate) type LayerNorm = unsafe fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
@@ -79,6 +87,8 @@ pub(crate) struct Int8Products {
     pub(crate) rows: unsafe fn(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]),
     pub(crate) axpy_columns: AxpyColumnsQ8,
     pub(crate) matmul_columns: unsafe fn(w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut MatMut<'_>),
+    /// Of rows by eights; not there for every format.
+    pub(crate) matmul_interleaved: Option<MatmulInterleaved>,
 }
 
 /// Products with f32 activations.

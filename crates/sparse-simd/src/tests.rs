@@ -6,6 +6,7 @@ mod data;
 #[cfg(unix)]
 mod guard;
 mod hadamard;
+mod interleaved;
 mod matmul;
 mod panels;
 mod quantize;

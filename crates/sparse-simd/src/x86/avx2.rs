@@ -7,6 +7,7 @@
 
 mod columns;
 mod int8;
+pub(super) mod interleaved;
 mod load;
 mod quantize;
 mod quantized;
@@ -33,6 +34,7 @@ pub(crate) const TABLE: Table = Table {
     panels_f32: simd::panels_f32,
     panels_int8: simd::panels_int8,
     formats: FORMATS,
+    prefers_interleaved: true,
     scan: simd::scan,
     dot_f32: simd::dot_f32,
     axpy_f32: simd::axpy_f32,
@@ -91,5 +93,6 @@ const fn products<S: Step, B: Block>() -> Int8Products {
         rows: quantized::rows::<S>,
         axpy_columns: columns::axpy::<B>,
         matmul_columns: columns::matmul::<B>,
+        matmul_interleaved: interleaved::matmul(B::FORMAT),
     }
 }

@@ -21,6 +21,7 @@ mod small;
 mod supers;
 mod transpose;
 
+use crate::layout::Block;
 use crate::simd::{Bf16, F16, F32, Stored};
 use crate::table::{ByFormat, FloatProducts, FormatKernels, Int8Products, Table, by_format};
 use crate::{Kernels, Level, MatMut, Q8, Rows};
@@ -35,6 +36,7 @@ pub(crate) static KERNELS: Kernels = Kernels(TABLE);
 pub(crate) const TABLE: Table = Table {
     level: Level::Avx512,
     formats: FORMATS,
+    prefers_interleaved: false,
     quantize_rows: simd::quantize_rows,
     panels_f32: simd::panels_f32,
     panels_int8: simd::panels_int8,
@@ -83,6 +85,7 @@ const fn blocks<F: ColumnFormat>() -> FormatKernels {
         rows: gemv::rows::<F>,
         axpy_columns: columns::axpy::<F>,
         matmul_columns: columns::matmul::<F>,
+        matmul_interleaved: super::avx2::interleaved::matmul(<F::Block as Block>::FORMAT),
     })
 }
 

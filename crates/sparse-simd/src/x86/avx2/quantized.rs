@@ -116,23 +116,37 @@ fn columns<S: Step, const R: usize>(w: Rows<'_>, r: [usize; R], x: Q8<'_>, out: 
     for (next, r) in next.iter_mut().zip(r) {
         *next = w.row(r).as_ptr().wrapping_add(AHEAD);
     }
-    let tiles = x.tokens() / TOKENS * TOKENS;
-    for t in (0..tiles).step_by(TOKENS) {
-        let sums = dot::<S, false, R, TOKENS>(w, r, next, x, t);
-        for i in 0..TOKENS {
-            let out = out.row(t + i);
-            for (r, sums) in r.iter().zip(&sums) {
-                out[*r] = sums[i];
-            }
+    let mut t = 0;
+    while t < x.tokens() {
+        // The rest in one tile: fewer tokens must not take longer.
+        t += match x.tokens() - t {
+            1 => tile::<S, R, 1>(w, r, next, x, t, out),
+            2 => tile::<S, R, 2>(w, r, next, x, t, out),
+            3 => tile::<S, R, 3>(w, r, next, x, t, out),
+            _ => tile::<S, R, TOKENS>(w, r, next, x, t, out),
+        };
+    }
+}
+
+/// Rows `r` times tokens `t..t + T`; returns `T`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn tile<S: Step, const R: usize, const T: usize>(
+    w: Rows<'_>,
+    r: [usize; R],
+    next: [*const u8; R],
+    x: Q8<'_>,
+    t: usize,
+    out: &mut MatMut<'_>,
+) -> usize {
+    let sums = dot::<S, false, R, T>(w, r, next, x, t);
+    for i in 0..T {
+        let out = out.row(t + i);
+        for (r, sums) in r.iter().zip(&sums) {
+            out[*r] = sums[i];
         }
     }
-    for t in tiles..x.tokens() {
-        let sums = dot::<S, false, R, 1>(w, r, next, x, t);
-        let out = out.row(t);
-        for (r, [sum]) in r.iter().zip(&sums) {
-            out[*r] = *sum;
-        }
-    }
+    T
 }
 
 /// Rows `r`, at least 256 columns wide, times `T` tokens from `t` on. If that is one, as much is fetched from `next`
