@@ -250,6 +250,7 @@ fn calibrate_ffn(
     let densities = (!options.keep).then_some(densities);
     let model = Arc::get_mut(&mut sparse).expect("no session holds the model");
     let slower = sidecar::prepare(model, densities.as_deref())?;
+    model.interleave();
     let speed = decode(&timed, &sparse, &windows.test[0][..options.window / 4], progress)?;
     let dense_bytes: usize = layers.iter().map(|l| l.dense_bytes).sum();
     let bytes_share = layers.iter().map(|l| l.bytes).sum::<f64>() / dense_bytes as f64;

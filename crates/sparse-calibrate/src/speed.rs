@@ -42,15 +42,14 @@ pub fn store_by_rows(ffn: &mut SparseFfn) -> Result<(), Error> {
 
 /// The dense model in the storage that is fastest for it.
 pub(crate) fn fastest(gguf: &Gguf, dense: &Arc<Model>) -> Result<Arc<Model>, Error> {
-    if !dense.ffns().any(|ffn| matches!(ffn.down(), Down::Neurons(_))) {
-        return Ok(Arc::clone(dense));
-    }
+    let neurons = dense.ffns().any(|ffn| matches!(ffn.down(), Down::Neurons(_)));
     let mut model = Model::from_gguf(gguf, dense.compute().pool.threads())?;
     for ffn in model.ffns_mut() {
         ffn.set_selector(Selector::Dense)?;
         store_by_rows(ffn)?;
     }
-    Ok(Arc::new(model))
+    let moved = model.interleave();
+    Ok(if neurons || moved > 0 { Arc::new(model) } else { Arc::clone(dense) })
 }
 
 /// Seconds that the feed-forward layers take for a token, by density: curves measured on this machine.

@@ -21,7 +21,8 @@ impl ColumnMatrix {
     /// If the matrix is too large to address.
     pub fn from_rows(matrix: &Matrix) -> Result<Self, Error> {
         let layout = ColumnLayout::new(matrix.format(), matrix.rows(), matrix.cols())?;
-        let storage = Storage::filled(layout.bytes(), |bytes| layout.relayout(matrix.as_rows(), bytes));
+        let storage =
+            Storage::filled(layout.bytes(), |bytes| layout.relayout(matrix.to_rows().as_rows(), bytes));
         Ok(Self { layout, storage })
     }
 

@@ -16,6 +16,7 @@ mod predictor;
 mod quality;
 mod scratch;
 mod selector;
+mod storage;
 #[cfg(feature = "std")]
 mod times;
 
@@ -40,7 +41,7 @@ pub use times::{BatchTimes, FfnTimes};
 
 use crate::error::{check_order, finite, same_len};
 use crate::linear::add_bias;
-use crate::{Activations, ColumnMatrix, Compute, Error, Linear, SegmentedMatrix};
+use crate::{Activations, Compute, Error, Linear, SegmentedMatrix};
 
 /// A feed-forward layer: `down(act(gate x) * act'(up x))`, or `down(act(up x))` without a gate.
 ///
@@ -156,13 +157,15 @@ impl SparseFfn {
         Self { up_activation, ..self }
     }
 
-    /// Gives the layer a selector and returns the one before.
+    /// Gives the layer a selector and returns the one before. Rows that it uses one by one become contiguous.
     ///
     /// # Errors
     /// If it does not fit the layer, or a threshold is NaN. The layer then keeps its own.
     pub fn set_selector(&mut self, selector: Selector) -> Result<Selector, Error> {
         selector.check(self.inputs(), self.neurons(), self.gate.is_some(), self.activation.has_zeros())?;
-        Ok(core::mem::replace(&mut self.selector, selector))
+        let before = core::mem::replace(&mut self.selector, selector);
+        self.make_skipped_rows();
+        Ok(before)
     }
 
     /// States what a neuron is taken to give where it is skipped, a value per neuron: what is skipped then costs no more
@@ -192,26 +195,6 @@ impl SparseFfn {
     /// States from where on the layer is to compute everything.
     pub fn set_crossover(&mut self, crossover: Crossover) {
         self.crossover = crossover;
-    }
-
-    /// Sorts `down` by columns if it is stored by rows, so that skipping neurons saves their bytes. Nothing is rounded.
-    /// The memory of the rows is free afterwards unless it holds something else that is still used.
-    ///
-    /// # Errors
-    /// If it is too large to address.
-    pub fn sort_by_columns(&mut self) -> Result<(), Error> {
-        if let Down::Rows(rows) = &self.down {
-            self.down = Down::Columns(ColumnMatrix::from_rows(rows)?);
-        }
-        Ok(())
-    }
-
-    /// Stores `down` by rows again if it is [sorted by columns](Self::sort_by_columns): faster for a layer that computes
-    /// everything.
-    pub fn sort_by_rows(&mut self) {
-        if let Down::Columns(columns) = &self.down {
-            self.down = Down::Rows(columns.to_rows());
-        }
     }
 
     /// Gives the layer another down projection and returns the one before: the same weights in another storage, say.

@@ -24,6 +24,8 @@ mod columns;
 mod engine;
 mod error;
 mod ffn;
+#[cfg(feature = "std")]
+mod interleave;
 mod linear;
 mod matrix;
 #[cfg(feature = "std")]
@@ -49,6 +51,8 @@ pub use ffn::{
 pub use ffn::{BatchTimes, FfnTimes};
 #[cfg(feature = "fit")]
 pub use ffn::{PredictorFactors, PredictorFit};
+#[cfg(feature = "std")]
+pub use interleave::interleave;
 pub use linear::Linear;
 pub use matrix::{Matrix, Storage};
 pub use packed::PackedMatrix;

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::error::same_len;
-use crate::{Activations, Compute, Error, SegmentedMatrix};
+use crate::{Activations, Compute, Error, Matrix, SegmentedMatrix};
 
 /// `y = W x + b`.
 #[derive(Clone, Debug)]
@@ -28,6 +28,11 @@ impl Linear {
     /// The matrix.
     pub fn weight(&self) -> &SegmentedMatrix {
         &self.weight
+    }
+
+    /// The matrix, to be [interleaved](crate::interleave) or to be made rows again. `None` if it has several segments.
+    pub fn matrix_mut(&mut self) -> Option<&mut Matrix> {
+        self.weight.single_mut()
     }
 
     /// The bias.

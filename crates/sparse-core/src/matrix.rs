@@ -1,5 +1,6 @@
 //! Weight matrices in their block format.
 
+use alloc::borrow::Cow;
 #[cfg(feature = "std")]
 use alloc::sync::Arc;
 use alloc::vec;
@@ -8,7 +9,7 @@ use core::fmt;
 use core::ops::Range;
 
 use sparse_simd::layout::ShapeError;
-use sparse_simd::{BlockFormat, Kernels, MatMut, Rows};
+use sparse_simd::{BlockFormat, Interleaved, InterleavedLayout, Kernels, MatMut, Rows};
 
 use crate::{Activations, Compute};
 
@@ -79,12 +80,18 @@ impl fmt::Debug for Storage {
     }
 }
 
-/// A weight matrix `[rows x cols]`; row `r` holds the weights of output `r`, contiguous, in blocks of `format`.
+/// A weight matrix `[rows x cols]`; row `r` holds the weights of output `r`, in blocks of `format`.
+///
+/// A new matrix has contiguous rows. [`interleave`] stores them by eights where that is faster.
+///
+/// [`interleave`]: crate::interleave
 #[derive(Clone, Debug)]
 pub struct Matrix {
     format: BlockFormat,
     cols: usize,
     storage: Storage,
+    /// How rows are interleaved, if they are.
+    layout: Option<InterleavedLayout>,
 }
 
 impl Matrix {
@@ -94,7 +101,35 @@ impl Matrix {
     /// If `cols` is zero or no multiple of the format's block length, or the bytes are no whole number of rows.
     pub fn new(format: BlockFormat, cols: usize, storage: Storage) -> Result<Self, ShapeError> {
         Rows::new(format, cols, storage.bytes())?;
-        Ok(Self { format, cols, storage })
+        Ok(Self { format, cols, storage, layout: None })
+    }
+
+    /// The same matrix with its rows interleaved in `storage`, as `layout` says.
+    #[cfg(feature = "std")]
+    pub(crate) fn set_interleaved(&mut self, layout: InterleavedLayout, storage: Storage) {
+        assert_eq!((self.rows(), self.cols, self.format), (layout.rows(), layout.cols(), layout.format()));
+        assert_eq!(storage.bytes().len(), layout.bytes(), "bytes of interleaved rows");
+        (self.layout, self.storage) = (Some(layout), storage);
+    }
+
+    /// Whether rows are interleaved.
+    pub fn is_interleaved(&self) -> bool {
+        self.layout.is_some()
+    }
+
+    /// The same matrix with contiguous rows.
+    pub fn to_rows(&self) -> Cow<'_, Self> {
+        let Some(w) = self.interleaved() else { return Cow::Borrowed(self) };
+        let len = w.layout().rows() * w.layout().row_bytes();
+        let storage = Storage::filled(len, |bytes| w.restore(bytes));
+        Cow::Owned(Self { storage, layout: None, ..*self })
+    }
+
+    /// Makes rows contiguous again, for a matrix whose rows are used one by one.
+    pub fn make_rows(&mut self) {
+        if let Cow::Owned(rows) = self.to_rows() {
+            *self = rows;
+        }
     }
 
     /// A matrix of f32 values, row by row.
@@ -113,7 +148,7 @@ impl Matrix {
 
     /// Number of rows: outputs.
     pub fn rows(&self) -> usize {
-        self.as_rows().rows()
+        self.layout.map_or_else(|| self.as_rows().rows(), |layout| layout.rows())
     }
 
     /// Values per row: inputs.
@@ -128,7 +163,7 @@ impl Matrix {
 
     /// Bytes of one row.
     pub fn row_bytes(&self) -> usize {
-        self.as_rows().row_bytes()
+        self.layout.map_or_else(|| self.as_rows().row_bytes(), |layout| layout.row_bytes())
     }
 
     /// Bytes that one pass over the matrix reads.
@@ -136,8 +171,15 @@ impl Matrix {
         self.storage.bytes().len()
     }
 
+    /// The rows, which are contiguous.
     pub(crate) fn as_rows(&self) -> Rows<'_> {
+        assert!(self.layout.is_none(), "rows are interleaved");
         Rows::new(self.format, self.cols, self.storage.bytes()).expect("checked by Matrix::new")
+    }
+
+    fn interleaved(&self) -> Option<Interleaved<'_>> {
+        let of = |layout| Interleaved::new(layout, self.storage.bytes()).expect("checked when it was set");
+        self.layout.map(of)
     }
 
     /// Decodes row `r` into `out` (`cols` values): the embedding lookup.
@@ -146,7 +188,15 @@ impl Matrix {
     /// If `r` is out of range or `out` has another length than `cols`.
     pub fn decode_row(&self, r: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols, "row length");
-        self.format.decode(self.as_rows().row(r), out).expect("one whole row");
+        let Some(w) = self.interleaved() else {
+            return self.format.decode(self.as_rows().row(r), out).expect("one whole row");
+        };
+        let mut block = [0; 256];
+        let block = &mut block[..self.format.block_bytes()];
+        for (b, out) in out.chunks_exact_mut(self.format.block_len()).enumerate() {
+            w.restore_block(r, b, block);
+            self.format.decode(block, out).expect("one whole block");
+        }
     }
 
     /// `out[t][r] = dot(row r, x[t])` for every token of the batch; `out` is `[tokens x rows]`.
@@ -189,6 +239,9 @@ impl Matrix {
 
     /// The products of the rows in `range`.
     pub(crate) fn multiply(&self, k: &Kernels, range: Range<usize>, x: &Activations, out: &mut MatMut<'_>) {
+        if let Some(w) = self.interleaved() {
+            return k.matmul_interleaved(w.slice(range), x.q8(), out);
+        }
         let rows = self.as_rows().slice(range);
         match self.format.is_quantized() {
             true => k.matmul_q8(rows, x.q8(), out),
@@ -196,8 +249,23 @@ impl Matrix {
         }
     }
 
-    /// The products of the rows in `active`, of one token.
+    /// The products of the rows in `active`, of one token. Of interleaved rows it computes all eight that one is among.
     pub(crate) fn multiply_rows(&self, k: &Kernels, active: &[u32], x: &Activations, out: &mut [f32]) {
+        if let Some(w) = self.interleaved() {
+            const ROWS: usize = InterleavedLayout::ROWS;
+            let mut rest = &mut *out;
+            for run in active.chunk_by(|a, b| *a as usize / ROWS == *b as usize / ROWS) {
+                let first = run[0] as usize / ROWS * ROWS;
+                let mut products = [0.0; ROWS];
+                let products = &mut products[..ROWS.min(w.layout().rows() - first)];
+                let range = first..first + products.len();
+                k.matmul_interleaved(w.slice(range.clone()), x.q8(), &mut MatMut::new(products, range.len()));
+                let (out, after) = rest.split_at_mut(run.len());
+                out.iter_mut().zip(run).for_each(|(y, r)| *y = products[*r as usize - first]);
+                rest = after;
+            }
+            return;
+        }
         match self.format.is_quantized() {
             true => k.matmul_rows_q8(self.as_rows(), active, x.q8(), out),
             false => k.matmul_rows_f32(self.as_rows(), active, x.x(), out),
@@ -210,13 +278,14 @@ impl Matrix {
     /// If one is out of range.
     #[must_use]
     pub fn select(&self, rows: &[u32]) -> Self {
-        let bytes = self.row_bytes();
+        let (all, bytes) = (self.to_rows(), self.row_bytes());
+        let of = all.as_rows();
         let storage = Storage::filled(rows.len() * bytes, |out| {
             for (row, out) in rows.iter().zip(out.chunks_exact_mut(bytes)) {
-                out.copy_from_slice(self.as_rows().row(*row as usize));
+                out.copy_from_slice(of.row(*row as usize));
             }
         });
-        Self { storage, ..*self }
+        Self { storage, layout: None, ..*self }
     }
 }
 

@@ -50,6 +50,19 @@ impl SegmentedMatrix {
         &self.segments
     }
 
+    /// The matrix, if there is one segment: only such a matrix may be interleaved.
+    pub(crate) fn single_mut(&mut self) -> Option<&mut Matrix> {
+        match &mut self.segments[..] {
+            [matrix] => Some(matrix),
+            _ => None,
+        }
+    }
+
+    /// Makes rows contiguous again, for a matrix whose rows are used one by one.
+    pub fn make_rows(&mut self) {
+        self.segments.iter_mut().for_each(Matrix::make_rows);
+    }
+
     /// Number of rows: outputs.
     pub fn rows(&self) -> usize {
         self.starts[self.segments.len()]
@@ -139,7 +152,13 @@ impl SegmentedMatrix {
             let out = out.row(0);
             out.fill(0.0);
             self.local(active, |segment, active, part| {
-                compute.kernels.add_rows(segment.as_rows(), active, &values[part], cols.clone(), out);
+                compute.kernels.add_rows(
+                    segment.to_rows().as_rows(),
+                    active,
+                    &values[part],
+                    cols.clone(),
+                    out,
+                );
             });
         });
     }
@@ -156,14 +175,14 @@ impl SegmentedMatrix {
         compute.pool.for_tiles(&mut threads, MatMut::new(out, cols), tile, |(), tokens, _, mut out| {
             let x = &x.x()[tokens.start * rows..tokens.end * rows];
             if let [all] = &self.segments[..] {
-                return k.weighted_sum(x, all.as_rows(), &mut out);
+                return k.weighted_sum(x, all.to_rows().as_rows(), &mut out);
             }
             let (mut values, mut sums) = (Vec::new(), vec![0.0; tokens.len() * cols]);
             (0..tokens.len()).for_each(|t| out.row(t).fill(0.0));
             for (segment, start) in self.segments.iter().zip(&self.starts) {
                 values.clear();
                 values.extend(x.chunks(rows).flat_map(|x| &x[*start..start + segment.rows()]));
-                k.weighted_sum(&values, segment.as_rows(), &mut MatMut::new(&mut sums, cols));
+                k.weighted_sum(&values, segment.to_rows().as_rows(), &mut MatMut::new(&mut sums, cols));
                 sums.chunks(cols).enumerate().for_each(|(t, sum)| k.add(out.row(t), sum));
             }
         });

@@ -58,4 +58,4 @@ pub use rope::{RopeConfig, RopePairs, RopeScaling};
 pub use sampler::{Logits, Sampler, SamplerConfig};
 pub use session::{PartTimes, ScreenCounts, Session, SessionOptions};
 pub use sidecar::{Placement, Sidecar};
-pub use weights::ffn_weight;
+pub use weights::{ffn_weight, is_multiplied};

@@ -52,6 +52,14 @@ pub(crate) struct ShortConv {
 }
 
 impl MixerWeights {
+    /// The matrices, in the order of use.
+    fn linears_mut(&mut self) -> [Option<&mut Linear>; 4] {
+        match self {
+            Self::Attention(a) => [&mut a.query, &mut a.key, &mut a.value, &mut a.output].map(Some),
+            Self::ShortConv(c) => [Some(&mut c.input), Some(&mut c.output), None, None],
+        }
+    }
+
     /// Bytes that computing a token reads.
     pub(crate) fn bytes(&self) -> usize {
         let bytes = |l: &Linear| l.weight().bytes();
@@ -130,6 +138,27 @@ impl Weights {
     pub(crate) fn head(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
+
+    pub(crate) fn head_mut(&mut self) -> &mut Matrix {
+        self.head.as_mut().unwrap_or(&mut self.embedding)
+    }
+
+    /// The matrices that are always multiplied as a whole, in the order of use; the head among them if `with_head`.
+    pub(crate) fn whole_matrices_mut(&mut self, with_head: bool) -> impl Iterator<Item = &mut Matrix> {
+        let head = self.head.as_mut().or(Some(&mut self.embedding)).filter(|_| with_head);
+        let layers = self.layers.iter_mut().flat_map(|layer| {
+            let mixer = layer.mixer.linears_mut().into_iter().flatten().filter_map(Linear::matrix_mut);
+            mixer.chain(layer.ffn.whole_matrices_mut())
+        });
+        layers.chain(head)
+    }
+}
+
+/// Whether a model without selectors and screen multiplies the tensor called `name`, if that is quantized, as a whole;
+/// `tied` says whether the embedding is the head, too.
+pub fn is_multiplied(name: &str, tied: bool) -> bool {
+    let head = if tied { "token_embd.weight" } else { "output.weight" };
+    name == head || name.starts_with("blk.") && !name.ends_with(".ffn_down_t.weight")
 }
 
 /// The file that tensors are taken from, and which were.

@@ -14,7 +14,7 @@ use sparse_model::{GenerateOptions, Placement, Sampler, SamplerConfig, Session, 
 
 use crate::args::{BenchArgs, ComputeArgs, Sparse, SparseArgs};
 use crate::exit::{self, End};
-use crate::load::{self, Loaded};
+use crate::load::{self, Interleaving, Loaded};
 use crate::output::ms;
 use crate::{input, interrupt, output};
 
@@ -41,6 +41,8 @@ struct Figures {
     /// Neurons left out and the format of weights, if that was asked for.
     sparse: Option<String>,
     load_ms: f64,
+    #[serde(flatten)]
+    interleaving: Interleaving,
     /// Weight bytes that decoding a token read, and those of the feed-forward layers among them.
     bytes_per_token: usize,
     ffn_bytes_per_token: f64,
@@ -231,6 +233,7 @@ impl Candidate {
             threads: model.compute().pool.threads(),
             sparse: self.choice.name(),
             load_ms: ms(self.loaded.time),
+            interleaving: self.loaded.interleaving,
             bytes_per_token,
             ffn_bytes_per_token: counts().map(|(_, c)| c.bytes as f64 / c.tokens as f64).sum(),
             skipped: 1.0 - used / model.ffns().len() as f64,

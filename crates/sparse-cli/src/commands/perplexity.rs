@@ -16,6 +16,7 @@ use tracing::info;
 use crate::args::PerplexityArgs;
 use crate::commands::calibrate::screens;
 use crate::exit::{self, End};
+use crate::load::Interleaving;
 use crate::progress::Bar;
 use crate::{input, interrupt, load, output};
 
@@ -32,6 +33,8 @@ struct Report<'a> {
     level: &'a str,
     threads: usize,
     load_ms: f64,
+    #[serde(flatten)]
+    interleaving: Interleaving,
     tokenize_ms: f64,
     compute_ms: f64,
     tokens_per_s: Option<f64>,
@@ -89,6 +92,7 @@ pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
             level: model.compute().kernels.level().name(),
             threads: args.compute.threads(),
             load_ms: output::ms(loaded.time),
+            interleaving: loaded.interleaving,
             tokenize_ms: output::ms(tokenize_time),
             compute_ms: output::ms(time),
             tokens_per_s: output::rate((result.windows * args.ctx) as f64, time),

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sparse_model::{Generation, SamplerConfig, Session, Stop};
 
-use crate::load::Loaded;
+use crate::load::{Interleaving, Loaded};
 use crate::output::{ms, percent, rate, table};
 
 #[derive(Serialize)]
@@ -92,6 +92,8 @@ struct Sampler {
 #[derive(Serialize)]
 struct Timings {
     load_ms: f64,
+    #[serde(flatten)]
+    interleaving: Interleaving,
     prompt_ms: f64,
     prompt_tokens_per_s: Option<f64>,
     decode_ms: f64,
@@ -160,6 +162,7 @@ impl<'a> Report<'a> {
             },
             timings: Timings {
                 load_ms: ms(loaded.time),
+                interleaving: loaded.interleaving,
                 prompt_ms: ms(generation.prompt_time),
                 prompt_tokens_per_s: rate(prompt_tokens as f64, generation.prompt_time),
                 decode_ms: ms(generation.decode_time),
