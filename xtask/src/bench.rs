@@ -16,6 +16,7 @@ use clap::ValueEnum;
 
 use crate::program;
 use machine::Machine;
+use peers::Instructions;
 use report::Report;
 
 /// Measures speed and writes a report in Markdown and JSON.
@@ -28,8 +29,8 @@ pub(crate) struct Args {
     what: Option<What>,
     /// Measure the models beside llama.cpp and candle, in turn, and kernels beside ruvector-sparse-inference.
     ///
-    /// llama.cpp comes with the Python package llama-cpp-python, see tools/reference/README.md. candle is slow on some
-    /// formats and gets fewer tokens; `--peers llama.cpp` leaves it out.
+    /// llama.cpp is built from the Python package llama-cpp-python, once for each instruction set; that needs a C++ compiler and
+    /// takes minutes. candle is slow on some formats and gets fewer tokens; `--peers llama.cpp` leaves it out.
     #[arg(long, value_name = "PEER", num_args = 0.., default_missing_values = ["llama.cpp", "candle"])]
     peers: Vec<Peer>,
     /// Only this criterion bench; may be given several times.
@@ -47,13 +48,20 @@ pub(crate) struct Args {
     /// Thread counts for peers, targets and feed-forward layers.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 2])]
     threads: Vec<usize>,
-    /// The Python that has llama-cpp-python.
-    #[arg(long, value_name = "FILE", default_value = "target/reference-venv/bin/python")]
-    python: PathBuf,
+    /// Instruction sets for which peers are compared: llama.cpp is built for each, and our program uses the same.
+    #[arg(long, value_name = "SET,...", value_delimiter = ',', default_values = INSTRUCTIONS)]
+    instructions: Vec<Instructions>,
+    /// The Python environment with llama.cpp for all instructions of this CPU. Those for other sets are beside it, with the
+    /// set's name as ending. What is not there is made.
+    #[arg(long, value_name = "FOLDER", default_value = "target/reference-venv")]
+    venv: PathBuf,
     /// The report's name without its ending.
     #[arg(long, value_name = "FILE", default_value = "target/bench-report")]
     out: PathBuf,
 }
+
+/// By default, on x86-64, AVX2 too: most CPUs have no more.
+const INSTRUCTIONS: &[&str] = if cfg!(target_arch = "x86_64") { &["native", "avx2"] } else { &["native"] };
 
 #[derive(Clone, Copy, ValueEnum)]
 enum What {

@@ -1,9 +1,10 @@
 //! Other engines on the same files, in turn with ours.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
+use clap::ValueEnum;
 use serde::Serialize;
 
 use super::report::Report;
@@ -11,10 +12,46 @@ use super::rounds::{self, PROMPT, Round, Spread, TOKENS};
 use super::{Args, Peer};
 use crate::program::{self, cargo};
 
-/// One engine on one file with one thread count.
+/// What an engine may use: each is compared with its like.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Instructions {
+    /// All that this CPU has.
+    Native,
+    /// AVX2 with FMA and F16C, without AVX-512 and VNNI.
+    Avx2,
+}
+
+impl Instructions {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Avx2 => "avx2",
+        }
+    }
+
+    /// The level that our program is told to use.
+    fn level(self) -> Option<&'static str> {
+        (self == Self::Avx2).then_some("avx2")
+    }
+
+    /// What llama.cpp is built with.
+    fn cmake(self) -> &'static str {
+        match self {
+            Self::Native => "-DGGML_OPENMP=OFF",
+            Self::Avx2 => {
+                "-DGGML_OPENMP=OFF -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON \
+                 -DGGML_BMI2=ON -DGGML_AVX512=OFF -DGGML_AVX_VNNI=OFF"
+            }
+        }
+    }
+}
+
+/// One engine on one file with one instruction set and one thread count.
 #[derive(Serialize)]
 struct Row {
     model: String,
+    instructions: Instructions,
     threads: usize,
     engine: &'static str,
     prefill_tokens_per_s: Spread,
@@ -37,17 +74,21 @@ const PEERS: [&str; 6] =
     ["--quiet", "--release", "--manifest-path", "benches/peers/Cargo.toml", "--target-dir", "target/peers"];
 
 pub(super) fn run(args: &Args, report: &mut Report) -> Result<()> {
-    let python = crate::root().join(&args.python);
-    ensure!(
-        python.exists() || !args.peers.contains(&Peer::LlamaCpp),
-        "{} is not there: make a virtual environment as tools/reference/README.md says, or name one with --python",
-        python.display()
-    );
+    let mut sets = Vec::new();
+    for &set in &args.instructions {
+        let python = match args.peers.contains(&Peer::LlamaCpp) {
+            true => llama_cpp(args, set)?,
+            false => PathBuf::new(),
+        };
+        sets.push((set, python));
+    }
     program::run(cargo().arg("build").args(PEERS))?;
     let mut rows = Vec::new();
     for model in args.models()? {
         for &threads in &args.threads {
-            rows.extend(compare(args, &python, &model, threads)?);
+            for (set, python) in &sets {
+                rows.extend(compare(args, *set, python, &model, threads)?);
+            }
         }
     }
     report.table(
@@ -60,6 +101,7 @@ pub(super) fn run(args: &Args, report: &mut Report) -> Result<()> {
         ),
         &[
             ("model", |r: &Row| r.model.clone()),
+            ("instructions", |r| r.instructions.name().to_owned()),
             ("threads", |r| r.threads.to_string()),
             ("engine", |r| r.engine.to_owned()),
             ("prefill tokens/s", |r| spread(r.prefill_tokens_per_s, 0)),
@@ -76,7 +118,36 @@ pub(super) fn run(args: &Args, report: &mut Report) -> Result<()> {
     kernels(report)
 }
 
-fn compare(args: &Args, python: &Path, model: &Path, threads: usize) -> Result<Vec<Row>> {
+/// A Python with llama.cpp built for `set`, which takes minutes the first time.
+fn llama_cpp(args: &Args, set: Instructions) -> Result<PathBuf> {
+    let folder = match set {
+        Instructions::Native => crate::root().join(&args.venv),
+        Instructions::Avx2 => crate::root().join(&args.venv).with_extension("avx2"),
+    };
+    let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+    if !python.exists() {
+        eprintln!("building llama.cpp ({}) into {}", set.name(), folder.display());
+        program::run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    }
+    // Says at once whether all is there.
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--requirement"]);
+    pip.arg(crate::root().join("tools/reference/requirements.txt"));
+    pip.env("CMAKE_ARGS", set.cmake());
+    if cfg!(target_arch = "x86_64") {
+        // Not every virtual machine lets a program use the tiles that its CPU shows.
+        let flags = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16";
+        pip.env("CFLAGS", flags).env("CXXFLAGS", flags);
+    }
+    if set != Instructions::Native {
+        // What pip has built before is for another instruction set.
+        pip.arg("--no-cache-dir");
+    }
+    program::run(&mut pip)?;
+    Ok(python)
+}
+
+fn compare(args: &Args, set: Instructions, python: &Path, model: &Path, threads: usize) -> Result<Vec<Row>> {
     let llama = |prompt: usize, tokens: usize, depth: usize| {
         let mut command = Command::new(python);
         command.arg(crate::root().join("tools/reference/llama_round.py")).arg(model);
@@ -94,13 +165,14 @@ fn compare(args: &Args, python: &Path, model: &Path, threads: usize) -> Result<V
         command.env("RAYON_NUM_THREADS", threads.to_string());
         command
     };
-    let wanted = |peer| args.peers.contains(&peer);
+    // candle is built for one instruction set.
+    let wanted = |peer| args.peers.contains(&peer) && (peer != Peer::Candle || set == Instructions::Native);
     // candle refuses some formats; that is found out once.
     let candle_runs =
         wanted(Peer::Candle) && rounds::peer(candle).map_err(|e| eprintln!("without candle: {e:#}")).is_ok();
     let mut found: [Vec<Round>; 3] = Default::default();
     for _ in 0..args.rounds.max(1) {
-        found[0].push(rounds::ours(model, threads)?);
+        found[0].push(rounds::ours(model, threads, set.level())?);
         if wanted(Peer::LlamaCpp) {
             found[1].push(rounds::peer(llama)?);
         }
@@ -117,6 +189,7 @@ fn compare(args: &Args, python: &Path, model: &Path, threads: usize) -> Result<V
         let mine = |f: fn(&Round) -> f64| (engine == "ours").then(|| of(f).median);
         Row {
             model: name.clone(),
+            instructions: set,
             threads,
             engine,
             prefill_tokens_per_s: of(|r| r.prefill),

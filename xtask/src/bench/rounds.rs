@@ -48,8 +48,9 @@ impl Spread {
     }
 }
 
-/// One round of our program: a process for prompt and decoding, and a cold one for the first token.
-pub(super) fn ours(model: &Path, threads: usize) -> Result<Round> {
+/// One round of our program, at the best level of this CPU or at `level`: a process for prompt and decoding, and a cold one
+/// for the first token.
+pub(super) fn ours(model: &Path, threads: usize, level: Option<&str>) -> Result<Round> {
     let bench = |prompt: usize, tokens: usize| -> Result<Value> {
         let mut command = program("sparse-cli", &["--bin", "sparse"]);
         command.args(["bench", "--json", "--rounds", "1", "--model"]).arg(model);
@@ -57,6 +58,9 @@ pub(super) fn ours(model: &Path, threads: usize) -> Result<Round> {
             [("--prompt", prompt), ("--tokens", tokens), ("--depth", DEPTH), ("--threads", threads)]
         {
             command.arg(option).arg(value.to_string());
+        }
+        if let Some(level) = level {
+            command.env("SPARSE_SIMD", level);
         }
         json(&mut command)
     };

@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args, report: &mut Report) -> Result<()> {
     let mut rows = Vec::new();
     for &threads in &args.threads {
         let found = (0..args.rounds.max(1))
-            .map(|_| rounds::ours(&model, threads))
+            .map(|_| rounds::ours(&model, threads, None))
             .collect::<Result<Vec<_>>>()
             .context("cannot measure Llama-7B's shape")?;
         let median = |f: fn(&rounds::Round) -> f64| Spread::new(found.iter().map(f)).median;
