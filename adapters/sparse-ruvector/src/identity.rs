@@ -10,7 +10,7 @@ use ruvector_core::{EmbeddingSpaceIdentity, PoolingStrategy, PoolingStrategyName
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sparse_integration::{
-    EmbeddingConfig, EmbeddingProvider, EncoderSparsity, Pooling, SparseEmbeddingProvider,
+    EmbeddingConfig, EncoderSparsity, Pooling, SparseEmbeddingProvider,
 };
 
 /// The provider's name in identities.

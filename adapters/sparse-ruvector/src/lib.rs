@@ -21,7 +21,7 @@ mod identity;
 
 use ruvector_core::embeddings::apply_prompt_template;
 use ruvector_core::{EmbeddingProvider, EmbeddingRole, EmbeddingSpaceIdentity, Result, RuvectorError};
-use sparse_integration::{EmbeddingConfig, EmbeddingProvider as _, Prompt, Prompted, SparseEmbeddingProvider};
+use sparse_integration::{EmbeddingConfig, Prompt, Prompted, SparseEmbeddingProvider};
 
 /// A sentence-embedding model on this machine's CPU, for `ruvector_core`.
 ///

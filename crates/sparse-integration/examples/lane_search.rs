@@ -12,7 +12,7 @@ use std::error::Error;
 use std::io::stdin;
 use std::time::Instant;
 
-use sparse_integration::{EmbeddingConfig, EmbeddingProvider, SparseEmbeddingProvider};
+use sparse_integration::{EmbeddingConfig, SparseEmbeddingProvider};
 use sparse_precision::pi::AngularEmbedding;
 use sparse_precision::{LaneIndex, PrecisionLane};
 

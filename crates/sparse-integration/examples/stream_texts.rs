@@ -11,7 +11,7 @@
 use std::error::Error;
 use std::fs;
 
-use sparse_integration::{EmbeddingConfig, EmbeddingProvider, SparseEmbeddingProvider};
+use sparse_integration::{EmbeddingConfig, SparseEmbeddingProvider};
 use sparse_precision::PrecisionLane;
 use sparse_precision::pi::AngularEmbedding;
 use sparse_precision::precision::*;

@@ -113,6 +113,48 @@ impl SparseEmbeddingProvider {
         Ok(Self { name: name_of(&config.model), encoder })
     }
 
+    /// The name of the model's file or folder.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Values of an embedding.
+    pub fn dimension(&self) -> usize {
+        self.encoder.dimension()
+    }
+
+    /// The embedding of a text, [`dimension`](Self::dimension) values.
+    ///
+    /// # Errors
+    /// As [`Encoder::embed`].
+    pub fn embed(&self, text: &str) -> Result<Vec<f32>, Error> {
+        Ok(self.encoder.embed(text)?)
+    }
+
+    /// The embeddings of several texts, in their order.
+    ///
+    /// # Errors
+    /// As [`Encoder::embed_batch`].
+    pub fn embed_batch(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
+        Ok(self.encoder.embed_batch(texts)?)
+    }
+
+    /// The embedding of a text that is searched for, with the model's prompt for queries.
+    ///
+    /// # Errors
+    /// As [`Encoder::embed`].
+    pub fn embed_query(&self, text: &str) -> Result<Vec<f32>, Error> {
+        Ok(self.encoder.prompted(&Prompt::Query)?.embed(text)?)
+    }
+
+    /// The embeddings of texts that are searched in, with the model's prompt for documents.
+    ///
+    /// # Errors
+    /// As [`Encoder::embed_batch`].
+    pub fn embed_documents(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
+        Ok(self.encoder.prompted(&Prompt::Document)?.embed_batch(texts)?)
+    }
+
     /// The model.
     pub fn encoder(&self) -> &Encoder {
         &self.encoder
@@ -125,28 +167,29 @@ fn name_of(path: &Path) -> String {
     whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy().into_owned()
 }
 
+// The type's own methods have the same names, so that using it takes no import of the trait.
 impl EmbeddingProvider for SparseEmbeddingProvider {
     fn name(&self) -> &str {
-        &self.name
+        self.name()
     }
 
     fn dimension(&self) -> usize {
-        self.encoder.dimension()
+        self.dimension()
     }
 
     fn embed(&self, text: &str) -> Result<Vec<f32>, Error> {
-        Ok(self.encoder.embed(text)?)
+        self.embed(text)
     }
 
     fn embed_batch(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
-        Ok(self.encoder.embed_batch(texts)?)
+        self.embed_batch(texts)
     }
 
     fn embed_query(&self, text: &str) -> Result<Vec<f32>, Error> {
-        Ok(self.encoder.prompted(&Prompt::Query)?.embed(text)?)
+        self.embed_query(text)
     }
 
     fn embed_documents(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
-        Ok(self.encoder.prompted(&Prompt::Document)?.embed_batch(texts)?)
+        self.embed_documents(texts)
     }
 }

@@ -4,7 +4,7 @@
 //! - [`SparseEmbeddingProvider`]: one that runs a sentence-transformers model on this machine's CPU.
 //!
 //! ```no_run
-//! use sparse_integration::{EmbeddingConfig, EmbeddingProvider, SparseEmbeddingProvider};
+//! use sparse_integration::{EmbeddingConfig, SparseEmbeddingProvider};
 //!
 //! # fn main() -> Result<(), sparse_integration::Error> {
 //! let config = EmbeddingConfig::new("models/all-MiniLM-L6-v2");
