@@ -1,5 +1,7 @@
 //! Kernels on floats, written once over the vectors of a level.
 
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) mod codes;
 pub(crate) mod gemm;
 pub(crate) mod int8;
 pub(crate) mod math;

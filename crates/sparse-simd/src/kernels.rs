@@ -77,7 +77,11 @@ impl Kernels {
             Level::Scalar => Some(&scalar::KERNELS),
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
             level => crate::x86::kernels(level),
-            #[cfg(not(all(target_arch = "x86_64", feature = "std")))]
+            #[cfg(target_arch = "aarch64")]
+            level => crate::neon::kernels(level),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Level::Simd128 => Some(&crate::simd128::KERNELS),
+            #[cfg(not(any(all(target_arch = "x86_64", feature = "std"), target_arch = "aarch64")))]
             _ => None,
         }
     }
@@ -415,7 +419,7 @@ mod tests {
         let unknown = Kernels::choose(Some(OsStr::new("AVX3"))).unwrap_err();
         assert_eq!(
             unknown.to_string(),
-            "unknown SIMD level \"AVX3\": expected scalar, sse4.1, avx2 or avx512"
+            "unknown SIMD level \"AVX3\": expected scalar, sse4.1, avx2, avx512, neon, dotprod or simd128"
         );
     }
 

@@ -17,11 +17,18 @@ pub enum Level {
     /// AVX-512 F, BW, VL, DQ, VNNI and VBMI: Ice Lake, Zen 4 and later. CPUs with an earlier AVX-512, such as
     /// Skylake-X and Cascade Lake, use [`Avx2`](Self::Avx2).
     Avx512,
+    /// NEON: all 64-bit ARM.
+    Neon,
+    /// NEON with the dot products of ARMv8.2 (Cortex-A55 and A75, Apple A13 and later): feature `npu`, experimental.
+    Dotprod,
+    /// Vectors of 128 bits in WebAssembly, where the program was built with them.
+    Simd128,
 }
 
 impl Level {
-    /// Every level, from the least to the most.
-    pub const ALL: [Level; 4] = [Self::Scalar, Self::Sse41, Self::Avx2, Self::Avx512];
+    /// Every level, from the least to the most of each kind of CPU.
+    pub const ALL: [Level; 7] =
+        [Self::Scalar, Self::Sse41, Self::Avx2, Self::Avx512, Self::Neon, Self::Dotprod, Self::Simd128];
 
     /// The highest level that this CPU and this build have. `SPARSE_SIMD` has no influence here.
     pub fn detect() -> Self {
@@ -40,6 +47,9 @@ impl Level {
             Self::Sse41 => "sse4.1",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Neon => "neon",
+            Self::Dotprod => "dotprod",
+            Self::Simd128 => "simd128",
         }
     }
 }
@@ -67,7 +77,7 @@ impl core::str::FromStr for Level {
 pub enum LevelError {
     /// A word that names no level.
     #[cfg(feature = "std")]
-    #[error("unknown SIMD level {word:?}: expected scalar, sse4.1, avx2 or avx512")]
+    #[error("unknown SIMD level {word:?}: expected scalar, sse4.1, avx2, avx512, neon, dotprod or simd128")]
     Unknown {
         /// The word.
         word: std::string::String,

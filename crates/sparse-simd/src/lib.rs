@@ -18,7 +18,11 @@
 
 mod activation;
 mod columns;
-#[cfg(all(target_arch = "x86_64", feature = "std"))]
+#[cfg(any(
+    all(target_arch = "x86_64", feature = "std"),
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 mod generic;
 mod hadamard;
 mod int8;
@@ -27,12 +31,20 @@ mod kernels;
 pub mod layout;
 mod level;
 mod matmut;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod panels;
 mod q8;
 mod rows;
 mod scalar;
-#[cfg(all(target_arch = "x86_64", feature = "std"))]
+#[cfg(any(
+    all(target_arch = "x86_64", feature = "std"),
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 mod simd;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
 mod table;
 mod tiles;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]

@@ -1,6 +1,6 @@
 //! The kernels in plain Rust: what every other level is tested against.
 
-mod columns;
+pub(crate) mod columns;
 mod float;
 pub(crate) mod interleaved;
 mod panels;

@@ -7,11 +7,11 @@ use half::f16;
 
 const CHUNK: usize = ColumnLayout::CHUNK;
 
-pub(super) fn axpy(w: Columns<'_>, active: &[u32], h: Q8<'_>, rows: Range<usize>, out: &mut [f32]) {
+pub(crate) fn axpy(w: Columns<'_>, active: &[u32], h: Q8<'_>, rows: Range<usize>, out: &mut [f32]) {
     sum(w, active, h, rows, out);
 }
 
-pub(super) fn matmul(w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut MatMut<'_>) {
+pub(crate) fn matmul(w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut MatMut<'_>) {
     for t in 0..x.tokens() {
         sum(w, All(w.cols()), x.row(t), rows.clone(), out.row(t));
     }
