@@ -285,6 +285,9 @@ fn values_that_are_not_finite_stay_so() {
     }
 }
 
+/// Its square cannot be addressed.
+const LARGE: usize = 1 << (usize::BITS / 8 * 5);
+
 #[test]
 fn shapes_that_do_not_fit_are_refused() {
     let new = PanelLayout::new;
@@ -294,7 +297,7 @@ fn shapes_that_do_not_fit_are_refused() {
     assert_eq!(error.to_string(), refused);
     for kind in [PanelKind::F32, PanelKind::Int8] {
         for (rows, cols) in
-            [(0, 3), (usize::MAX, 1), (1, usize::MAX), (1 << 40, 1 << 40), (usize::MAX, usize::MAX)]
+            [(0, 3), (usize::MAX, 1), (1, usize::MAX), (LARGE, LARGE), (usize::MAX, usize::MAX)]
         {
             assert!(new(kind, rows, cols).is_err(), "{kind:?} {rows} {cols}");
         }
