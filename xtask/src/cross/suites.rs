@@ -35,9 +35,9 @@ const X86: [Cpu; 3] = [
 
 /// 64-bit ARM without and with the dot product instructions.
 const ARM: [Cpu; 3] = [
-    Cpu { model: "cortex-a53", level: "scalar", suites: false },
-    Cpu { model: "cortex-a72", level: "scalar", suites: false },
-    Cpu { model: "max", level: "scalar", suites: true },
+    Cpu { model: "cortex-a53", level: "neon", suites: false },
+    Cpu { model: "cortex-a72", level: "neon", suites: false },
+    Cpu { model: "max", level: "dotprod", suites: true },
 ];
 
 /// A program that cargo built.
@@ -105,7 +105,13 @@ impl Job {
     }
 
     fn test_cpus(&self, cpus: &[Cpu]) -> Result<()> {
-        let example = self.programs(self.cargo("build").args(["-psparse-simd", "--example", "levels"]))?;
+        let example = self.programs(self.cargo("build").args([
+            "-psparse-simd",
+            "--features",
+            "npu",
+            "--example",
+            "levels",
+        ]))?;
         let levels = example.iter().find(|p| p.name.ends_with("levels")).context("cargo built no example")?;
         let tests = self.tests()?;
         for cpu in cpus {

@@ -36,9 +36,14 @@ impl Target {
     /// The crates that exist there, and their features, as arguments of cargo.
     pub(super) fn crates(self) -> &'static [&'static str] {
         match self {
-            Self::X86 | Self::Arm => {
-                &["-psparse-simd", "-psparse-precision", "-psparse-gguf", "-psparse-core", "-psparse-model"]
-            }
+            Self::X86 | Self::Arm => &[
+                "-psparse-simd",
+                "-psparse-precision",
+                "-psparse-gguf",
+                "-psparse-core",
+                "-psparse-model",
+                "--features=sparse-simd/npu",
+            ],
             // No threads and no files.
             Self::Wasm => &[
                 "-psparse-simd",
