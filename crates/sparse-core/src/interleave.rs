@@ -69,6 +69,7 @@ fn interleave_batch(compute: &Compute, batch: Vec<(&mut Matrix, InterleavedLayou
         });
     let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = match storage {
         Storage::Owned(bytes) => Arc::new(bytes),
+        Storage::Static(bytes) => Arc::new(bytes),
         Storage::Shared { owner, .. } => owner,
     };
     for (matrix, layout, start) in batch {
