@@ -1,6 +1,9 @@
 //! The command line.
 
 mod embed;
+mod models;
+mod numbers;
+mod parse;
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -12,6 +15,8 @@ use sparse_model::WeightFormat;
 use sparse_model::{EncoderFormat, KvFormat, SamplerConfig};
 
 pub(crate) use embed::{EmbedArgs, EncoderArgs, SearchArgs, SimilarityArgs};
+pub(crate) use models::find;
+use numbers::{not_negative, percentage, positive, probability, random_seed};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -28,6 +33,8 @@ Environment:
   NO_COLOR        no colors";
 
 /// Runs language models from GGUF files, and sentence-embedding models, on the CPU
+///
+/// Without a command, `sparse "Once upon a time"` is `sparse generate "Once upon a time"`.
 #[derive(Debug, Parser)]
 #[command(name = "sparse", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -75,9 +82,9 @@ pub(crate) enum Command {
 /// Which model.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// GGUF file of the model
+    /// GGUF file of the model, or the beginning of the name of one in `models/`
     #[cfg_attr(feature = "story", doc = "[default: a small story model, part of this program]")]
-    #[arg(short, long, value_name = "FILE", env = "SPARSE_MODEL", hide_env_values = true)]
+    #[arg(short, long, value_name = "FILE", env = "SPARSE_MODEL", hide_env_values = true, value_parser = models::path_or_name())]
     pub(crate) model: Option<PathBuf>,
 }
 
@@ -145,14 +152,14 @@ fn sparse() -> impl TypedValueParser<Value = Sparse> {
 /// What to compute on.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ComputeArgs {
-    /// Threads to compute on [default: all cores]
-    #[arg(short, long, value_name = "N")]
+    /// Threads to compute on; 0 is all cores [default: all cores]
+    #[arg(short, long, value_name = "N", value_parser = numbers::threads)]
     pub(crate) threads: Option<NonZeroUsize>,
 }
 
 impl ComputeArgs {
     pub(crate) fn threads(&self) -> usize {
-        self.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
+        self.threads.unwrap_or_else(numbers::cores).get()
     }
 }
 
@@ -160,7 +167,9 @@ const GENERATE_EXAMPLES: &str = "\
 Examples:
   sparse generate \"Once upon a time\"                   the story model, inside this program
   sparse generate \"Once upon a time\" --sparse none     the same with all its neurons
+  sparse \"Once upon a time\"                            the same, without the command's name
   sparse generate -m model.gguf \"Once upon a time\"
+  sparse generate -m smollm2 \"Once upon a time\"        a file in models/, by the beginning of its name
   sparse generate -m model.gguf --chat \"Why is the sky blue?\"
   sparse generate -m model.gguf --greedy -n 50 < prompt.txt
   sparse generate -m model.gguf --json --seed 7 \"The sea\" | jq .timings
@@ -182,12 +191,12 @@ pub(crate) struct GenerateArgs {
     /// System message of the chat
     #[arg(long, value_name = "TEXT", requires = "chat")]
     pub(crate) system: Option<String>,
-    /// Most tokens to generate
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
+    /// Most tokens to generate; -1 is no limit but the context
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 256, value_parser = numbers::unlimited)]
     pub(crate) max_tokens: usize,
     /// Tokens of prompt and text together that memory is kept for [default: as many as needed]
-    #[arg(short, long, value_name = "N")]
-    pub(crate) context: Option<NonZeroUsize>,
+    #[arg(short, long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = numbers::or_default)]
+    pub(crate) context: usize,
     /// Storage of keys and values: f16 or f32; layers with values beyond f16 go on in f32 by themselves
     #[arg(long, value_name = "FORMAT", default_value = "f16")]
     pub(crate) kv: KvFormat,
@@ -217,13 +226,13 @@ pub(crate) struct GenerateArgs {
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplerArgs {
     /// Always take the most probable token
-    #[arg(long, conflicts_with_all = ["temperature", "seed"])]
+    #[arg(long, conflicts_with = "temperature")]
     greedy: bool,
     /// Below 1 more probable, above 1 more surprising text; 0 is --greedy
     #[arg(long, value_name = "X", default_value_t = SamplerConfig::default().temperature, value_parser = not_negative)]
     temperature: f32,
-    /// Choose among the K most probable tokens; 0 is off
-    #[arg(long, value_name = "K", default_value_t = SamplerConfig::default().top_k)]
+    /// Choose among the K most probable tokens; 0 or -1 is off
+    #[arg(long, value_name = "K", default_value_t = SamplerConfig::default().top_k, value_parser = numbers::off_below_one)]
     top_k: usize,
     /// Choose among the most probable tokens that have probability P together; 1 is off
     #[arg(long, value_name = "P", default_value_t = SamplerConfig::default().top_p, value_parser = probability)]
@@ -234,12 +243,12 @@ pub(crate) struct SamplerArgs {
     /// Make recent tokens less probable when above 1
     #[arg(long, value_name = "X", default_value_t = SamplerConfig::default().repetition_penalty, value_parser = positive)]
     repeat_penalty: f32,
-    /// How many tokens --repeat-penalty looks back
-    #[arg(long, value_name = "N", default_value_t = SamplerConfig::default().penalty_window)]
+    /// How many tokens --repeat-penalty looks back; -1 is all
+    #[arg(long, value_name = "N", default_value_t = SamplerConfig::default().penalty_window, value_parser = numbers::unlimited)]
     repeat_window: usize,
     /// Seed: the same seed gives the same text, with neurons left out as the sidecar says, even where that should be slower
     /// here [default: random]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = numbers::seed)]
     seed: Option<u64>,
 }
 
@@ -262,29 +271,6 @@ impl SamplerArgs {
     }
 }
 
-/// A seed short enough to be typed again.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    // The standard library's source of randomness: every `RandomState` has new keys.
-    RandomState::new().hash_one(0) >> 32
-}
-
-fn number(text: &str, what: &str, ok: impl Fn(f32) -> bool) -> Result<f32, String> {
-    text.parse().ok().filter(|x: &f32| x.is_finite() && ok(*x)).ok_or_else(|| format!("expected {what}"))
-}
-
-fn not_negative(text: &str) -> Result<f32, String> {
-    number(text, "a number of at least 0", |x| x >= 0.0)
-}
-
-fn positive(text: &str) -> Result<f32, String> {
-    number(text, "a number above 0", |x| x > 0.0)
-}
-
-fn probability(text: &str) -> Result<f32, String> {
-    number(text, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
-}
-
 const INSPECT_EXAMPLES: &str = "\
 Examples:
   sparse inspect model.gguf                 what it is, and what its parts weigh
@@ -294,8 +280,9 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// GGUF file, of any architecture
+    /// GGUF file, of any architecture, or the beginning of the name of one in `models/`
     #[cfg_attr(feature = "story", doc = "[default: the story model]")]
+    #[arg(value_parser = models::path_or_name())]
     pub(crate) file: Option<PathBuf>,
     /// List the tensors: name, type, shape (row length first), bytes
     #[arg(long)]
@@ -371,8 +358,8 @@ pub(crate) struct PerplexityArgs {
     /// Tokens per window
     #[arg(short, long, value_name = "N", default_value_t = 512)]
     pub(crate) ctx: usize,
-    /// Stop after this many windows [default: the whole text]
-    #[arg(long, value_name = "N")]
+    /// Stop after this many windows; -1 is all [default: the whole text]
+    #[arg(long, value_name = "N", value_parser = numbers::or_all)]
     pub(crate) windows: Option<NonZeroUsize>,
     /// Turn the text of control tokens, such as <|endoftext|>, into these tokens
     #[arg(long)]
@@ -413,8 +400,8 @@ pub(crate) struct BenchArgs {
     /// Tokens in the context before decoding starts
     #[arg(short, long, value_name = "N", default_value = "16")]
     pub(crate) depth: NonZeroUsize,
-    /// Thread counts to measure, in turn [default: 1 and all cores]
-    #[arg(short, long, value_name = "N,...", value_delimiter = ',')]
+    /// Thread counts to measure, in turn; 0 is all cores [default: 1 and all cores]
+    #[arg(short, long, value_name = "N,...", value_delimiter = ',', value_parser = numbers::threads)]
     pub(crate) threads: Vec<NonZeroUsize>,
     /// Neurons to leave out, as for `generate`; of several, the others are compared with the first. `dense-rows` leaves out
     /// none, and stores the weights of a file that is made for skipping as dense files have them, which is faster
@@ -547,14 +534,4 @@ pub(crate) struct ProfileArgs {
     /// Print the curves as JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// `1%` or `0.01`.
-fn percentage(text: &str) -> Result<f64, String> {
-    let (number, scale) = match text.strip_suffix('%') {
-        Some(number) => (number.trim_end(), 0.01),
-        None => (text, 1.0),
-    };
-    let share = number.parse::<f64>().ok().map(|x| x * scale);
-    share.filter(|x| (0.0..1.0).contains(x)).ok_or_else(|| "expected a percentage such as 1% or 0.5%".into())
 }

@@ -55,27 +55,21 @@ impl<'a> Source<'a> {
 
     /// Opens the file: for a look at it.
     pub(crate) fn gguf(self) -> anyhow::Result<Gguf> {
-        self.open_by(Gguf::open)
-    }
-
-    /// Opens the file to compute with it, which reads it over and over. A small one goes into memory of its own, where that
-    /// is faster, what will be stored `anew` apart from the rest; a large one is mapped, so that the system may drop what it
-    /// can read again.
-    pub(crate) fn weights(self, anew: impl Fn(&TensorInfo) -> bool) -> anyhow::Result<Gguf> {
-        let small = |path: &Path| path.metadata().is_ok_and(|m| m.len() <= SMALL);
-        let read = |path: &Path| Gguf::read(path, &anew);
-        self.open_by(|path| if small(path) { read(path) } else { Gguf::open(path) })
-    }
-
-    fn open_by(self, open: impl Fn(&'a Path) -> Result<Gguf, sparse_gguf::Error>) -> anyhow::Result<Gguf> {
         match self {
-            Self::File(path) => match open(path) {
-                // This error names the file itself.
-                Err(e @ sparse_gguf::Error::Open { .. }) => Err(e.into()),
-                other => other.with_context(|| format!("cannot read {self}")),
-            },
+            Self::File(path) => Gguf::open(path).map_err(|e| in_file(path, e)),
             #[cfg(feature = "story")]
             Self::Story => crate::story::gguf().with_context(|| format!("cannot read {self}")),
+        }
+    }
+
+    /// Opens the file to compute with it, which reads it over and over. A small one goes into memory of its
+    /// own, where that is faster, what will be stored `anew` apart from the rest; a large one is mapped, so
+    /// that the system may drop what it can read again.
+    pub(crate) fn weights(self, anew: impl Fn(&TensorInfo) -> bool) -> anyhow::Result<Gguf> {
+        let gguf = self.gguf()?;
+        match gguf.file_len() as u64 <= SMALL {
+            true => gguf.into_memory(anew).with_context(|| format!("cannot read {self}")),
+            false => Ok(gguf),
         }
     }
 
@@ -186,6 +180,36 @@ impl<'a> Source<'a> {
             (None | Some(Sparse::Sidecar | Sparse::File(_)), None) => {}
         }
         Ok(model)
+    }
+}
+
+/// The error of opening `path`, with its name and, if it is a folder, what one may have meant.
+fn in_file(path: &Path, error: sparse_gguf::Error) -> anyhow::Error {
+    use sparse_gguf::Error;
+    match error {
+        // These errors name the file themselves.
+        Error::NotAFile { .. } if path.is_dir() => anyhow::Error::from(error).context(in_folder(path)),
+        Error::Open { .. } | Error::NotAFile { .. } | Error::SplitName { .. } => error.into(),
+        other => anyhow::Error::from(other).context(format!("cannot read `{}`", path.display())),
+    }
+}
+
+/// What a folder in place of a file calls for.
+fn in_folder(path: &Path) -> String {
+    let shown = path.display();
+    if path.join("config.json").exists() {
+        return format!(
+            "`{shown}` is the folder of a model for embed, similarity and search: name a GGUF file here"
+        );
+    }
+    let entries = path.read_dir().into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> =
+        entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "gguf")).collect();
+    files.sort();
+    let names: Vec<String> = files.iter().take(8).map(|p| format!("\n    {}", p.display())).collect();
+    match names.is_empty() {
+        true => format!("`{shown}` is a folder: name a GGUF file"),
+        false => format!("`{shown}` is a folder: name one of the files in it{}", names.concat()),
     }
 }
 

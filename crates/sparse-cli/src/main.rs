@@ -17,14 +17,13 @@ mod story;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use sparse_simd::Kernels;
 use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_command_line();
     log_to_stderr(cli.verbose);
     exit::code(run(&cli))
 }

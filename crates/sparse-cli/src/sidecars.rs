@@ -24,13 +24,25 @@ pub(crate) fn place(model: &Path) -> anyhow::Result<PathBuf> {
 /// The sidecar's place beside the model.
 pub(crate) fn beside(model: &Path) -> PathBuf {
     if !model.is_dir() {
-        return model.with_extension("sparse.gguf");
+        let stem = model.file_stem().and_then(|stem| stem.to_str());
+        return match stem.and_then(whole_name) {
+            Some(name) => model.with_file_name(format!("{name}.sparse.gguf")),
+            None => model.with_extension("sparse.gguf"),
+        };
     }
     // What is behind a folder's last dot is no extension. `.` and the like have names only once they are resolved.
     let model = model.canonicalize().unwrap_or_else(|_| model.to_owned());
     let mut name: OsString = model.file_name().unwrap_or_default().to_owned();
     name.push(".sparse.gguf");
     model.with_file_name(name)
+}
+
+/// The name of the model that `stem` is the name of a part of: the parts `x-00001-of-00002` have one sidecar.
+fn whole_name(stem: &str) -> Option<&str> {
+    let (start, count) = stem.rsplit_once("-of-")?;
+    let (name, part) = start.rsplit_once('-')?;
+    let number = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
+    (number(count) && number(part)).then_some(name)
 }
 
 /// The sidecar's place in the cache folder, where the folders above the model are made again.
@@ -77,6 +89,9 @@ mod tests {
     #[test]
     fn the_cache_has_the_folders_of_the_model() {
         assert_eq!(beside(Path::new("/a/b/x.Q4_0.gguf")), Path::new("/a/b/x.Q4_0.sparse.gguf"));
+        for part in ["/a/x.Q4_0-00001-of-00002.gguf", "/a/x.Q4_0-00002-of-00002.gguf"] {
+            assert_eq!(beside(Path::new(part)), Path::new("/a/x.Q4_0.sparse.gguf"));
+        }
         let path = under(Path::new("/home/i/.cache/sparse"), Path::new("/a/b/x.sparse.gguf"));
         assert_eq!(path, Path::new("/home/i/.cache/sparse/a/b/x.sparse.gguf"));
     }

@@ -7,13 +7,14 @@ use clap::Args;
 use sparse_model::{EncoderFormat, Prompt};
 use sparse_precision::PrecisionLane;
 
-use super::ComputeArgs;
+use super::{ComputeArgs, models};
 
 /// Which embedding model.
 #[derive(Debug, Args)]
 pub(crate) struct EncoderArgs {
-    /// Folder of a sentence-transformers model, or GGUF file of architecture `bert`
-    #[arg(short, long, value_name = "PATH", env = "SPARSE_ENCODER", hide_env_values = true)]
+    /// Folder of a sentence-transformers model, or GGUF file of architecture `bert`, or the beginning of the
+    /// name of one in `models/`
+    #[arg(short, long, value_name = "PATH", env = "SPARSE_ENCODER", hide_env_values = true, value_parser = models::path_or_name())]
     pub(crate) model: Option<PathBuf>,
     /// Weights in memory: f32, the reference; int8; a block format such as Q8_0 or Q4_0; or a lane such as Bit5
     #[arg(long, value_name = "FORMAT", default_value_t)]

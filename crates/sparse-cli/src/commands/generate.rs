@@ -4,6 +4,7 @@ mod report;
 mod sink;
 
 use std::io::{self, IsTerminal};
+use std::num::NonZeroUsize;
 
 use console::style;
 use sparse_model::chat::Message;
@@ -94,7 +95,7 @@ fn from_stdin(args: &GenerateArgs) -> bool {
 /// Room for prompt and text, but never more than the model was trained for: memory grows with it.
 fn context(args: &GenerateArgs, model: &Model, prompt_tokens: usize) -> anyhow::Result<usize> {
     let limit = model.config().context;
-    let context = match args.context {
+    let context = match NonZeroUsize::new(args.context) {
         Some(n) if n.get() > limit => {
             return Err(exit::usage(format!(
                 "--context is {n}, but the model was trained for {limit} tokens"

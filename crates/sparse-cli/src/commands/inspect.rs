@@ -11,8 +11,8 @@ use serde_json::json;
 use sparse_gguf::{Array, Gguf, Metadata, TensorInfo, Value};
 use sparse_simd::{Kernels, Level};
 
-use crate::args::{ComputeArgs, InspectArgs};
-use crate::exit::End;
+use crate::args::{ComputeArgs, InspectArgs, find};
+use crate::exit::{self, End};
 use crate::load::Source;
 use crate::output;
 use summary::{Group, Summary};
@@ -26,7 +26,8 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<End> {
     if args.cpu {
         cpu(args.json)?;
     } else {
-        let usual = std::env::var_os("SPARSE_MODEL").map(PathBuf::from);
+        let usual = std::env::var_os("SPARSE_MODEL").map(|name| find(PathBuf::from(name)));
+        let usual = usual.transpose().map_err(exit::usage)?;
         file(args, Source::new(args.file.as_deref().or(usual.as_deref()))?)?;
     }
     Ok(End::Finished)
@@ -67,7 +68,8 @@ fn print_summary(out: &mut impl Write, source: Source<'_>, gguf: &Gguf) -> io::R
     writeln!(out, "{}", style(title.escape_debug()).bold())?;
     let architecture = s.architecture.as_deref().unwrap_or("of no named architecture");
     let bytes = DecimalBytes(s.file_bytes);
-    writeln!(out, "{}, GGUF version {}, {bytes}\n", architecture.escape_debug(), s.gguf_version)?;
+    let files = if s.files > 1 { format!(" in {} files", s.files) } else { String::new() };
+    writeln!(out, "{}, GGUF version {}, {bytes}{files}\n", architecture.escape_debug(), s.gguf_version)?;
     for (label, value) in &s.facts {
         writeln!(out, "{label:<14} {value}")?;
     }

@@ -20,12 +20,12 @@ fn usage_errors_are_code_2() {
         (args!["generate", "-m", &model, "hi", "--temperature", "nan"], &["--temperature"]),
         (args!["generate", "-m", &model, "hi", "--temperature=-1"], &["--temperature", "at least 0"]),
         (args!["generate", "-m", &model, "hi", "--repeat-penalty", "0"], &["--repeat-penalty", "above 0"]),
-        (args!["generate", "-m", &model, "hi", "--greedy", "--seed", "1"], &["--greedy", "--seed"]),
         (args!["generate", "-m", &model, "hi", "--system", "x"], &["--chat"]),
-        (args!["generate", "-m", &model, "hi", "--threads", "0"], &["--threads"]),
+        (args!["generate", "-m", &model, "hi", "--threads", "-2"], &["--threads", "0 is all"]),
         (args!["generate", "-m", &model, "hi", "--context", "257"], &["--context is 257", "256"]),
         (args!["perplexity", "-m", &model], &["--text"]),
-        (args!["nonsense"], &["nonsense"]),
+        (args!["nonsense", "hi"], &["nonsense"]),
+        (args!["calibrate", "-m", &model, "--max-loss", "1"], &["--max-loss", "write 1%"]),
     ] {
         run(args).fails(2, parts);
     }
@@ -71,7 +71,77 @@ fn missing_and_foreign_files_are_named() {
         run(args![command, "-m", &empty, "hi"]).fails(1, &["empty.gguf"]);
     }
     run(args!["inspect", "no/such.gguf"]).fails(1, &["`no/such.gguf`"]);
-    run(args!["inspect", folder.0.path()]).fails(1, &[]);
+}
+
+#[test]
+fn folders_and_pipes_are_named_as_what_they_are() {
+    let folder = Folder::new();
+    let model = folder.model(&llama().build());
+    let is_folder = [model.to_str().unwrap(), "is a folder", "name one of the files in it"];
+    let text = folder.write("text.txt", "some words");
+    for command in ["generate", "tokenize"] {
+        run(args![command, "-m", folder.0.path(), "hi"]).fails(1, &is_folder);
+    }
+    for command in ["perplexity", "profile"] {
+        run(args![command, "-m", folder.0.path(), "--text", &text]).fails(1, &is_folder);
+    }
+    run(args!["bench", "-m", folder.0.path()]).fails(1, &is_folder);
+    run(args!["inspect", folder.0.path()]).fails(1, &is_folder);
+    run(args!["generate", "-m", &model, "--sparse", folder.0.path(), "hi"]).fails(1, &["is a folder"]);
+    #[cfg(unix)]
+    {
+        run(args!["generate", "-m", "/dev/null", "hi"]).fails(1, &["`/dev/null` is a device"]);
+        let pipe = folder.0.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for command in ["generate", "embed"] {
+            run(args![command, "-m", &pipe, "hi"]).fails(1, &[pipe.to_str().unwrap(), "is a pipe"]);
+        }
+    }
+}
+
+/// A part of a model that llama.cpp's `gguf-split` cut in two.
+fn part(number: usize) -> PathBuf {
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../sparse-model/tests/data/split");
+    format!("{data}/tiny-{number:05}-of-00002.gguf").into()
+}
+
+#[test]
+fn models_in_parts_are_used_as_a_whole() {
+    let whole = |number| json(&run(args!["inspect", "--json", part(number)]).ok());
+    assert_eq!(whole(1), whole(2));
+    assert_eq!(
+        (whole(1)["tensors"].as_array().unwrap().len(), &whole(1)["summary"]["files"]),
+        (20, &2.into())
+    );
+    assert!(run(args!["inspect", part(2)]).ok().contains(" in 2 files\n"));
+
+    let folder = Folder::new();
+    for number in [1, 2] {
+        let name = part(number).file_name().unwrap().to_owned();
+        let copy = folder.write(name.to_str().unwrap(), std::fs::read(part(number)).unwrap());
+        let other = part(3 - number).file_name().unwrap().to_owned();
+        let missing = format!("part {} of 2 of the model is missing", 3 - number);
+        run(args!["generate", "-m", &copy, "hi"]).fails(1, &[&missing, other.to_str().unwrap()]);
+        std::fs::remove_file(copy).unwrap();
+    }
+}
+
+#[test]
+fn models_go_by_name() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.0.path().join("models")).unwrap();
+    let bytes = TinyLlama::default().build().to_bytes();
+    folder.write("models/Tiny-Model.Q8_0.gguf", &bytes);
+    let in_folder = |args: &[&str]| Run::of(sparse(args).current_dir(folder.0.path()).output().unwrap());
+    for name in ["Tiny-Model.Q8_0", "tiny-model.q8_0.gguf", "tiny"] {
+        assert_eq!(in_folder(&["tokenize", "-m", name, "--ids", " the"]).ok(), "[263]\n");
+        assert!(in_folder(&["inspect", name]).ok().contains("Tiny Llama"));
+    }
+    let prompt = in_folder(&["-m", "tiny", "the the", "--greedy", "--seed", "1", "-n", "4"]);
+    assert_eq!(prompt.ok(), in_folder(&["generate", "the the", "-m", "tiny", "--greedy", "-n", "4"]).ok());
+    in_folder(&["inspect", "huge"]).fails(1, &["`huge`"]);
+    folder.write("models/Tiny-Model.Q4_0.gguf", &bytes);
+    in_folder(&["inspect", "tiny"]).fails(2, &["models/Tiny-Model.Q4_0.gguf", "models/Tiny-Model.Q8_0.gguf"]);
 }
 
 #[test]

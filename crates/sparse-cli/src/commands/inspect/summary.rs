@@ -34,6 +34,8 @@ pub(super) struct Summary {
     pub(super) architecture: Option<String>,
     pub(super) name: Option<String>,
     pub(super) file_bytes: u64,
+    /// Files that the model is in.
+    pub(super) files: usize,
     /// Facts from the metadata: label and value.
     #[serde(skip)]
     pub(super) facts: Vec<(&'static str, String)>,
@@ -62,6 +64,7 @@ impl Summary {
             gguf_version: gguf.version(),
             name: text("general.name"),
             file_bytes: gguf.file_len() as u64,
+            files: gguf.parts(),
             facts: facts(meta, architecture.as_deref().unwrap_or_default()),
             tied_head: has_embedding.then(|| gguf.info(HEAD).is_none()),
             total,
