@@ -241,6 +241,63 @@ fn thresholds_choose_neurons() {
     assert!(oracle < 0.5 * blind, "oracle {oracle}, every second neuron {blind}");
 }
 
+/// What all neurons make of one token: `act(gate)` (or `act(up)`), and what `down` multiplies.
+fn values(ffn: &SparseFfn, compute: &Compute, x: &Activations) -> [Vec<f32>; 2] {
+    let mut values = [vec![0.0; NEURONS], vec![0.0; NEURONS]];
+    let [gate, hidden] = &mut values;
+    ffn.neuron_values(compute, x, gate, hidden);
+    values
+}
+
+#[test]
+fn both_thresholds_of_a_gate_choose() {
+    let compute = Compute::new(1);
+    let recipe = Recipe { format: BlockFormat::Q8_0, kind: KINDS[2], seed: 3 };
+    let x = input(&compute, 1, 4);
+    let mut ffn = recipe.by_columns();
+    let [gate, hidden] = values(&ffn, &compute, &x);
+    // Of every second neuron the gate is asked for, of every third what `down` multiplies.
+    let thresholds =
+        |every: usize, t: f32| (0..NEURONS).map(|j| if j % every == 0 { t } else { 0.0 }).collect();
+    let (of_gate, of_hidden): (Vec<f32>, Vec<f32>) = (thresholds(2, 0.3), thresholds(3, 0.2));
+    let past_gate: Vec<bool> = gate.iter().zip(&of_gate).map(|(g, t)| g.abs() > *t).collect();
+    let kept: Vec<bool> =
+        hidden.iter().zip(&of_hidden).zip(&past_gate).map(|((h, t), past)| *past && h.abs() > *t).collect();
+    let count = |set: &[bool]| set.iter().filter(|kept| **kept).count() as u64;
+    assert!(count(&kept) > 0 && count(&kept) < count(&past_gate) && count(&past_gate) < NEURONS as u64);
+    let expected = run(&recipe.build(|j| kept[j]), &compute, &x, BatchMode::Dense).0;
+    ffn.set_selector(Selector::Gate { gate: of_gate, hidden: Some(of_hidden) }).unwrap();
+    for mode in [BatchMode::Dense, BatchMode::Masked] {
+        let (out, counts) = run(&ffn, &compute, &x, mode);
+        assert!(distance(&out, &expected) < 1e-5);
+        assert_eq!((counts.gate, counts.up, counts.down), (NEURONS as u64, count(&past_gate), count(&kept)));
+    }
+}
+
+#[test]
+fn a_copy_that_is_exact_chooses_what_the_neurons_themselves_say() {
+    let compute = Compute::new(1);
+    let recipe = Recipe { format: BlockFormat::F32, kind: KINDS[0], seed: 3 };
+    let x = input(&compute, 1, 4);
+    let mut ffn = recipe.by_columns();
+    let hidden: Vec<f32> = (0..NEURONS).map(|j| 0.2 * (j % 3) as f32).collect();
+    let [_, h] = values(&ffn, &compute, &x);
+    let kept: Vec<bool> = h.iter().zip(&hidden).map(|(h, t)| h.abs() > *t).collect();
+    let count = kept.iter().filter(|kept| **kept).count() as u64;
+    assert!(count > 0 && count < NEURONS as u64);
+    let expected = run(&recipe.build(|j| kept[j]), &compute, &x, BatchMode::Dense).0;
+    let copy = Linear::new(recipe.matrix(NEURONS, INPUTS, 1, |_| true), None).unwrap();
+    for (selector, up) in [
+        (Selector::Intermediate { hidden: hidden.clone() }, NEURONS as u64),
+        (Selector::Copy { copy, hidden }, count),
+    ] {
+        ffn.set_selector(selector).unwrap();
+        let (out, counts) = run(&ffn, &compute, &x, BatchMode::Dense);
+        assert!(distance(&out, &expected) < 1e-5, "{}", ffn.selector().name());
+        assert_eq!((counts.up, counts.down), (up, count), "{}", ffn.selector().name());
+    }
+}
+
 #[test]
 fn above_the_crossover_everything_is_computed_and_the_result_is_the_same() {
     let compute = Compute::new(2);
@@ -365,6 +422,31 @@ fn selectors(recipe: &Recipe) -> Vec<Selector> {
 
 fn means() -> Vec<f32> {
     (0..NEURONS).map(|j| 0.01 * (j % 9) as f32 - 0.03).collect()
+}
+
+#[test]
+fn a_selector_that_leaves_out_nothing_reads_everything_and_itself() {
+    let compute = Compute::new(1);
+    for kind in [KINDS[0], KINDS[2]] {
+        let recipe = Recipe { format: BlockFormat::Q8_0, kind, seed: 3 };
+        let x = input(&compute, 1, 4);
+        for selector in selectors(&recipe) {
+            let all = match selector {
+                Selector::LowRank { predictor, .. } => {
+                    Selector::LowRank { predictor, rule: Rule::Threshold(f32::NEG_INFINITY) }
+                }
+                Selector::Copy { copy, .. } => Selector::Copy { copy, hidden: vec![-1.0; NEURONS] },
+                Selector::Gate { .. } => Selector::Gate { gate: vec![-1.0; NEURONS], hidden: None },
+                _ => Selector::Intermediate { hidden: vec![-1.0; NEURONS] },
+            };
+            let (name, own) = (all.name(), all.bytes());
+            assert_eq!(own > 0, matches!(name, "low-rank" | "copy"), "{name}");
+            let mut ffn = recipe.neuron_records(|_| true);
+            ffn.set_selector(all).unwrap();
+            let counts = run(&ffn, &compute, &x, BatchMode::Dense).1;
+            assert_eq!(counts.bytes, (ffn.bytes() + own) as u64, "{kind:?} {name}");
+        }
+    }
 }
 
 #[test]

@@ -117,6 +117,63 @@ fn lists_are_short_for_clear_tokens_and_refused_for_unclear_ones() {
     assert_eq!(list(0.0, Reach::Mass(0.95)), None);
 }
 
+/// A token that is `inside` times a normal one along the first 64 dimensions, and `outside` times one elsewhere.
+fn scaled(compute: &Compute, inside: f32, outside: f32) -> Activations {
+    let mut noise = vec![0; COLS * 4];
+    Weights::new(BlockFormat::F32, 0.0, 1.0, 6, 21).fill(&mut noise);
+    let noise = noise.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+    let mut x = Activations::with_capacity(1, COLS);
+    x.resize(1);
+    let scale = |i: usize| if i < 64 { inside } else { outside };
+    x.x_mut().iter_mut().zip(noise).enumerate().for_each(|(i, (x, n))| *x = scale(i) * n);
+    x.quantize(compute.kernels);
+    x
+}
+
+#[test]
+fn what_tokens_have_along_the_axes_and_outside_them_makes_scores_uncertain() {
+    let compute = Compute::new(1);
+    let head = head(BlockFormat::F32, 300, 9);
+    let directions =
+        Matrix::from_f32(COLS, (0..64 * COLS).map(|i| f32::from(u8::from(i % COLS == i / COLS)))).unwrap();
+    // Ordinary tokens have variance 1 along each dimension.
+    let lost = ((COLS - 64) as f32).sqrt();
+    let axes = Axes::new(directions, vec![0.0; COLS], vec![1.0; 64], lost, 32).unwrap();
+    let screen = Screen::new(&compute, &head, axes, None, Margins::default()).unwrap();
+    let mut scratch = ScreenScratch::new(&screen);
+    // By how much the logit of a row may be off for each unit of the margin.
+    let mut off = |inside, outside| {
+        let x = scaled(&compute, inside, outside);
+        let mut margin = |logit| screen.margin_of(&compute, &x, 7, logit, &mut scratch).unwrap();
+        1000.0 / (margin(1000.0) - margin(0.0))
+    };
+    let ordinary = off(1.0, 1.0);
+    // The fourth root of the squares: nearly all of the error comes from outside, some of it from rounding.
+    let (outside, inside) = (off(1.0, 16.0) / ordinary, off(16.0, 1.0) / ordinary);
+    assert!((3.5..4.2).contains(&outside), "{outside}");
+    assert!((1.2..2.5).contains(&inside), "{inside}");
+    assert!((off(16.0, 16.0) / ordinary - 4.0).abs() < 0.2);
+}
+
+#[test]
+fn what_rows_are_said_to_have_outside_the_axes_makes_their_scores_uncertain() {
+    let compute = Compute::new(1);
+    let head = head(BlockFormat::F32, 300, 9);
+    let mut off = |of_row: f32| {
+        let directions =
+            Matrix::from_f32(COLS, (0..64 * COLS).map(|i| f32::from(u8::from(i % COLS == i / COLS))));
+        let axes = Axes::new(directions.unwrap(), vec![0.0; COLS], vec![1.0; 64], 1.0, 32).unwrap();
+        let lost: Vec<f32> = (0..300).map(|r| if r == 7 { of_row } else { 1.0 }).collect();
+        let screen = Screen::new(&compute, &head, axes, Some(&lost), Margins::default()).unwrap();
+        let mut scratch = ScreenScratch::new(&screen);
+        let x = scaled(&compute, 1.0, 1.0);
+        let mut margin = |logit| screen.margin_of(&compute, &x, 7, logit, &mut scratch).unwrap();
+        1000.0 / (margin(1000.0) - margin(0.0))
+    };
+    let ratio = off(6.0) / off(3.0);
+    assert!((1.7..2.1).contains(&ratio), "{ratio}");
+}
+
 #[test]
 fn the_number_of_threads_does_not_matter() {
     let head = head(BlockFormat::Q4_0, 3000, 4);
