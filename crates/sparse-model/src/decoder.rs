@@ -49,8 +49,13 @@ pub(crate) fn head_input(model: &Model, s: &mut State, range: Range<usize>) {
 /// Logits of the tokens in `range` of the last batch, `[tokens x vocabulary]`.
 pub(crate) fn head(model: &Model, s: &mut State, range: Range<usize>, logits: &mut [f32]) {
     head_input(model, s, range);
+    self::logits(model, &s.normed, logits);
+}
+
+/// Logits of tokens whose head inputs are `x`, `[tokens x vocabulary]`.
+pub(crate) fn logits(model: &Model, x: &Activations, logits: &mut [f32]) {
     let k = model.compute().kernels;
-    model.head().matmul(model.compute(), &s.normed, logits);
+    model.head().matmul(model.compute(), x, logits);
     if let Some(bias) = &model.weights().head_bias {
         logits.chunks_mut(bias.len()).for_each(|logits| k.add(logits, bias));
     }

@@ -3,7 +3,7 @@
 #[cfg(feature = "fs")]
 use std::path::Path;
 
-use sparse_core::{Axes, Compute, Matrix, Screen, SparseFfn};
+use sparse_core::{Activations, Axes, Compute, Matrix, Screen, SparseFfn};
 use sparse_gguf::Gguf;
 
 use crate::chat::ChatTemplate;
@@ -144,8 +144,17 @@ impl Model {
         self.weights.head()
     }
 
+    /// Computes the logits of tokens from what the [head is given](crate::Session::watch_head_inputs): `x`, whose int8 form must
+    /// be up to date, to `logits`, `[tokens x vocabulary]`.
+    ///
+    /// # Panics
+    /// If the shapes do not match.
+    pub fn logits(&self, x: &Activations, logits: &mut [f32]) {
+        crate::decoder::logits(self, x, logits);
+    }
+
     /// Whether logits are the head's products and nothing else, as a screen takes them to be.
-    pub(crate) fn head_is_linear(&self) -> bool {
+    pub fn head_is_linear(&self) -> bool {
         self.weights.head_bias.is_none() && self.config.logit_softcap.is_none()
     }
 

@@ -19,6 +19,7 @@
 
 mod encoder;
 mod lanes;
+mod loss;
 mod screen;
 mod selectors;
 
@@ -32,6 +33,7 @@ use sparse_core::{BatchTimes, Density, FfnTimes, Selector, SparseFfn};
 use sparse_gguf::{Gguf, Sink, TensorView};
 
 pub use encoder::{EncoderLoss, EncoderSidecar};
+pub use loss::{MeasuredLoss, OwnText};
 pub use screen::HeadScreen;
 
 use crate::lanes::NeuronLanes;
@@ -69,28 +71,6 @@ pub enum Placement {
     Measured,
     /// Those that the sidecar chose: the same on every machine. Loading needs no clock.
     AsCalibrated,
-}
-
-/// Loss of a sparse model against the dense one, on the same text.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct MeasuredLoss {
-    /// Relative increase of perplexity: 0.01 is 1 %.
-    pub perplexity_increase: f64,
-    /// Standard error of that, from paired differences.
-    pub standard_error: f64,
-    /// Mean Kullback-Leibler divergence from the dense model's predictions, in nats.
-    pub kl: f64,
-    /// Share of the tokens whose most probable continuation is the same.
-    pub top1: f64,
-    /// Tokens scored.
-    pub tokens: usize,
-}
-
-impl MeasuredLoss {
-    /// Upper end of the 95 % confidence interval of the perplexity increase.
-    pub fn upper(&self) -> f64 {
-        self.perplexity_increase + 1.96 * self.standard_error
-    }
 }
 
 /// Tells model files apart: a hash of the metadata, of the names, types and shapes of the tensors, and of the first and the
@@ -132,17 +112,7 @@ impl Sidecar {
         let meta = gguf.metadata();
         let selectors = selectors::read(gguf, |_| None)?;
         let lanes = lanes::read(gguf, selectors.len())?;
-        let number = |key: &str| meta.opt_f32(&format!("sparse.loss.{key}"));
-        let loss = match (number("perplexity_increase")?, meta.opt_usize("sparse.loss.tokens")?) {
-            (Some(increase), Some(tokens)) => Some(MeasuredLoss {
-                perplexity_increase: increase.into(),
-                standard_error: number("standard_error")?.unwrap_or(f32::NAN).into(),
-                kl: number("kl")?.unwrap_or(f32::NAN).into(),
-                top1: number("top1")?.unwrap_or(f32::NAN).into(),
-                tokens,
-            }),
-            _ => None,
-        };
+        let loss = MeasuredLoss::read(meta)?;
         let densities =
             meta.opt_f32s("sparse.densities")?.map(|d| densities(d, selectors.len())).transpose()?;
         let fingerprint = meta.string("sparse.model.fingerprint")?.to_owned();
@@ -197,15 +167,7 @@ impl Sidecar {
     pub fn write<S: Sink>(&self, sink: S) -> Result<S::Done, Error> {
         let (mut meta, mut tensors) = selectors::write(&self.fingerprint, self.selectors.iter())?;
         if let Some(loss) = &self.loss {
-            for (key, value) in [
-                ("perplexity_increase", loss.perplexity_increase),
-                ("standard_error", loss.standard_error),
-                ("kl", loss.kl),
-                ("top1", loss.top1),
-            ] {
-                meta.insert(format!("sparse.loss.{key}"), value as f32);
-            }
-            meta.insert("sparse.loss.tokens", loss.tokens as u64);
+            loss.write(&mut meta);
         }
         if let Some(densities) = &self.densities {
             let numbers: Vec<f32> = densities.iter().flat_map(|d| [d.gate, d.up, d.down]).collect();
@@ -221,6 +183,7 @@ impl Sidecar {
     }
 
     /// Gives the selectors, the lanes and the screen to `model`, opened from `gguf`, and [prepares](prepare) its layers.
+    /// Logs a warning for everything that [speaks against](MeasuredLoss::concerns) the sidecar.
     ///
     /// # Errors
     /// If the sidecar was made for another model, or its lanes or its screen do not fit.
@@ -239,6 +202,9 @@ impl Sidecar {
         }
         if let Some(screen) = this.screen {
             screen.apply(model)?;
+        }
+        for concern in this.loss.iter().flat_map(MeasuredLoss::concerns) {
+            tracing::warn!("the sidecar: {concern}");
         }
         match placement {
             Placement::Measured => {

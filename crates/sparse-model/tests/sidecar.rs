@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sparse_core::{Axes, BatchMode, Density, LowRankPredictor, Margins, Matrix, Rule, Selector, Storage};
 use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata};
 use sparse_model::lanes::NeuronLanes;
-use sparse_model::sidecar::{HeadScreen, MeasuredLoss, fingerprint};
+use sparse_model::sidecar::{HeadScreen, MeasuredLoss, OwnText, fingerprint};
 use sparse_model::{Model, Placement, Session, Sidecar};
 use sparse_precision::PrecisionLane;
 use sparse_testdata::{TinyLlama, Weights};
@@ -41,8 +41,16 @@ fn gate() -> Selector {
 }
 
 fn sidecar(gguf: &Gguf, selectors: Vec<Selector>) -> Sidecar {
-    let loss =
-        MeasuredLoss { perplexity_increase: 0.005, standard_error: 0.001, kl: 0.01, top1: 0.9, tokens: 1000 };
+    let own = OwnText { kl: 0.02, kl_error: 0.001, tokens: 500, perplexity: 9.0, text_perplexity: 11.0 };
+    let loss = MeasuredLoss {
+        kl: 0.01,
+        kl_error: 0.001,
+        perplexity_increase: 0.005,
+        standard_error: 0.001,
+        top1: 0.9,
+        tokens: 1000,
+        own: Some(own),
+    };
     Sidecar {
         fingerprint: fingerprint(gguf),
         selectors,
@@ -145,6 +153,11 @@ fn a_saved_sidecar_is_the_same_when_opened() {
         let (a, b) = (opened.loss.unwrap(), made.loss.unwrap());
         assert_eq!(a.tokens, b.tokens);
         assert!((a.upper() - b.upper()).abs() < 1e-6 && (a.kl - b.kl).abs() < 1e-6);
+        let intervals = [a, b].map(|loss| loss.perplexity_interval());
+        assert!((intervals[0].0 - intervals[1].0).abs() < 1e-6);
+        let (own, expected) = (a.own.unwrap(), b.own.unwrap());
+        assert_eq!((own.tokens, own.perplexity, own.text_perplexity), (500, 9.0, 11.0));
+        assert!((own.kl - expected.kl).abs() < 1e-6 && (own.kl_error - expected.kl_error).abs() < 1e-6);
         assert_eq!(logits(&gguf, opened), logits(&gguf, made));
     }
     let oracle = Selector::Oracle { rule: Rule::TopK(5), norms: vec![1.0; NEURONS] };
@@ -166,6 +179,26 @@ fn layers_whose_neurons_are_all_idle_stay_sparse_on_every_machine() {
     let mut model = Model::from_gguf(&gguf, 1).unwrap();
     opened.apply(&gguf, &mut model, Placement::Measured).unwrap();
     assert_eq!(model.ffns().map(|f| f.selector().name()).collect::<Vec<_>>(), ["exact-zero", "dense"]);
+}
+
+#[test]
+fn a_predictor_that_takes_longer_than_its_layer_is_never_used() {
+    // Fifteen times the products of all three projections, to leave out every neuron.
+    let rank = 2048;
+    let gguf = gguf(&relu());
+    let predictor =
+        LowRankPredictor::new(matrix(rank, WIDTH, 1), matrix(NEURONS, rank, 2), vec![0.0; NEURONS]);
+    let slow = Selector::LowRank { predictor: predictor.unwrap(), rule: Rule::Threshold(1e9) };
+    let none = Density { gate: 0.0, up: 0.0, down: 0.0 };
+    let selectors = vec![slow.clone(), slow];
+    let measured = Sidecar { densities: Some(vec![none, none]), ..sidecar(&gguf, selectors.clone()) };
+    let mut model = Model::from_gguf(&gguf, 1).unwrap();
+    measured.apply(&gguf, &mut model, Placement::Measured).unwrap();
+    assert!(model.ffns().all(|ffn| ffn.selector().name() == "dense"));
+    // Unless it is to be kept.
+    let mut model = Model::from_gguf(&gguf, 1).unwrap();
+    sidecar(&gguf, selectors).apply(&gguf, &mut model, Placement::Measured).unwrap();
+    assert!(model.ffns().all(|ffn| ffn.selector().name() == "low-rank"));
 }
 
 #[test]
