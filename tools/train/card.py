@@ -138,8 +138,7 @@ def sidecar(f):
         l = chosen["loss"]
         text += (
             f"\n\nChosen: {chosen['name']}. On {l['tokens']:,} held-out tokens that nothing was fitted to: perplexity "
-            f"{percent(l['perplexity_increase'], 2, '+')} ± {percent(l['standard_error'], 2)} (at most {percent(l['upper'], 2)}), "
-            f"KL {l['kl']:.4f}, same top token "
+            f"{percent(l['perplexity_increase'], 2, '+')} ± {percent(l['standard_error'], 2)}, KL {l['kl']:.4f}, same top token "
             f"{percent(l['top1'])}; {percent(chosen['bytes_share'])} of the dense FFN bytes, predictor included."
         )
     return text

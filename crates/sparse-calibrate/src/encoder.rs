@@ -13,7 +13,7 @@ use crate::Error;
 use crate::progress::{Progress, step};
 use crate::report::{LayerReport, quality};
 use crate::samples::Samples;
-use crate::search::{RETRIES, TRIALS, retreat, search};
+use crate::search::{RETRIES, TRIALS, Trial, back_off, search};
 use families::{Layer, families};
 
 /// Tokens computed together that are timed.
@@ -67,7 +67,8 @@ pub struct EncoderCalibration {
 pub struct EncoderCandidate {
     /// Which.
     pub name: String,
-    /// The upper bound of the loss on the sentences that settings were chosen by; nothing if no setting was inside the budget.
+    /// The upper bound of the loss on the sentences that settings were chosen by; nothing if no
+    /// setting was inside the budget.
     pub loss: Option<f64>,
     /// Share of the neurons whose row of `up` is computed, over all layers.
     pub up_density: f64,
@@ -171,7 +172,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Gives every layer its selector and its means.
-fn equip(encoder: &mut Encoder, layers: Vec<(Selector, Option<Vec<f32>>)>) -> Result<(), Error> {
+fn set_selectors(encoder: &mut Encoder, layers: Vec<(Selector, Option<Vec<f32>>)>) -> Result<(), Error> {
     for ((_, ffn), (selector, means)) in encoder.ffns_mut().zip(layers) {
         ffn.set_selector(selector)?;
         ffn.set_means(means)?;
@@ -193,8 +194,8 @@ fn reports(encoder: &Encoder, layers: &[Layer]) -> Vec<LayerReport> {
     reports.collect()
 }
 
-/// Chooses selectors for the encoder at `model` (a folder or GGUF file) by `sentences`: a third of them each for fitting,
-/// for choosing settings, and for measuring the result.
+/// Chooses selectors for the encoder at `model` (a folder or GGUF file) by `sentences`: a third of
+/// them each for fitting, for choosing settings, and for measuring the result.
 ///
 /// # Errors
 /// If there are too few sentences, the model fails, or `progress` asks to stop.
@@ -226,9 +227,10 @@ pub fn calibrate_encoder(
     for (i, family) in families.iter().enumerate() {
         progress.begin(&format!("trying {}", family.name()), TRIALS * steps);
         let found = search((0.5, 1.0), options.max_loss, |knob| {
-            equip(&mut sparse, family.layers(knob))?;
+            set_selectors(&mut sparse, family.layers(knob))?;
             let loss = tune.loss(&sparse, progress)?;
-            Ok((loss.upper(), loss))
+            // Times depend on the number of tokens: they are compared afterwards.
+            Ok(Trial { upper: loss.upper(), pays: true, more: true, measured: loss })
         })?;
         let mut candidate = EncoderCandidate {
             name: family.name(),
@@ -238,8 +240,8 @@ pub fn calibrate_encoder(
             bytes_share: 1.0,
             times: Vec::new(),
         };
-        if let Some((knob, loss)) = found {
-            equip(&mut sparse, family.layers(knob))?;
+        if let Some((knob, loss)) = found.inside() {
+            set_selectors(&mut sparse, family.layers(knob))?;
             let reports = reports(&sparse, &layers);
             let mean =
                 |f: fn(&LayerReport) -> f64| reports.iter().map(f).sum::<f64>() / reports.len().max(1) as f64;
@@ -248,7 +250,8 @@ pub fn calibrate_encoder(
             candidate.down_density = mean(|l| l.down_density);
             candidate.bytes_share = mean(|l| l.bytes) / mean(|l| l.dense_bytes as f64);
             candidate.times = time_shares(&sparse);
-            // The engine computes all neurons where leaving some out is slower. What never gains goes by its time all the same.
+            // The engine computes all neurons where leaving some out is slower. What never gains
+            // goes by its time all the same.
             let gains = candidate.times.iter().map(|t| t.share.min(1.0) + 1e-3 * t.share);
             let cost = gains.sum::<f64>() / SIZES.len() as f64;
             if best.is_none_or(|(.., least)| cost < least) {
@@ -271,7 +274,7 @@ pub fn calibrate_encoder(
             (RETRIES + 1) * test.sentences.len().div_ceil(STEP),
         );
         for _ in 0..=RETRIES {
-            equip(&mut sparse, families[i].layers(knob))?;
+            set_selectors(&mut sparse, families[i].layers(knob))?;
             let loss = test.loss(&sparse, progress)?;
             if loss.upper() <= options.max_loss {
                 chosen = Some(EncoderChosen {
@@ -286,8 +289,9 @@ pub fn calibrate_encoder(
                 (sidecar.layers, sidecar.loss) = (families[i].layers(knob), Some(loss));
                 break;
             }
-            // Each retreat looks at the same sentences again, so the bound then is a little too good.
-            knob *= retreat(loss.upper(), options.max_loss);
+            // Each step back looks at the same sentences again, so the bound then is a little too
+            // good.
+            knob *= back_off(loss.upper(), options.max_loss);
         }
     }
     Ok(EncoderCalibration { candidates, chosen, sidecar })

@@ -1,8 +1,9 @@
 //! Thresholds on the exact gate and on what the down projection multiplies.
 //!
-//! A neuron's share in the output is `|h_j|` times the norm of its column of `down`; before `up` is read, `|u_j|` is taken
-//! to be its mean. Layers differ in how much a lost share costs: the divergence that each causes alone, divided by the
-//! energy that it then lacks, scales its shares, so that one threshold serves all layers and gives each its own density.
+//! A neuron's share in the output is `|h_j|` times the norm of its column of `down`; before `up` is
+//! read, `|u_j|` is taken to be its mean. Layers differ in how much a lost share costs: the
+//! divergence that each causes alone, divided by the energy that it then lacks, scales its shares,
+//! so that one threshold serves all layers and gives each its own density.
 
 use std::sync::Arc;
 
@@ -10,11 +11,13 @@ use sparse_core::Selector;
 use sparse_model::Model;
 
 use crate::Error;
-use crate::loss::Divergence;
-use crate::progress::{Progress, step};
+use crate::family::{Family, alone_in, set_selectors};
+use crate::loss::{Reference, Until};
+use crate::progress::{Progress, Silent, step};
 use crate::samples::{Samples, stride};
-use crate::search::{Family, alone_in, equip};
 
+/// For tables: all families of this kind.
+pub(crate) const NAME: &str = "gate and intermediate";
 /// Tokens of a layer that thresholds are chosen by.
 const TOKENS: usize = 1024;
 /// Share of the neurons that is left out to see what that costs.
@@ -46,11 +49,14 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
+    /// Puts the layers on one scale by what each costs alone on the first `probes` windows of
+    /// `reference`.
     pub(crate) fn new(
         dense: &Arc<Model>,
         sparse: &mut Arc<Model>,
         samples: &[Samples],
-        divergence: &Divergence,
+        reference: &mut Reference,
+        probes: usize,
         progress: &mut dyn Progress,
     ) -> Result<Self, Error> {
         let (mut layers, mut gate, mut hidden) = (Vec::new(), Vec::new(), Vec::new());
@@ -62,7 +68,8 @@ impl Shares {
             let tokens = samples.fitted().len().min(TOKENS);
             let values = samples.neurons(dense.compute(), ffn, 0..tokens);
             let norms = ffn.down().norms();
-            // The mean of |h / act(gate)| is that of |u|, weighted by how much the gate lets through.
+            // The mean of |h / act(gate)| is that of |u|, weighted by how much the gate lets
+            // through.
             let mean =
                 |values: &[f32], j: usize| values.iter().skip(j).step_by(n).map(|v| v.abs()).sum::<f32>();
             let up = |j| mean(&values.hidden, j) / mean(&values.gate, j).max(f32::MIN_POSITIVE);
@@ -74,7 +81,7 @@ impl Shares {
             let lost: f64 =
                 of_layer.iter().take_while(|s| **s <= probe).map(|s| f64::from(s * s)).sum::<f64>()
                     / tokens as f64;
-            equip(
+            set_selectors(
                 sparse,
                 alone_in(
                     layer_count,
@@ -82,7 +89,7 @@ impl Shares {
                     Selector::Intermediate { hidden: thresholds(&layer.by_hidden, probe) },
                 ),
             )?;
-            let cost = divergence.of(sparse)?.0;
+            let cost = reference.measure(sparse, Until::Windows(probes), &mut Silent)?.loss.kl;
             // KL grows with the square of the error.
             let scale = (cost.max(1e-9) / lost.max(1e-30)).sqrt() as f32;
             layer.by_gate.iter_mut().chain(&mut layer.by_hidden).for_each(|s| *s *= scale);
@@ -119,13 +126,13 @@ fn thresholds(scales: &[f32], share: f32) -> Vec<f32> {
 }
 
 /// The family with a fixed ratio between what is left out of `up` and what is left out of `down`.
-pub(crate) struct GateFamily<'a> {
-    pub(crate) shares: &'a Shares,
+pub(crate) struct GateFamily {
+    pub(crate) shares: Arc<Shares>,
     /// Share left out of `up`, relative to that of `down`; 0 looks at `h` alone.
     pub(crate) ratio: f32,
 }
 
-impl Family for GateFamily<'_> {
+impl Family for GateFamily {
     fn name(&self) -> String {
         match self.ratio {
             0.0 => "intermediate".into(),
@@ -134,7 +141,7 @@ impl Family for GateFamily<'_> {
     }
 
     fn selectors(&self, knob: f32) -> Vec<Selector> {
-        let s = self.shares;
+        let s = &*self.shares;
         let by_hidden = quantile(&s.hidden, knob);
         let by_gate = quantile(&s.gate, knob * self.ratio);
         let layers = s.layers.iter().map(|layer| {

@@ -1,6 +1,7 @@
 //! Screening the output head: fitting axes, choosing margins, measuring what is missed.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Serialize;
 use sparse_core::{Activations, AxesFit, BatchMode, Margins, Reach, Screen, ScreenScratch, lost_rows};
@@ -9,14 +10,14 @@ use sparse_model::sidecar::HeadScreen;
 use sparse_model::{Model, Placement, ScreenCounts, Session, Sidecar};
 
 use crate::Error;
-use crate::calibrate::Options;
 use crate::loss::session;
-use crate::progress::{Progress, step};
+use crate::options::Options;
+use crate::progress::{Progress, Schedule, step};
 use crate::speed::{Speed, decode};
 use crate::windows::Windows;
 
-/// Share of the tokens whose best row may be missed when margins are chosen, and of the probability that may be: somewhat
-/// less than what is allowed in the end.
+/// Share of the tokens whose best row may be missed when margins are chosen, and of the probability
+/// that may be: somewhat less than what is allowed in the end.
 const MISSES: f64 = 7e-4;
 const MASS_MISSES: f64 = 9e-4;
 /// Largest shares that a screen may miss on text that nothing was fitted to.
@@ -29,7 +30,14 @@ const STRIDE: usize = 4;
 const TOP_P: f32 = 0.95;
 /// Tokens whose logits are computed at a time.
 const BATCH: usize = 16;
-/// Tokens of a continuation, and of the text before it; fewer where the model's context or the windows are short.
+/// Shares of the time that is left: fitting axes, choosing margins, measuring a screen.
+const FIT_SHARE: f64 = 0.15;
+const TUNE_SHARE: f64 = 0.3;
+const MEASURE_SHARE: f64 = 0.5;
+/// Tokens that scoring is timed with.
+const TIMED: usize = 31;
+/// Tokens of a continuation, and of the text before it; fewer where the model's context or the
+/// windows are short.
 const CONTINUATION: usize = 64;
 
 /// What screening the head came to.
@@ -43,6 +51,9 @@ pub struct HeadCalibration {
     pub speed: Option<Speed>,
     /// How many greedy continuations were compared, and how many were the same with it.
     pub continuations: Option<Continuations>,
+    /// Why no screen was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
     /// What to keep: nothing if it does not pay.
     #[serde(skip)]
     pub screen: Option<HeadScreen>,
@@ -103,14 +114,15 @@ impl HeadCalibration {
     /// What came of it, in a sentence.
     pub fn verdict(&self) -> String {
         let (Some(chosen), Some(speed)) = (self.chosen.map(|i| &self.candidates[i]), &self.speed) else {
-            return "head: no screen misses as little as it should: it is computed whole".into();
+            let why = self.note.unwrap_or("no screen misses as little as it should");
+            return format!("head: {why}: it is computed whole");
         };
         let measured = format!(
-            "head: {} reads {:.1} % of it, finds the most probable token {:.2} % of the time, and the model decodes at {:.2} times its speed without",
+            "head: {} reads {:.1} % of it and finds the most probable token {:.2} % of the time; {}",
             chosen.name,
             100.0 * chosen.best.bytes,
             100.0 * chosen.agreement,
-            speed.gain
+            speed.verdict()
         );
         match self.screen {
             Some(_) => measured,
@@ -119,14 +131,14 @@ impl HeadCalibration {
     }
 }
 
-/// Fits a screen to the head of the model in `gguf` with the selectors and lanes of `sidecar`, and measures it, beside one with
-/// random axes.
+/// Fits a screen to the head of the model in `gguf` with the selectors and lanes of `sidecar`, and
+/// measures it. One with random axes is tried if that does not suffice.
 pub(crate) fn calibrate(
     gguf: &Gguf,
     sidecar: &Sidecar,
     texts: &Windows,
     options: &Options,
-    progress: &mut dyn Progress,
+    schedule: &mut Schedule<'_>,
 ) -> Result<HeadCalibration, Error> {
     let Options { threads, continuations, keep, .. } = *options;
     let open = || -> Result<Model, Error> {
@@ -135,28 +147,60 @@ pub(crate) fn calibrate(
         Ok(model)
     };
     let whole = Arc::new(open()?);
-    let mut kinds = [fit(&whole, &texts.fit, progress)?, HeadScreen::default()];
-    let mut screens = Vec::new();
-    for kind in &mut kinds {
-        let mut screen = whole.make_screen(kind)?;
-        kind.margins = tune(&whole, &mut screen, &texts.tune, progress)?;
-        screen.set_margins(kind.margins);
-        screens.push(screen);
+    let mut result = HeadCalibration {
+        candidates: Vec::new(),
+        chosen: None,
+        speed: None,
+        continuations: None,
+        note: None,
+        screen: None,
+    };
+    if !whole.head_is_linear() {
+        result.note = Some("it has a bias or a cap, which a screen does not know");
+        return Ok(result);
     }
-    let candidates = measure(&whole, &screens.iter().collect::<Vec<_>>(), &texts.test, progress)?;
-    drop(screens);
+    let mut kinds = Vec::new();
+    let time = schedule.seconds_left();
+    schedule.plan([
+        ("watching", FIT_SHARE * time),
+        ("choosing", TUNE_SHARE * time),
+        ("measuring", MEASURE_SHARE * (1.0 - TUNE_SHARE) * time),
+        ("timing", 2.0),
+        ("comparing", 2.0),
+    ]);
+    for fitted in [true, false] {
+        let suffices = result.candidates.iter().any(HeadReport::suffices);
+        if suffices && !keep {
+            break;
+        }
+        let mut kind = match fitted {
+            true => fit(&whole, &texts.fit, FIT_SHARE * schedule.seconds_left(), schedule)?,
+            false => HeadScreen::default(),
+        };
+        let mut screen = whole.make_screen(&kind)?;
+        if !keep && !faster(&whole, &screen, &texts.test[0])? {
+            result.note = Some("a screen takes longer than all of it here");
+            continue;
+        }
+        kind.margins =
+            tune(&whole, &mut screen, &texts.tune, TUNE_SHARE * schedule.seconds_left(), schedule)?;
+        screen.set_margins(kind.margins);
+        let time = MEASURE_SHARE * schedule.seconds_left();
+        result.candidates.extend(measure(&whole, &[&screen], &texts.test, time, schedule)?);
+        kinds.push(kind);
+    }
+    let candidates = &result.candidates;
     let enough = (0..candidates.len()).filter(|i| candidates[*i].suffices() || keep);
-    let chosen = enough.min_by(|a, b| candidates[*a].best.bytes.total_cmp(&candidates[*b].best.bytes));
-    let mut result = HeadCalibration { candidates, chosen, speed: None, continuations: None, screen: None };
-    if let Some(i) = chosen {
+    result.chosen = enough.min_by(|a, b| candidates[*a].best.bytes.total_cmp(&candidates[*b].best.bytes));
+    if let Some(i) = result.chosen {
         let screen = kinds[i].clone();
         let mut screened = open()?;
         screen.apply(&mut screened)?;
         let screened = Arc::new(screened);
         let prompt = &texts.test[0][..texts.test[0].len() / 4];
-        let speed = decode(&whole, &screened, prompt, progress)?;
+        let speed = decode(&whole, &screened, prompt, schedule)?;
         if continuations > 0 {
-            result.continuations = Some(compare(&whole, &screened, &texts.test, continuations, progress)?);
+            result.continuations = Some(compare(&whole, &screened, &texts.test, continuations, schedule)?);
         }
         result.screen = (keep || speed.pays()).then_some(screen);
         result.speed = Some(speed);
@@ -164,12 +208,49 @@ pub(crate) fn calibrate(
     Ok(result)
 }
 
+/// Whether scoring all rows takes less time than computing them, in the median over the tokens of
+/// `window`.
+fn faster(model: &Arc<Model>, screen: &Screen, window: &[u32]) -> Result<bool, Error> {
+    let (d, compute) = (model.config().embedding, model.compute());
+    let mut session = session(model, &[window.to_vec()], BatchMode::Dense)?;
+    let (mut scratch, mut one) = (ScreenScratch::new(screen), Activations::with_capacity(1, d));
+    let mut logits = vec![0.0; model.vocab_len()];
+    let mut times = [Vec::new(), Vec::new()];
+    one.resize(1);
+    session.watch_head_inputs(window, |all| {
+        for x in all.x().chunks(d).take(TIMED) {
+            one.x_mut().copy_from_slice(x);
+            one.quantize(compute.kernels);
+            let start = Instant::now();
+            model.head().matmul(compute, &one, &mut logits);
+            times[0].push(start.elapsed());
+            let start = Instant::now();
+            screen.margin_of(compute, &one, 0, logits[0], &mut scratch);
+            times[1].push(start.elapsed());
+        }
+    })?;
+    let [all, scores] = times.map(|mut times| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    });
+    Ok(scores < all)
+}
+
 /// A screen along the directions that the head's inputs vary most in.
-fn fit(model: &Arc<Model>, windows: &[Vec<u32>], progress: &mut dyn Progress) -> Result<HeadScreen, Error> {
+fn fit(
+    model: &Arc<Model>,
+    windows: &[Vec<u32>],
+    seconds: f64,
+    progress: &mut dyn Progress,
+) -> Result<HeadScreen, Error> {
     progress.begin("watching what the head is given", windows.len());
     let mut fit = AxesFit::new(model.config().embedding);
     let mut session = session(model, windows, BatchMode::Masked)?;
-    for window in windows {
+    let start = Instant::now();
+    for (i, window) in windows.iter().enumerate() {
+        if out_of_time(start, seconds, i) {
+            break;
+        }
         let mut added = Ok(());
         session.clear();
         session.watch_head_inputs(window, |x| {
@@ -185,10 +266,18 @@ fn fit(model: &Arc<Model>, windows: &[Vec<u32>], progress: &mut dyn Progress) ->
     Ok(HeadScreen { axes: Some(axes), lost: Some(lost), margins: Margins::default() })
 }
 
-/// Calls `each(x, logits)` with what the head is given and makes of it, for every token.
+/// Whether there is no time for window `i` after `seconds`; the first two are looked at in any
+/// case.
+fn out_of_time(start: Instant, seconds: f64, i: usize) -> bool {
+    i >= 2 && start.elapsed().as_secs_f64() > seconds
+}
+
+/// Calls `each(x, logits)` with what the head is given and makes of it, for every token that there
+/// is time for.
 fn watch(
     model: &Arc<Model>,
     windows: &[Vec<u32>],
+    seconds: f64,
     progress: &mut dyn Progress,
     mut each: impl FnMut(&Activations, &[f32]),
 ) -> Result<(), Error> {
@@ -197,7 +286,11 @@ fn watch(
     let (mut batch, mut one) = (Activations::with_capacity(BATCH, d), Activations::with_capacity(1, d));
     let mut logits = vec![0.0; BATCH * rows];
     one.resize(1);
-    for window in windows {
+    let start = Instant::now();
+    for (i, window) in windows.iter().enumerate() {
+        if out_of_time(start, seconds, i) {
+            break;
+        }
         session.clear();
         session.watch_head_inputs(window, |all| {
             for x in all.x().chunks(BATCH * d) {
@@ -223,6 +316,7 @@ fn tune(
     model: &Arc<Model>,
     screen: &mut Screen,
     windows: &[Vec<u32>],
+    seconds: f64,
     progress: &mut dyn Progress,
 ) -> Result<Margins, Error> {
     let compute = model.compute();
@@ -231,7 +325,7 @@ fn tune(
     let mut by_mass = [Sums::default(); MASS_MARGINS.len()];
     let mut tokens = 0_usize;
     progress.begin("choosing margins", windows.len());
-    watch(model, windows, progress, |x, logits| {
+    watch(model, windows, seconds, progress, |x, logits| {
         let Some((id, logit)) = best(logits) else { return };
         needed.extend(screen.margin_of(compute, x, id, logit, &mut scratch));
         tokens += 1;
@@ -261,7 +355,8 @@ fn tune(
     }
     let enough = |sums: &Sums| sums.missed / sums.mass.tokens.max(1) as f64 <= MASS_MISSES;
     let least = by_mass.iter().zip(MASS_MARGINS).filter(|(sums, _)| enough(sums));
-    // If none is enough, everything is in question, and the whole head is computed where all of the mass counts.
+    // If none is enough, everything is in question, and the whole head is computed where all of the
+    // mass counts.
     let mass = least.min_by_key(|(sums, _)| sums.mass.bytes).map_or(f32::MAX, |(_, margin)| margin);
     Ok(Margins { best, mass })
 }
@@ -296,6 +391,7 @@ fn measure(
     model: &Arc<Model>,
     screens: &[&Screen],
     windows: &[Vec<u32>],
+    seconds: f64,
     progress: &mut dyn Progress,
 ) -> Result<Vec<HeadReport>, Error> {
     let (compute, head) = (model.compute(), model.head());
@@ -303,7 +399,7 @@ fn measure(
         screens.iter().map(|screen| (*screen, ScreenScratch::new(screen), Sums::default())).collect();
     let mut tokens = 0_usize;
     progress.begin("measuring screens of the head", windows.len());
-    watch(model, windows, progress, |x, logits| {
+    watch(model, windows, seconds, progress, |x, logits| {
         tokens += 1;
         let expected = best(logits).map(|(id, _)| id);
         let nucleus = Nucleus::new(logits);
@@ -345,7 +441,8 @@ fn measure(
 /// Measures the screen that `model` has on up to `most` windows of `text`.
 ///
 /// # Errors
-/// If the model has no screen, the text does not fill a window, the model fails, or `progress` asks to stop.
+/// If the model has no screen, the text does not fill a window, the model fails, or `progress` asks
+/// to stop.
 pub fn measure_screen(
     model: &Arc<Model>,
     text: &[u32],
@@ -363,7 +460,7 @@ pub fn measure_screen(
         value: "missing".into(),
         expected: expected(),
     })?;
-    Ok(measure(model, &[screen], &windows, progress)?.swap_remove(0))
+    Ok(measure(model, &[screen], &windows, f64::INFINITY, progress)?.swap_remove(0))
 }
 
 /// Continues windows greedily with both models.
@@ -372,18 +469,21 @@ fn compare(
     screened: &Arc<Model>,
     windows: &[Vec<u32>],
     texts: usize,
-    progress: &mut dyn Progress,
+    schedule: &mut Schedule<'_>,
 ) -> Result<Continuations, Error> {
     let prompt = CONTINUATION.min(windows[0].len() / 2);
     let tokens = CONTINUATION.min(whole.config().context - prompt);
     let mut result = Continuations { texts: 0, tokens, same: 0 };
     let room = prompt + tokens;
     let mut sessions = [Session::new(whole, room)?, Session::new(screened, room)?];
-    progress.begin("comparing continuations", texts);
+    schedule.begin("comparing continuations", texts);
     // Several from each window if there are few.
     let starts =
         (0..windows[0].len() / prompt).flat_map(|part| windows.iter().map(move |w| &w[part * prompt..]));
     for text in starts.take(texts) {
+        if result.texts > 0 && schedule.seconds_left() <= 0.0 {
+            break;
+        }
         let mut found = Vec::new();
         for session in &mut sessions {
             session.clear();
@@ -391,7 +491,7 @@ fn compare(
         }
         result.texts += 1;
         result.same += usize::from(found[0] == found[1]);
-        step(progress)?;
+        step(schedule)?;
     }
     Ok(result)
 }

@@ -1,12 +1,14 @@
 //! Neurons in lanes, hot ones in wide and cold ones in narrow ones.
 //!
-//! What it costs to round a neuron is taken to be its part in the energy of its layer's output, `E[h_j^2] |down_j|^2`, times
-//! the divergence that the layer causes when all of it is in the narrowest lane. Two bits more make a squared error sixteen
-//! times smaller. So with one threshold `t`, neurons whose cost is below `t` go to Bit3, those below `16 t` to Bit5 and the
-//! others to Bit7: the last two bits of every neuron are then worth the same.
+//! What it costs to round a neuron is taken to be its part in the energy of its layer's output,
+//! `E[h_j^2] |down_j|^2`, times the divergence that the layer causes when all of it is in the
+//! narrowest lane. Two bits more make a squared error sixteen times smaller. So with one threshold
+//! `t`, neurons whose cost is below `t` go to Bit3, those below `16 t` to Bit5 and the others to
+//! Bit7: the last two bits of every neuron are then worth the same.
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Serialize;
 use sparse_core::{FfnCounts, Selector};
@@ -17,13 +19,15 @@ use sparse_model::{Model, Sidecar, sidecar};
 use sparse_precision::PrecisionLane::{self, Bit3, Bit5, Bit7};
 
 use crate::Error;
-use crate::calibrate::Options;
-use crate::loss::{Divergence, Loss, Reference, verify};
-use crate::progress::{Progress, step};
-use crate::report::loss_fields;
+use crate::held_out::{HeldOut, affordable};
+use crate::loss::{Loss, Reference, Until};
+use crate::options::Options;
+use crate::progress::{Progress, Schedule, Silent, step};
+use crate::report::{loss_fields, loss_verdict};
 use crate::samples::{Samples, collect};
 use crate::speed::{Speed, decode};
-use crate::windows::Windows;
+use crate::text::Text;
+use crate::windows::{PROBES, Windows};
 
 /// Widest first.
 const LANES: [PrecisionLane; 3] = [Bit7, Bit5, Bit3];
@@ -34,15 +38,20 @@ const TRIALS: usize = 8;
 /// How often a threshold that is over the budget on the last text is lowered, and to which part.
 const RETRIES: usize = 5;
 const RETREAT: f64 = 0.6;
+/// Shares of the time that is left: one trial of a threshold, and measuring the result.
+const TRIAL_SHARE: f64 = 0.05;
+const TEST_SHARE: f64 = 0.6;
 /// Tokens of a layer whose neurons are watched.
 const TOKENS: usize = 2048;
 
 /// The result of [`calibrate_lanes`].
 #[derive(Debug)]
 pub struct LaneCalibration {
-    /// Everything that was tried: neurons as the file has them, all in one lane, and in those of the threshold.
+    /// Everything that was tried: neurons as the file has them, all in one lane, and in those of
+    /// the threshold.
     pub candidates: Vec<LaneCandidate>,
-    /// The smallest choice inside the budget, if that is smaller than the file's weights; or why there is none.
+    /// The smallest choice inside the budget, if that is smaller than the file's weights; or why
+    /// there is none.
     pub chosen: Result<ChosenLanes, NoLanes>,
     /// What to keep: selectors and screen as they were, and the lanes, if any were chosen.
     pub sidecar: Sidecar,
@@ -61,8 +70,8 @@ pub enum NoLanes {
         /// Those as the file has them.
         file_bits: f64,
     },
-    /// What is inside the budget on the text that it was chosen by is over it on other text, and so are wider lanes, as far
-    /// as they would save bytes.
+    /// What is inside the budget on the text that it was chosen by is over it on other text, and so
+    /// are wider lanes, as far as they would save bytes.
     OverBudgetOnOtherText,
 }
 
@@ -125,32 +134,29 @@ impl LaneCalibration {
         };
         let saved = 100.0 * (1.0 - c.bytes as f64 / c.file_bytes as f64);
         format!(
-            "lanes: {:.2} bits per feed-forward weight, {saved:.0} % less than the file's {:.2}; they cost {:.2} % of perplexity \
-             (at most {:.2} %), selectors included, and decode at {:.2} times the speed without lanes",
+            "lanes: {:.2} bits per feed-forward weight, {saved:.0} % less than the file's {:.2}; selectors included, {}; {}",
             c.bits,
             c.file_bits,
-            100.0 * c.loss.perplexity_increase,
-            100.0 * c.loss.upper(),
-            c.speed.gain
+            loss_verdict(&c.loss),
+            c.speed.verdict()
         )
     }
 }
 
-/// Chooses a lane for every neuron of the model in `gguf`, by the tokens of `text`, as narrow as the budget allows; the
-/// result is measured on `test`, or on a part of `text` that was used for nothing else. Selectors and screen are those of
-/// `before`, or what the model was made for.
+/// Chooses a lane for every neuron of the model in `gguf`, by `text`, as narrow as the budget
+/// allows. Selectors and screen are those of `before`, or what the model was made for.
 ///
 /// # Errors
-/// If the text is too short, `before` is for another model, a row is no whole number of blocks of 32, the model fails, or
-/// `progress` asks to stop.
+/// If the text is too short, `before` is for another model, a row is no whole number of blocks of
+/// 32, the model fails, or `progress` asks to stop.
 pub fn calibrate_lanes(
     gguf: &Gguf,
     before: Option<Sidecar>,
-    text: &[u32],
-    test: Option<&[u32]>,
+    text: Text<'_>,
     options: &Options,
     progress: &mut dyn Progress,
 ) -> Result<LaneCalibration, Error> {
+    let schedule = &mut Schedule::new(progress, Instant::now() + options.time);
     let mut dense = Model::from_gguf(gguf, options.threads)?;
     let mut kept = match before {
         Some(before) => before.check(gguf)?,
@@ -160,14 +166,15 @@ pub fn calibrate_lanes(
         ffn.set_selector(Selector::Dense)?;
     }
     let dense = Arc::new(dense);
-    let windows = Windows::new(&dense, text, test, options)?;
-    progress.begin("watching the layers", windows.fit.len());
-    let samples = collect(&dense, &windows.fit, progress)?;
-    progress.begin("scoring the dense model", windows.tune.len());
-    let reference = Reference::new(&dense, windows.tune.clone(), progress)?;
-    let layers = Layers::new(gguf, &dense, &samples, options.threads, progress)?;
-    let divergence = Divergence::new(&dense, windows.probes())?;
-    let costs = layers.costs(&divergence, progress)?;
+    let windows = Windows::new(&dense, text, options, schedule)?;
+    let mut held_out = HeldOut::new(&dense, &windows, schedule)?;
+    let mut reference = Reference::new(&dense, windows.tune.clone());
+    let trial = TRIAL_SHARE * schedule.seconds_left();
+    reference.truncate(affordable(trial, windows.len(), held_out.pace).max(PROBES));
+    schedule.begin("watching the layers", windows.fit.len());
+    let samples = collect(&dense, &windows.fit, schedule)?;
+    let layers = Layers::new(gguf, &dense, &samples, options.threads, schedule)?;
+    let costs = layers.costs(&mut reference, schedule)?;
 
     let weights: usize = dense
         .ffns()
@@ -179,8 +186,8 @@ pub fn calibrate_lanes(
     let mut candidates = Vec::new();
     let mut measure = |name: String, lanes: &[NeuronLanes]| -> Result<Tried, Error> {
         let model = layers.model(lanes, &kept.selectors)?;
-        progress.begin(&format!("trying {name}"), reference.windows().len());
-        let loss = reference.loss(&model, progress)?.loss;
+        schedule.begin(&format!("trying {name}"), reference.windows().len());
+        let loss = reference.measure(&model, Until::Clear(budget), schedule)?.loss;
         let bytes = ffn_bytes(&model);
         tracing::debug!(name, upper = loss.upper(), bytes, "tried");
         candidates.push(LaneCandidate { name, loss, bytes, bits: bits(bytes) });
@@ -196,6 +203,7 @@ pub fn calibrate_lanes(
         Some((choice, _)) => Ok(choice),
     };
 
+    held_out.limit(TEST_SHARE * schedule.seconds_left());
     let mut chosen = None;
     let largest = costs.iter().flatten().copied().fold(0.0, f64::max);
     for _ in 0..=RETRIES {
@@ -205,10 +213,9 @@ pub fn calibrate_lanes(
         if ffn_bytes(&model) >= file_bytes {
             break;
         }
-        progress.begin("measuring the loss on other text", windows.test.len());
-        let (loss, counts) = verify(&dense, &model, &windows.test, progress)?;
+        let (loss, measured) = held_out.measure(&model, budget, schedule)?;
         if loss.upper() <= budget {
-            chosen = Some((lanes, model, loss, counts));
+            chosen = Some((lanes, model, loss, measured.counts));
             break;
         }
         tracing::info!(%tried, upper = loss.upper(), "over the budget on other text");
@@ -228,8 +235,8 @@ pub fn calibrate_lanes(
         let model = Arc::get_mut(model).expect("no session holds the model");
         sidecar::prepare(model, kept.densities.as_deref())?;
     }
-    let prompt = &windows.test[0][..options.window / 4];
-    let speed = decode(&plain, &model, prompt, progress)?;
+    let prompt = &windows.test[0][..windows.len() / 4];
+    let speed = decode(&plain, &model, prompt, schedule)?;
     let bytes = ffn_bytes(&model);
     let per_token = |c: &FfnCounts| c.bytes as f64 / c.tokens.max(1) as f64;
     let chosen = ChosenLanes {
@@ -293,7 +300,8 @@ struct Tried {
     inside: bool,
 }
 
-/// The choice that takes the fewest bytes of those that `measure` has seen inside the budget, and its bytes.
+/// The choice that takes the fewest bytes of those that `measure` has seen inside the budget, and
+/// its bytes.
 fn smallest(
     costs: &[Vec<f64>],
     mut measure: impl FnMut(Choice) -> Result<Tried, Error>,
@@ -386,7 +394,7 @@ impl<'a> Layers<'a> {
     }
 
     /// What rounding costs, per layer and neuron.
-    fn costs(&self, divergence: &Divergence, progress: &mut dyn Progress) -> Result<Vec<Vec<f64>>, Error> {
+    fn costs(&self, reference: &mut Reference, progress: &mut dyn Progress) -> Result<Vec<Vec<f64>>, Error> {
         progress.begin("measuring how much each layer matters", self.layers.len());
         let mut costs = Vec::new();
         for (i, layer) in self.layers.iter().enumerate() {
@@ -395,7 +403,8 @@ impl<'a> Layers<'a> {
             for ffn in ffns.skip(i).take(1) {
                 layer.apply(&layer.lanes(&layer.energy, Choice::All(Bit3))?, ffn)?;
             }
-            let matters = divergence.of(&model)?.0.max(1e-9);
+            let measured = reference.measure(&model, Until::Windows(PROBES), &mut Silent)?;
+            let matters = measured.loss.kl.max(1e-9);
             costs.push(layer.energy.iter().map(|e| e * matters).collect());
             step(progress)?;
         }
@@ -448,8 +457,8 @@ mod tests {
         assert_eq!(mean_squares(&[1.0, 2.0, 3.0, 4.0], 2), [5.0, 10.0]);
     }
 
-    /// The choice for a hundred neurons whose costs are powers, if those are inside the budget that `inside` says, and how
-    /// many were tried.
+    /// The choice for a hundred neurons whose costs are powers, if those are inside the budget that
+    /// `inside` says, and how many were tried.
     fn found(inside: impl Fn(Choice) -> bool) -> (Option<Choice>, usize) {
         let costs = [(0..100).map(|i| 0.8_f64.powi(i)).collect::<Vec<_>>()];
         let mut tried = 0;

@@ -1,6 +1,7 @@
 //! Predictors of a rank, with a threshold on their logits.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use sparse_core::{
     Activations, LowRankPredictor, Matrix, PredictorFactors, PredictorFit, Rule, Selector, SparseFfn, Storage,
@@ -9,15 +10,16 @@ use sparse_gguf::{BlockFormat, quantize};
 use sparse_model::Model;
 
 use crate::Error;
+use crate::family::Family;
 use crate::progress::{Progress, step};
 use crate::samples::Samples;
-use crate::search::Family;
 
 /// Gradient steps on the logistic loss.
 pub(crate) const STEPS: usize = 200;
 /// Logits that the knob goes from and to.
 pub(crate) const LOGITS: (f32, f32) = (-7.0, 2.0);
-/// Where activations are never zero, the neurons with this share of the largest values count as active.
+/// Where activations are never zero, the neurons with this share of the largest values count as
+/// active.
 const ACTIVE: f32 = 0.5;
 /// Tokens fitted to, at most.
 pub(crate) const TOKENS: usize = 8192;
@@ -28,16 +30,23 @@ pub(crate) struct LowRankFamily {
     predictors: Vec<LowRankPredictor>,
 }
 
-/// Fits predictors of all `ranks` to every layer.
+/// For tables.
+pub(crate) fn name(rank: usize) -> String {
+    format!("low-rank {rank}")
+}
+
+/// Fits predictors of this rank to every layer; or tells how many seconds that would take, if it is
+/// more than `most`.
 pub(crate) fn fit(
     dense: &Arc<Model>,
     samples: &[Samples],
-    ranks: &[usize],
+    rank: usize,
+    most: f64,
     progress: &mut dyn Progress,
-) -> Result<Vec<LowRankFamily>, Error> {
-    let mut families: Vec<LowRankFamily> =
-        ranks.iter().map(|rank| LowRankFamily { rank: *rank, predictors: Vec::new() }).collect();
-    progress.begin("fitting predictors", samples.len());
+) -> Result<Result<LowRankFamily, f64>, Error> {
+    let mut family = LowRankFamily { rank, predictors: Vec::new() };
+    progress.begin(&format!("fitting predictors of rank {rank}"), samples.len());
+    let start = Instant::now();
     for (ffn, samples) in dense.ffns().zip(samples) {
         let tokens = samples.fitted().len().min(TOKENS);
         let hidden = samples.neurons(dense.compute(), ffn, 0..tokens).hidden;
@@ -47,12 +56,16 @@ pub(crate) fn fit(
             Some(first) => PredictorFit::above_zero(x, samples.inputs, &active, first)?,
             None => PredictorFit::new(x, samples.inputs, &active, ffn.neurons())?,
         };
-        for family in &mut families {
-            family.predictors.push(int8(&fit.factors(family.rank, STEPS))?);
-        }
+        family.predictors.push(int8(&fit.factors(rank, STEPS))?);
         step(progress)?;
+        // One layer takes about as long as the next.
+        let (done, layers) = (family.predictors.len(), dense.ffns().len());
+        let all = start.elapsed().as_secs_f64() / done as f64 * layers as f64;
+        if done < layers && all > most {
+            return Ok(Err(all));
+        }
     }
-    Ok(families)
+    Ok(Ok(family))
 }
 
 /// Which neurons of each token are to be found: those that are not zero, or the largest.
@@ -63,7 +76,8 @@ fn active(ffn: &SparseFfn, hidden: &[f32]) -> Vec<bool> {
     }
 }
 
-/// Which neurons of each token are among the [`ACTIVE`] share with the largest shares in the output.
+/// Which neurons of each token are among the [`ACTIVE`] share with the largest shares in the
+/// output.
 fn largest(hidden: &[f32], neurons: usize, norms: &[f32]) -> Vec<bool> {
     let mut active = Vec::with_capacity(hidden.len());
     for token in hidden.chunks(neurons) {
@@ -76,8 +90,9 @@ fn largest(hidden: &[f32], neurons: usize, norms: &[f32]) -> Vec<bool> {
     active
 }
 
-/// The predictor in int8 where inputs come in whole blocks: a quarter of the bytes, and the errors are far below those of
-/// the rank. A rank that is no whole number of blocks is filled up with zeros.
+/// The predictor in int8 where inputs come in whole blocks: a quarter of the bytes, and the errors
+/// are far below those of the rank. A rank that is no whole number of blocks is filled up with
+/// zeros.
 pub(crate) fn int8(factors: &PredictorFactors) -> Result<LowRankPredictor, Error> {
     let block = BlockFormat::Q8_0.block_len();
     if !factors.inputs.is_multiple_of(block) {
@@ -99,9 +114,16 @@ pub(crate) fn int8(factors: &PredictorFactors) -> Result<LowRankPredictor, Error
     Ok(LowRankPredictor::new(p, q, factors.bias.clone())?)
 }
 
+/// A predictor of this rank that was fitted to nothing: to be timed.
+pub(crate) fn unfitted(inputs: usize, neurons: usize, rank: usize) -> Result<Selector, Error> {
+    let (p, q) = (vec![0.0; rank * inputs], vec![0.0; neurons * rank]);
+    let factors = PredictorFactors { inputs, rank, p, q, bias: vec![0.0; neurons] };
+    Ok(Selector::LowRank { predictor: int8(&factors)?, rule: Rule::Threshold(0.0) })
+}
+
 impl Family for LowRankFamily {
     fn name(&self) -> String {
-        format!("low-rank {}", self.rank)
+        name(self.rank)
     }
 
     fn selectors(&self, knob: f32) -> Vec<Selector> {
@@ -122,8 +144,8 @@ pub(crate) struct Recalling {
 }
 
 impl Recalling {
-    /// Gives each layer of `dense` the threshold with which its predictor of `family` finds the share `recall` of the active
-    /// neurons, on tokens that it was not fitted to.
+    /// Gives each layer of `dense` the threshold with which its predictor of `family` finds the
+    /// share `recall` of the active neurons, on tokens that it was not fitted to.
     pub(crate) fn new(
         dense: &Model,
         samples: &[Samples],

@@ -6,13 +6,17 @@ use sparse_core::Selector;
 use sparse_model::Model;
 
 use crate::Error;
-use crate::calibrate::{Found, Trials};
-use crate::loss::Divergence;
-use crate::progress::{Progress, step};
-use crate::search::{Family, alone_in, equip, fixed};
+use crate::family::{Family, alone_in, set_selectors};
+use crate::loss::Until;
+use crate::progress::{Progress, Silent, step};
+use crate::search::fixed;
+use crate::trials::{Trials, Tried};
 
-/// Settings of a family that layers choose from, relative to the one that uses the budget in all layers.
-const SETTINGS: [f32; 3] = [0.85, 1.0, 1.15];
+/// Settings of a family that layers choose from, relative to the one that uses the budget in all
+/// layers.
+pub(crate) const SETTINGS: [f32; 3] = [0.85, 1.0, 1.15];
+/// For tables.
+pub(crate) const NAME: &str = "by layer";
 /// Halvings of the interval that a price is looked for in.
 const HALVINGS: usize = 60;
 
@@ -25,50 +29,52 @@ struct Choice {
     cost: f64,
 }
 
-/// A choice for each layer: those that take the least time for what they cost together. Divergences of layers about add up,
-/// so each layer takes the least `time + price * cost`, with the same price for all.
+/// A choice for each layer: those that take the least time for what they cost together. Divergences
+/// of layers about add up, so each layer takes the least `time + price * cost`, with the same price
+/// for all.
 pub(crate) struct Mixed {
     /// Layers: what they choose from, dense first.
     layers: Vec<Vec<Choice>>,
 }
 
 impl Mixed {
-    /// Offers every layer the settings of the `families` that are faster there than dense, as `found`; nothing if no layer has any.
-    /// What they cost is measured if there is a `divergence` to measure, and otherwise taken to be nothing.
+    /// Offers every layer the settings of the families that were `tried` that are faster there than
+    /// dense; nothing if no layer has any. What they cost is measured on the first `probes`
+    /// windows; with none, it is taken to be nothing.
     pub(crate) fn new(
-        trials: &Trials<'_>,
+        trials: &mut Trials,
         sparse: &mut Arc<Model>,
-        families: &[Box<dyn Family + '_>],
-        found: &[Option<Found>],
-        divergence: Option<&Divergence>,
+        tried: &[Tried],
+        probes: usize,
         progress: &mut dyn Progress,
     ) -> Result<Option<Self>, Error> {
         let dense = trials.curves.dense_layers();
         let choice = |time| vec![Choice { selector: Selector::Dense, time, cost: 0.0 }];
         let mut layers: Vec<Vec<Choice>> = dense.iter().copied().map(choice).collect();
-        progress.begin("looking at each layer alone", families.len() * layers.len());
-        for (family, found) in families.iter().zip(found) {
-            let settings = match found {
-                Some(found) if divergence.is_some() && !fixed(family.range()) => {
-                    SETTINGS.map(|s| s * found.knob).to_vec()
-                }
-                Some(found) => vec![found.knob],
-                None => Vec::new(),
+        let found = || tried.iter().filter_map(|tried| Some((&tried.family, tried.found.as_ref()?)));
+        progress.begin("looking at each layer alone", found().count() * layers.len());
+        for (family, found) in found() {
+            let settings = match probes > 0 && !fixed(family.range()) {
+                true => SETTINGS.map(|s| s * found.knob).to_vec(),
+                false => vec![found.knob],
             };
             let settings: Vec<Vec<Selector>> = settings.iter().map(|knob| family.selectors(*knob)).collect();
             for (i, layer) in layers.iter_mut().enumerate() {
-                let Some(found) = found.as_ref().filter(|found| found.times[i] < dense[i]) else { continue };
-                for selectors in &settings {
-                    let selector = selectors[i].clone();
-                    let (time, cost) = match (divergence, &selector) {
-                        (None, _) | (_, Selector::ExactZero) => (found.times[i], 0.0),
-                        (Some(divergence), _) => {
-                            equip(sparse, alone_in(dense.len(), i, selector.clone()))?;
-                            let (cost, counts) = divergence.of(sparse)?;
-                            (trials.curves.layers(sparse, &counts)[i], cost.max(0.0))
-                        }
-                    };
-                    layer.push(Choice { selector, time, cost });
+                if found.times[i] < dense[i] {
+                    for selectors in &settings {
+                        let selector = selectors[i].clone();
+                        let (time, cost) = match &selector {
+                            _ if probes == 0 => (found.times[i], 0.0),
+                            Selector::ExactZero => (found.times[i], 0.0),
+                            _ => {
+                                set_selectors(sparse, alone_in(dense.len(), i, selector.clone()))?;
+                                let until = Until::Windows(probes);
+                                let measured = trials.reference.measure(sparse, until, &mut Silent)?;
+                                (trials.curves.layers(sparse, &measured.counts)[i], measured.loss.kl)
+                            }
+                        };
+                        layer.push(Choice { selector, time, cost });
+                    }
                 }
                 step(progress)?;
             }
@@ -85,7 +91,7 @@ impl Mixed {
 
 impl Family for Mixed {
     fn name(&self) -> String {
-        "by layer".into()
+        NAME.into()
     }
 
     /// The fastest that cost at most the share `knob` of what the fastest of all cost.
@@ -94,7 +100,8 @@ impl Family for Mixed {
         let free = cost(0.0);
         let mut price = 0.0;
         if free > 0.0 && knob < 1.0 {
-            // Logarithms of prices, from one at which costs mean next to nothing to one at which they are all that counts.
+            // Logarithms of prices, from one at which costs mean next to nothing to one at which
+            // they are all that counts.
             let unit = self.pick(0.0).map(|c| c.time).sum::<f64>() / free;
             let (mut low, mut high) = (-20.0_f64, 40.0_f64);
             for _ in 0..HALVINGS {

@@ -13,11 +13,12 @@ use crate::samples::collect;
 pub const SHARES: [f64; 12] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
 /// Tokens of a layer that are looked at.
 const TOKENS: usize = 512;
-/// Share of the neurons whose overlap between consecutive tokens is counted where none is exactly zero.
+/// Share of the neurons whose overlap between consecutive tokens is counted where none is exactly
+/// zero.
 const ACTIVE: f64 = 0.3;
 
-/// What a layer's neurons do. A neuron's mass is `|h|` times the norm of its column of the down projection: its part in the
-/// output.
+/// What a layer's neurons do. A neuron's mass is `|h|` times the norm of its column of the down
+/// projection: its part in the output.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerProfile {
     /// Number of the layer.
@@ -26,12 +27,13 @@ pub struct LayerProfile {
     pub neurons: usize,
     /// Share of the neurons that are exactly zero, mean over tokens.
     pub zeros: f64,
-    /// Mass of the heaviest [`SHARES`] of the neurons, chosen anew for each token: what an oracle could skip by.
+    /// Mass of the heaviest [`SHARES`] of the neurons, chosen anew for each token: what an oracle
+    /// could skip by.
     pub per_token: Vec<f64>,
     /// Mass of the neurons that are heaviest over all tokens: what a fixed hot set could skip by.
     pub across_tokens: Vec<f64>,
-    /// Share of a token's active neurons that were active for the token before, too. Active are those that are not zero,
-    /// or the heaviest 30 %.
+    /// Share of a token's active neurons that were active for the token before, too. Active are
+    /// those that are not zero, or the heaviest 30 %.
     pub overlap: f64,
     /// The same if each token chose at random.
     pub chance: f64,

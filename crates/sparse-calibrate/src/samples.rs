@@ -61,7 +61,8 @@ impl Samples {
         self.x.len() / self.inputs
     }
 
-    /// The tokens that selectors may be fitted to. The rest, up to [`HELD`], are for counting how well they choose.
+    /// The tokens that selectors may be fitted to. The rest, up to [`HELD`], are for counting how
+    /// well they choose.
     pub(crate) fn fitted(&self) -> Range<usize> {
         0..self.tokens() - HELD.min(self.tokens() / 4)
     }
@@ -90,8 +91,8 @@ impl Samples {
     }
 }
 
-/// A step of at least `least` through values of `neurons` neurons, token after token, that every neuron gets its turn with:
-/// one that has no divisor in common with their number.
+/// A step of at least `least` through values of `neurons` neurons, token after token, that every
+/// neuron gets its turn with: one that has no divisor in common with their number.
 pub(crate) fn stride(least: usize, neurons: usize) -> usize {
     let common = |mut a: usize, mut b: usize| {
         while b > 0 {

@@ -1,10 +1,5 @@
 //! Turning a knob as far as the budget allows.
 
-use std::sync::Arc;
-
-use sparse_core::Selector;
-use sparse_model::Model;
-
 use crate::Error;
 
 /// Settings that are tried at most.
@@ -12,31 +7,54 @@ pub(crate) const TRIALS: usize = 7;
 /// The share of the budget that is aimed at, and the one that ends the search.
 const AIM: f64 = 0.985;
 const CLOSE: f64 = 0.97;
-/// The power of a setting that losses are taken to grow with until there is one on either side of the budget.
+/// The power of a setting that losses are taken to grow with until there is one on either side of
+/// the budget.
 const POWER: f64 = 2.0;
-/// The least and the most of the way from a setting inside the budget to one outside that the next trial goes.
+/// The least and the most of the way from a setting inside the budget to one outside that the next
+/// trial goes.
 const STEPS: (f64, f64) = (0.1, 0.9);
 
 /// How often a setting that is over the budget on the last text is made smaller.
 pub(crate) const RETRIES: usize = 4;
 
-/// By which factor a setting with this loss is made smaller, to come inside the budget.
-pub(crate) fn retreat(upper: f64, budget: f64) -> f32 {
+/// Factor that makes a setting with this loss smaller, to bring it inside the budget.
+pub(crate) fn back_off(upper: f64, budget: f64) -> f32 {
     match upper.is_finite() {
         true => (budget / upper).powf(1.0 / POWER).clamp(0.5, 0.94) as f32,
         false => 0.5,
     }
 }
 
-/// Selectors with one knob, from 0, which costs (nearly) nothing, to 1, which costs far too much.
-pub(crate) trait Family {
-    /// For tables.
-    fn name(&self) -> String;
-    /// A selector for every layer.
-    fn selectors(&self, knob: f32) -> Vec<Selector>;
-    /// The setting to begin with, and the largest: the same if there is nothing to turn.
-    fn range(&self) -> (f32, f32) {
-        (1.0, 1.0)
+/// A setting that was tried.
+pub(crate) struct Trial<M> {
+    /// Upper 95 % bound of its loss.
+    pub(crate) upper: f64,
+    /// Whether it saves time.
+    pub(crate) pays: bool,
+    /// Whether there is time for another one.
+    pub(crate) more: bool,
+    pub(crate) measured: M,
+}
+
+/// What a search came to.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Outcome<M> {
+    /// The sparsest setting found inside the budget, with what was measured there.
+    Inside(f32, M),
+    /// No setting was inside the budget.
+    Over,
+    /// A setting that saves no time is over the budget already: sparser ones cost more, denser ones
+    /// save less.
+    Hopeless,
+}
+
+impl<M> Outcome<M> {
+    /// The setting inside the budget, if there is one.
+    pub(crate) fn inside(self) -> Option<(f32, M)> {
+        match self {
+            Self::Inside(knob, measured) => Some((knob, measured)),
+            Self::Over | Self::Hopeless => None,
+        }
     }
 }
 
@@ -45,53 +63,35 @@ pub(crate) fn fixed((first, most): (f32, f32)) -> bool {
     first >= most
 }
 
-/// Dense layers, but for one.
-pub(crate) fn alone_in(layers: usize, layer: usize, selector: Selector) -> Vec<Selector> {
-    let mut selectors = vec![Selector::Dense; layers];
-    selectors[layer] = selector;
-    selectors
-}
-
-/// Dense layers, but for the one that stays as it is.
-pub(crate) fn alone(selectors: &[Selector], layer: usize) -> Vec<Selector> {
-    alone_in(selectors.len(), layer, selectors[layer].clone())
-}
-
-/// Gives every layer of `model` its selector.
-pub(crate) fn equip(model: &mut Arc<Model>, selectors: Vec<Selector>) -> Result<(), Error> {
-    let model = Arc::get_mut(model).expect("no session holds the model");
-    for (ffn, selector) in model.ffns_mut().zip(selectors) {
-        ffn.set_selector(selector)?;
-    }
-    Ok(())
-}
-
-/// The sparsest setting found whose loss, by its upper 95 % bound, is inside `budget`, with what was measured there; nothing
-/// if even the smallest setting tried is outside. `measure` gives that bound at a setting; settings begin with `first` and go up
-/// to `most`.
+/// Looks for the sparsest setting whose loss, by its upper 95 % bound, is inside `budget`. Settings
+/// begin with `first` and go up to `most`.
 pub(crate) fn search<M>(
     (first, most): (f32, f32),
     budget: f64,
-    mut measure: impl FnMut(f32) -> Result<(f64, M), Error>,
-) -> Result<Option<(f32, M)>, Error> {
-    // Settings and the logarithms of their losses over what is aimed at. A loss may be measured as less than nothing, or not at all.
+    mut measure: impl FnMut(f32) -> Result<Trial<M>, Error>,
+) -> Result<Outcome<M>, Error> {
+    // Settings and the logarithms of their losses over what is aimed at. A loss may be measured as
+    // nothing, or not at all.
     type Tried = Option<(f64, f64)>;
     let (mut inside, mut outside): (Tried, Tried) = (None, None);
     let log = |loss: f64| if loss.is_nan() { 10.0 } else { (loss / (AIM * budget)).clamp(1e-4, 1e4).ln() };
-    let mut best = None;
+    let mut best = Outcome::Over;
     let mut knob = first;
     for _ in 0..TRIALS {
-        let (upper, measured) = measure(knob)?;
-        tracing::debug!(knob, upper, "tried");
+        let Trial { upper, pays, more, measured } = measure(knob)?;
+        tracing::debug!(knob, upper, pays, "tried");
         let setting = f64::from(knob);
         if upper <= budget {
             inside = Some((setting, log(upper)));
-            best = Some((knob, measured));
+            best = Outcome::Inside(knob, measured);
             if knob >= most || upper >= CLOSE * budget {
                 break;
             }
         } else {
             outside = Some((setting, log(upper)));
+            if !pays {
+                return Ok(if inside.is_none() { Outcome::Hopeless } else { best });
+            }
         }
         let next = match (inside, outside) {
             // Straight between them, in logarithms.
@@ -104,7 +104,7 @@ pub(crate) fn search<M>(
             (None, outside) => setting * (outside.map_or(0.0, |o| -o.1) / POWER).exp().clamp(0.25, 0.9),
         };
         knob = (next as f32).min(most);
-        if fixed((first, most)) {
+        if fixed((first, most)) || !more {
             break;
         }
     }
@@ -115,15 +115,19 @@ pub(crate) fn search<M>(
 mod tests {
     use super::*;
 
+    fn trial(upper: f64) -> Trial<()> {
+        Trial { upper, pays: true, more: true, measured: () }
+    }
+
     /// The setting that is found where `loss` is allowed to be 1, and how many were tried.
     fn found(loss: impl Fn(f32) -> f64) -> (Option<f32>, usize) {
         let mut tried = 0;
         let best = search((0.35, 0.9), 1.0, |knob| {
             tried += 1;
             assert!(knob > 0.0 && knob <= 0.9, "{knob}");
-            Ok((loss(knob), ()))
+            Ok(trial(loss(knob)))
         });
-        (best.unwrap().map(|(knob, ())| knob), tried)
+        (best.unwrap().inside().map(|(knob, ())| knob), tried)
     }
 
     #[test]
@@ -143,9 +147,9 @@ mod tests {
     }
 
     #[test]
-    fn retreats_go_by_how_far_over_the_budget_a_loss_is() {
-        assert!((retreat(0.04, 0.02) - 0.5_f32.sqrt()).abs() < 1e-6);
-        assert_eq!([retreat(0.0201, 0.02), retreat(1.0, 0.02), retreat(f64::NAN, 0.02)], [0.94, 0.5, 0.5]);
+    fn back_off_goes_by_how_far_over_the_budget_a_loss_is() {
+        assert!((back_off(0.04, 0.02) - 0.5_f32.sqrt()).abs() < 1e-6);
+        assert_eq!([back_off(0.0201, 0.02), back_off(1.0, 0.02), back_off(f64::NAN, 0.02)], [0.94, 0.5, 0.5]);
     }
 
     #[test]
@@ -161,9 +165,34 @@ mod tests {
             let mut tried = 0;
             let once = search((1.0, 1.0), budget, |knob| {
                 tried += 1;
-                Ok((f64::from(knob), ()))
+                Ok(trial(f64::from(knob)))
             });
-            assert_eq!((once.unwrap(), tried), (expected, 1));
+            assert_eq!((once.unwrap().inside(), tried), (expected, 1));
         }
+    }
+
+    #[test]
+    fn what_costs_too_much_before_it_pays_is_dropped() {
+        // The budget is reached at 0.5; time is saved from `pays` on.
+        let found = |pays: f32, from: f32| {
+            let mut tried = Vec::new();
+            let outcome = search((from, 0.9), 1.0, |knob| {
+                tried.push(knob);
+                Ok(Trial { pays: knob >= pays, ..trial(4.0 * f64::from(knob).powi(2)) })
+            });
+            (outcome.unwrap(), tried)
+        };
+        let (outcome, tried) = found(0.8, 0.7);
+        assert_eq!((outcome, tried), (Outcome::Hopeless, vec![0.7]));
+        // Inside the budget without saving time: what is over it ends the search.
+        let (outcome, tried) = found(0.8, 0.35);
+        assert!(matches!(outcome, Outcome::Inside(knob, ()) if knob <= 0.5), "{outcome:?}");
+        assert!(tried[..tried.len() - 1].iter().all(|knob| *knob <= 0.5), "{tried:?}");
+        let (outcome, tried) = found(0.3, 0.7);
+        assert!(matches!(outcome, Outcome::Inside(knob, ()) if knob > 0.45), "{outcome:?}");
+        assert!(tried.len() > 1);
+        // Out of time after one.
+        let once = search((0.35, 0.9), 1.0, |_| Ok(Trial { more: false, ..trial(0.1) }));
+        assert_eq!(once.unwrap(), Outcome::Inside(0.35, ()));
     }
 }

@@ -1,34 +1,87 @@
 //! Text, cut into windows.
 
+use std::sync::Arc;
+
 use sparse_model::Model;
 
 use crate::Error;
-use crate::calibrate::Options;
+use crate::options::Options;
+use crate::progress::Schedule;
+use crate::text::{Text, drawn_evenly, pace, sampled};
 
 /// Windows that the sensitivity of layers is measured on.
 pub(crate) const PROBES: usize = 2;
+/// Tokens of made-up text that the result is measured on, at most: each costs a decoding step.
+const SAMPLED_TEST: usize = 16_384;
+/// Share of the time in which a model may make up all text.
+const SAMPLING: f64 = 0.25;
+/// Tokens of a window of made-up text, at least.
+const SHORTEST: usize = 64;
+/// Seed of made-up text.
+const SEED: u64 = 1;
+/// Tokens per window of the model's own text that a result is checked on, at most, its seed, and
+/// its share of the time.
+const OWN: usize = 256;
+const OWN_SEED: u64 = 0x517;
+const OWN_SHARE: f64 = 0.08;
 
 /// Text, cut into windows for each purpose.
 pub(crate) struct Windows {
     pub(crate) fit: Vec<Vec<u32>>,
     pub(crate) tune: Vec<Vec<u32>>,
     pub(crate) test: Vec<Vec<u32>>,
+    /// Text that the dense model made up; none if the others are that already.
+    pub(crate) own: Vec<Vec<u32>>,
 }
 
 impl Windows {
-    /// `text` is fitted to and tuned by; `test`, or what is left of `text`, is for the last measurement.
+    /// Cuts `text`, which `model` makes up itself if it has to: a part to fit to, a part to choose
+    /// settings by, and a part to measure the result on.
+    ///
+    /// # Errors
+    /// If the windows do not suit the model, or there is too little text.
     pub(crate) fn new(
+        dense: &Arc<Model>,
+        text: Text<'_>,
+        options: &Options,
+        schedule: &mut Schedule<'_>,
+    ) -> Result<Self, Error> {
+        let limit = dense.config().context;
+        if !(8..=limit).contains(&options.window) {
+            let expected = format!("8 to {limit} tokens");
+            return Err(Error::Option { option: "window", value: options.window.to_string(), expected });
+        }
+        let wanted = options.fit_tokens + options.tune_tokens + options.test_tokens.min(SAMPLED_TEST);
+        match text {
+            Text::Given { text, test } => {
+                let mut windows = Self::cut(dense, text, test, options.window, options)?;
+                windows.sample_own(dense, options.own_tokens, schedule)?;
+                Ok(windows)
+            }
+            Text::Even => {
+                let text = drawn_evenly(dense.tokenizer(), wanted, SEED);
+                Self::cut(dense, &text, None, options.window, options)
+            }
+            Text::Own => {
+                let affordable = (SAMPLING * schedule.seconds_left() / pace(dense)?) as usize;
+                let mut window = options.window;
+                while affordable < 3 * PROBES * window && window > SHORTEST {
+                    window /= 2;
+                }
+                let tokens = wanted.min(affordable).max(3 * PROBES * window);
+                let text = sampled(dense, tokens, window, SEED, schedule)?;
+                Self::cut(dense, &text, None, window, options)
+            }
+        }
+    }
+
+    fn cut(
         model: &Model,
         text: &[u32],
         test: Option<&[u32]>,
+        window: usize,
         options: &Options,
     ) -> Result<Self, Error> {
-        let window = options.window;
-        let limit = model.config().context;
-        if !(8..=limit).contains(&window) {
-            let expected = format!("8 to {limit} tokens");
-            return Err(Error::Option { option: "window", value: window.to_string(), expected });
-        }
         let begin = if model.tokenizer().add_bos() { model.tokenizer().bos() } else { None };
         let cut = |text: &[u32]| -> Vec<Vec<u32>> {
             let windows = text.chunks_exact(window).map(|w| {
@@ -62,11 +115,28 @@ impl Windows {
             let found = test.map_or(0, <[u32]>::len);
             return Err(Error::TextTooShort { found, needed: window, windows: 1, window });
         }
-        Ok(Self { fit: fit_windows, tune: all, test: test_windows })
+        Ok(Self { fit: fit_windows, tune: all, test: test_windows, own: Vec::new() })
     }
 
-    /// Those that divergences are measured on: few, since there is one measurement per layer.
-    pub(crate) fn probes(&self) -> &[Vec<u32>] {
-        &self.tune[..PROBES.min(self.tune.len())]
+    /// Has the dense model make up its own text: `tokens` of them, or as many as there is time for.
+    fn sample_own(
+        &mut self,
+        dense: &Arc<Model>,
+        tokens: usize,
+        schedule: &mut Schedule<'_>,
+    ) -> Result<(), Error> {
+        if tokens > 0 {
+            let window = OWN.min(self.len());
+            let affordable = (OWN_SHARE * schedule.seconds_left() / pace(dense)?) as usize;
+            let tokens = tokens.min(affordable).max(PROBES * window);
+            let text = sampled(dense, tokens, window, OWN_SEED, schedule)?;
+            self.own = text.chunks_exact(window).map(<[u32]>::to_vec).collect();
+        }
+        Ok(())
+    }
+
+    /// Tokens of a window, other than the model's own text.
+    pub(crate) fn len(&self) -> usize {
+        self.test[0].len()
     }
 }

@@ -8,6 +8,7 @@ mod parse;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -16,7 +17,7 @@ use sparse_model::{EncoderFormat, KvFormat, SamplerConfig};
 
 pub(crate) use embed::{EmbedArgs, EncoderArgs, SearchArgs, SimilarityArgs};
 pub(crate) use models::find;
-use numbers::{not_negative, percentage, positive, probability, random_seed};
+use numbers::{minutes, not_negative, percentage, positive, probability, random_seed};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -433,9 +434,10 @@ Examples:
   sparse calibrate -m all-MiniLM-L6-v2 --text sentences.txt --max-loss 3%    a sentence encoder
   sparse calibrate -m model.gguf --text stories.txt --only lanes
 
-It watches the feed-forward layers, tries the selectors that suit them, measures each one's loss on text that it was not
-fitted to, and times them on this machine. The fastest inside the budget goes into the sidecar for --sparse. A model
-that is faster dense stays dense, and the table says why. For the output head it makes a screen: a compact copy that
+It tries the selectors that suit the feed-forward layers: first what could save time on this machine, then what that loses,
+on text that nothing was fitted to and on text that the model makes up. The fastest inside the budget goes into the sidecar
+for --sparse. A model that is not shown to be faster stays dense, and the table says why. --text is best like the text that
+the model is for. For the output head it makes a screen: a compact copy that
 says which rows matter for a token, so that only these are computed, exactly.
 
 Of a sentence encoder, every line of the text is a sentence; of the options, only --text, --max-loss, --out, --ranks,
@@ -463,8 +465,9 @@ pub(crate) struct CalibrateArgs {
     /// Text to measure the result on [default: a part of the text that nothing else uses]
     #[arg(long, value_name = "FILE", requires = "text")]
     pub(crate) test: Option<PathBuf>,
-    /// Largest loss, by the upper end of its 95 % confidence interval: increase of perplexity, or for a sentence encoder what
-    /// is missing of a cosine of 1 to the dense embedding [default: 1%, for encoders 3%]
+    /// Largest loss, by the upper end of its 95 % confidence interval: exp(KL) - 1, by how much perplexity grows on what the
+    /// dense model writes, or for a sentence encoder what is missing of a cosine of 1 to the dense embedding [default: 1%, for
+    /// encoders 3%]
     #[arg(long, value_name = "X%", value_parser = percentage)]
     pub(crate) max_loss: Option<f64>,
     /// Choose predictors that find this share of the active neurons, whatever the loss: for files of random weights
@@ -473,7 +476,10 @@ pub(crate) struct CalibrateArgs {
     /// The sidecar to write [default: beside the model, MODEL.sparse.gguf; where nothing can be written, in the cache folder]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-    /// Keep selectors that make the model slower, to look at them
+    /// Time to take, about; what there is no time for is not tried
+    #[arg(long, value_name = "N", default_value = "10", value_parser = minutes)]
+    pub(crate) minutes: Duration,
+    /// Keep selectors that make the model slower, to look at them; everything is tried, whether it can pay or not
     #[arg(long)]
     pub(crate) keep: bool,
     /// Tokens per window; the second half of each is scored
@@ -483,7 +489,7 @@ pub(crate) struct CalibrateArgs {
     #[arg(long, value_name = "N", default_value_t = 16_384)]
     pub(crate) tune_tokens: usize,
     /// Tokens that the result is measured on
-    #[arg(long, value_name = "N", default_value_t = 204_800)]
+    #[arg(long, value_name = "N", default_value_t = 65_536)]
     pub(crate) test_tokens: usize,
     /// Tokens that selectors and screen are fitted to
     #[arg(long, value_name = "N", default_value_t = 8192)]

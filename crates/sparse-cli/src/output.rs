@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
+use console::style;
 use serde::Serialize;
 use sparse_gguf::PendingFile;
+
+use crate::exit;
 
 /// Prints `value` as indented JSON.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
@@ -20,13 +23,55 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Fails if no file can be made at `path`: before hours of work for it, not after.
 pub(crate) fn writable(path: &Path) -> anyhow::Result<()> {
-    // Dropped at once, it disappears.
-    PendingFile::create(path)
-        .with_context(|| format!("cannot write `{}`: name another place with --out FILE", path.display()))?;
-    Ok(())
+    let problem = match path.metadata() {
+        Ok(there) if there.is_dir() => Some("it is a folder"),
+        Ok(there) if !there.is_file() => Some("it is no regular file"),
+        Ok(there) if there.permissions().readonly() => Some("it is read-only"),
+        _ if path.as_os_str().as_encoded_bytes().ends_with(b"/") => Some("it is the name of a folder"),
+        _ => None,
+    };
+    let made = match (problem, path.metadata()) {
+        (Some(problem), _) => Err(io::Error::other(problem)),
+        // A name that is too long, say.
+        (None, Err(e)) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        // Dropped at once, the new file disappears.
+        _ => PendingFile::create(path).map(drop),
+    };
+    made.with_context(|| format!("cannot write `{}`: name another place with --out FILE", path.display()))
 }
 
-/// Aligned columns without lines. Columns whose `header` begins with `>` hold numbers, which align on the right.
+/// Fails if `out` is one of the files that are `read`: it would be lost.
+pub(crate) fn replaces_none(out: &Path, read: &[Option<&Path>]) -> anyhow::Result<()> {
+    let same = |path: &&Path| match (path.canonicalize(), out.canonicalize()) {
+        (Ok(path), Ok(out)) => path == out,
+        _ => false,
+    };
+    match read.iter().copied().flatten().find(same) {
+        Some(path) => Err(exit::usage(format!(
+            "--out names `{}`, which is read and would be replaced: name another file",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// `path` as a shell takes it.
+pub(crate) fn shell(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    match path.chars().all(plain) && !path.is_empty() {
+        true => path,
+        false => format!("'{}'", path.replace('\'', "'\\''")),
+    }
+}
+
+/// A warning that nobody should miss.
+pub(crate) fn warn(what: &str) {
+    eprintln!("{} {what}", style("warning:").yellow().bold().for_stderr());
+}
+
+/// Aligned columns without lines. Columns whose `header` begins with `>` hold numbers, which align
+/// on the right.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.map(|h| h.trim_start_matches('>'))).add_rows(rows);
@@ -60,5 +105,41 @@ pub(crate) fn for_terminal(text: &str) -> Cow<'_, str> {
     match text.contains(harmful) {
         false => text.into(),
         true => text.replace(harmful, "\u{fffd}").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_known_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let refused = |path: &Path| format!("{:#}", writable(path).unwrap_err());
+        assert!(refused(folder.path()).contains("it is a folder"));
+        assert!(refused(&at("new/")).contains("it is the name of a folder"));
+        assert!(refused(&at("no/such.gguf")).contains("name another place with --out FILE"));
+        refused(&at(&"long".repeat(100)));
+        #[cfg(unix)]
+        assert!(refused(Path::new("/dev/null")).contains("it is no regular file"));
+        std::fs::write(at("old"), "old").unwrap();
+        writable(&at("old")).unwrap();
+        writable(&at("new")).unwrap();
+        let mut kept = at("old").metadata().unwrap().permissions();
+        kept.set_readonly(true);
+        std::fs::set_permissions(at("old"), kept).unwrap();
+        assert!(refused(&at("old")).contains("it is read-only"));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+        let replaces = |out: &str| replaces_none(&at(out), &[None, Some(&at("old"))]);
+        assert!(replaces("new").is_ok());
+        assert!(replaces("./old").unwrap_err().to_string().contains("would be replaced"));
+    }
+
+    #[test]
+    fn paths_are_quoted_for_shells() {
+        let quoted = ["a/b-1.gguf", "a b", "it's", ""].map(|path| shell(Path::new(path)));
+        assert_eq!(quoted, ["a/b-1.gguf", "'a b'", "'it'\\''s'", "''"]);
     }
 }

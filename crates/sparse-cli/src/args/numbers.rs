@@ -1,6 +1,7 @@
 //! Numbers on the command line, with the values that llama.cpp has for "off", "all" and "unlimited".
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 /// A whole number that may be negative.
 fn whole(text: &str, expected: &str) -> Result<i64, String> {
@@ -81,6 +82,14 @@ pub(super) fn probability(text: &str) -> Result<f32, String> {
     float(text, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
 }
 
+/// A number of minutes above 0.
+pub(super) fn minutes(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().map(|minutes: f64| 60.0 * minutes).filter(|s| *s > 0.0);
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds.min(1e9)).ok())
+        .ok_or_else(|| "expected a number of minutes above 0".into())
+}
+
 /// A percentage such as `0.5%`, as a ratio. The sign is needed: a plain 1 or 0.5 could be either.
 pub(super) fn percentage(text: &str) -> Result<f64, String> {
     let number = |text: &str| text.trim_end().parse::<f64>().ok().filter(|x| x.is_finite());
@@ -123,6 +132,13 @@ mod tests {
             refused(off_below_one(text).unwrap_err());
             refused(seed(text).unwrap_err());
         }
+    }
+
+    #[test]
+    fn minutes_are_above_zero() {
+        let seconds = ["10", "0.5", "inf"].map(|m| minutes(m).unwrap().as_secs());
+        assert_eq!(seconds, [600, 30, 1_000_000_000]);
+        assert!(["0", "-1", "NaN", "x", ""].iter().all(|m| minutes(m).is_err()));
     }
 
     #[test]

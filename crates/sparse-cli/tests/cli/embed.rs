@@ -111,7 +111,7 @@ fn calibration_of_an_encoder_writes_a_sidecar_that_embed_takes() {
     let lines: String = (0..60).map(|i| format!("the cat sat {i} times on mat {}\n", i * i)).collect();
     let text = folder.write("sentences.txt", lines);
     let out =
-        run(args!["calibrate", "-m", &model, "--text", &text, "--max-loss", "20%", "--ranks", "16"]).ok();
+        run(args!["calibrate", "-m", &model, "--text", &text, "--max-loss", "20%", "--ranks", "16"]).done();
     for part in ["exact up, sparse down", "low-rank 16", "copy of up in 3 bits", "KEPT ENERGY"] {
         assert!(out.contains(part), "no {part:?} in {out}");
     }
@@ -124,7 +124,7 @@ fn calibration_of_an_encoder_writes_a_sidecar_that_embed_takes() {
     assert!(dot > 0.5, "{dot}");
     run(args!["similarity", "-m", &model, "--sparse", &sidecar, "cat", "cats"]).ok();
 
-    let json = json(&run(args!["calibrate", "-m", &model, "--text", &text, "--ranks", "--json"]).ok());
+    let json = json(&run(args!["calibrate", "-m", &model, "--text", &text, "--ranks", "--json"]).done());
     assert_eq!(json["candidates"].as_array().unwrap().len(), 2);
     run(args!["calibrate", "-m", &model]).fails(2, &["--text"]);
     run(args!["embed", "-m", &model, "--sparse-always", "cat"]).fails(2, &["--sparse"]);

@@ -56,6 +56,13 @@ impl Run {
         }
     }
 
+    /// The stdout of a run that succeeded, whatever it says on stderr.
+    #[track_caller]
+    fn done(&self) -> String {
+        assert_eq!(self.code, Some(0), "{self:#?}");
+        self.stdout.clone()
+    }
+
     /// The stdout of a run that succeeded without a word on stderr.
     #[track_caller]
     fn ok(self) -> String {

@@ -37,7 +37,7 @@ fn calibrated(folder: &Folder) -> (PathBuf, PathBuf) {
         "-t",
         "1"
     ]);
-    let said = run.ok();
+    let said = run.done();
     for part in [
         "TRIED",
         "exact-zero",
@@ -51,7 +51,12 @@ fn calibrated(folder: &Folder) -> (PathBuf, PathBuf) {
         assert!(said.contains(part), "no {part} in\n{said}");
     }
     let sidecar = model.with_extension("sparse.gguf");
-    assert!(said.ends_with(&format!("written to {}\n", sidecar.display())), "{said}");
+    let last = format!(
+        "written to {}\nuse it with: sparse generate -m {} --sparse sidecar \"Once upon a time\"\n",
+        sidecar.display(),
+        model.display()
+    );
+    assert!(said.ends_with(&last), "{said}");
     (model, sidecar)
 }
 
@@ -64,7 +69,7 @@ fn a_calibrated_model_generates_and_is_scored() {
             args!["generate", "-m", &model, "-n", "12", "--greedy", "--ignore-eos", "--json"].to_vec();
         args.extend_from_slice(flags);
         args.push("here".into());
-        json(&run(&args).ok())
+        json(&run(&args).done())
     };
     let dense = report(args![]);
     let sparse = report(args!["--sparse", &sidecar]);
@@ -85,7 +90,7 @@ fn a_calibrated_model_generates_and_is_scored() {
     let perplexity = |flags: &[OsString]| {
         let mut args = args!["perplexity", "-m", &model, "--text", &text, "--ctx", "32", "--json"].to_vec();
         args.extend_from_slice(flags);
-        json(&run(&args).ok())["perplexity"].as_f64().unwrap()
+        json(&run(&args).done())["perplexity"].as_f64().unwrap()
     };
     let (dense, sparse) = (perplexity(args![]), perplexity(args!["--sparse", &sidecar]));
     assert!((sparse / dense - 1.0).abs() < 0.1, "{dense} {sparse}");
@@ -137,9 +142,19 @@ fn without_a_text_the_model_makes_one_up() {
     let mut args =
         args!["calibrate", "-m", &model, "--out", &out, "--only", "ffn", "--ranks", "--json"].to_vec();
     args.extend(tokens.map(OsString::from));
-    let report = json(&run(&args).ok());
+    args.push("--keep".into());
+    let found = run(&args);
+    let report = json(&found.done());
     assert_eq!(report["candidates"][1]["name"], "exact-zero");
     assert_eq!(report["chosen"]["loss"]["tokens"], 60);
+    // Lines in place of a bar, and a warning that sixty tokens show nothing.
+    assert!(found.stderr.contains("measuring the loss on other text"), "{}", found.stderr);
+    let warning = "warning: its loss was measured on 60 tokens only";
+    assert!(found.stderr.contains(warning), "{}", found.stderr);
+    assert!(report["concerns"][0].as_str().unwrap().contains("60 tokens only"), "{report:#}");
+    // It is said again when the sidecar is used.
+    let used = run(args!["generate", "-m", &model, "--sparse", &out, "-n", "2", "here"]);
+    assert!(used.code == Some(0) && used.stderr.contains("60 tokens only"), "{used:?}");
     assert!(out.exists() && !model.with_extension("sparse.gguf").exists());
 }
 
@@ -154,6 +169,14 @@ fn calibration_refuses_what_it_cannot_do_before_it_works() {
             .stderr
             .contains("cannot write `no/such/folder/x.sparse.gguf`: name another place with --out FILE")
     );
+    let folder_named = run(args!["calibrate", "-m", &model, "--out", folder.0.path()]);
+    folder_named.fails(1, &["cannot write", "it is a folder"]);
+    let itself = run(args!["calibrate", "-m", &model, "--out", &model]);
+    itself.fails(2, &["--out names", "would be replaced"]);
+    for minutes in ["0", "-1", "NaN", "x"] {
+        let wrong = run(args!["calibrate", "-m", &model, format!("--minutes={minutes}")]);
+        wrong.fails(2, &["expected a number of minutes above 0"]);
+    }
     let unused = run(args!["calibrate", "-m", &model, "--only", "lanes", "--keep"]);
     assert_eq!(unused.code, Some(2));
     assert!(unused.stderr.contains("--keep means nothing with --only lanes: leave it out"), "{unused:?}");
@@ -240,7 +263,7 @@ fn neurons_may_be_in_lanes() {
     let perplexity = |flags: &[OsString]| {
         let mut args = args!["perplexity", "-m", &model, "--text", &text, "--ctx", "32", "--json"].to_vec();
         args.extend_from_slice(flags);
-        json(&run(&args).ok())["perplexity"].as_f64().unwrap()
+        json(&run(&args).done())["perplexity"].as_f64().unwrap()
     };
     let own = perplexity(&[]);
     let off = |lane: &str| (perplexity(args!["--ffn-lane", lane]) / own - 1.0).abs();
@@ -253,7 +276,7 @@ fn neurons_may_be_in_lanes() {
         ["--ctx", "32", "--tune-tokens", "256", "--test-tokens", "512", "--max-loss", "20%", "-t", "1"];
     let mut args = args!["calibrate", "-m", &model, "--text", &text, "--only", "lanes", "--json"].to_vec();
     args.extend(flags.iter().map(Into::into));
-    let report = json(&run(&args).ok());
+    let report = json(&run(&args).done());
     let chosen = &report["chosen"];
     assert!(chosen["bytes"].as_u64() < chosen["file_bytes"].as_u64(), "{report:#}");
     let sidecar = model.with_extension("sparse.gguf");

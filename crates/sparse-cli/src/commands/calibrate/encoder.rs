@@ -11,7 +11,7 @@ use sparse_calibrate::{
 };
 use sparse_gguf::Gguf;
 
-use super::layer;
+use super::tables::layer;
 use crate::args::CalibrateArgs;
 use crate::exit::{self, End};
 use crate::output::{self, percent};
@@ -44,6 +44,7 @@ pub(super) fn run(args: &CalibrateArgs, model: &Path) -> anyhow::Result<End> {
         ("--keep", args.keep),
     ];
     exit::refuse("a sentence encoder", &given)?;
+    let out = super::place(args, || sidecars::place(model))?;
     let text = args.text.as_deref().ok_or_else(|| {
         exit::usage(
             "an encoder cannot make up text itself: name a file of sentences, one per line, with --text FILE",
@@ -51,12 +52,8 @@ pub(super) fn run(args: &CalibrateArgs, model: &Path) -> anyhow::Result<End> {
     })?;
     let text = input::file(text)?;
     let sentences: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let out = match &args.out {
-        Some(out) => output::writable(out).map(|()| out.clone())?,
-        None => sidecars::place(model)?,
-    };
     interrupt::handle()?;
-    let mut bar = Bar::default();
+    let mut bar = Bar::lines();
     let options = SentenceOptions {
         max_loss: args.max_loss.unwrap_or(MAX_LOSS),
         ranks: args.ranks.iter().copied().map(NonZeroUsize::get).collect(),
@@ -67,10 +64,10 @@ pub(super) fn run(args: &CalibrateArgs, model: &Path) -> anyhow::Result<End> {
     let result = calibrate_encoder(model, &sentences, &options, &mut bar);
     bar.finish();
     let calibration = match result {
-        Err(Error::Interrupted) => return Ok(End::Interrupted),
+        Err(Error::Interrupted) => return Ok(super::interrupted(&bar, &out)),
         other => other.with_context(|| format!("cannot calibrate `{}`", model.display()))?,
     };
-    calibration.sidecar.save(&out).with_context(|| format!("cannot write `{}`", out.display()))?;
+    let saved = calibration.sidecar.save(&out).with_context(|| format!("cannot write `{}`", out.display()));
     let report = Report {
         verdict: calibration.verdict(),
         sidecar: &out,
@@ -81,6 +78,14 @@ pub(super) fn run(args: &CalibrateArgs, model: &Path) -> anyhow::Result<End> {
     match args.json {
         true => output::json(&report)?,
         false => print(&report)?,
+    }
+    saved?;
+    if !args.json {
+        let (model, file) = (output::shell(model), output::shell(&out));
+        println!(
+            "written to {}\nuse it with: sparse embed -m {model} --sparse {file} \"Some text\"",
+            out.display()
+        );
     }
     Ok(End::Finished)
 }
@@ -123,7 +128,7 @@ fn print(report: &Report<'_>) -> anyhow::Result<()> {
             chosen.sentences, chosen.loss, chosen.standard_error
         )?;
     }
-    writeln!(out, "{}\nwritten to {}", report.verdict, report.sidecar.display())?;
+    writeln!(out, "{}", report.verdict)?;
     Ok(())
 }
 
