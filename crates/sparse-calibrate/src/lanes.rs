@@ -504,7 +504,6 @@ mod tests {
         let verdict = |why| {
             let sidecar = Sidecar {
                 fingerprint: String::new(),
-                activation: None,
                 selectors: vec![],
                 loss: None,
                 screen: None,
