@@ -2,6 +2,7 @@
 
 mod bench;
 mod cross;
+mod features;
 mod fetch;
 mod interrupt;
 mod make;
@@ -29,6 +30,7 @@ Examples:
   cargo xtask bench --peers                        models beside llama.cpp and candle
   cargo xtask cross                                the crates, built for every target
   cargo xtask cross wasm32 --test --install        tested in Node, with what that needs
+  cargo xtask features                             each crate by itself, with each feature alone
   cargo xtask verify                               the real model against committed references
   cargo xtask verify story                         exact zeros change no text of the story model"
 )]
@@ -41,6 +43,7 @@ struct Cli {
 enum Task {
     Bench(bench::Args),
     Cross(cross::Args),
+    Features(features::Args),
     Fetch(fetch::Args),
     Gen(make::Args),
     Verify(verify::Args),
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     let result = interrupt::handle().and_then(|()| match &cli.task {
         Task::Bench(args) => bench::run(args),
         Task::Cross(args) => cross::run(args),
+        Task::Features(args) => features::run(args),
         Task::Fetch(args) => fetch::run(args),
         Task::Gen(args) => make::run(args),
         Task::Verify(args) => verify::run(args),

@@ -71,8 +71,8 @@ impl Job {
     /// Cargo for the target.
     pub(super) fn cargo(&self, task: &str) -> Command {
         let mut cargo = self.toolchain.command("cargo");
-        cargo.args([task, "--locked", "--target", self.target.triple(), "--target-dir"]);
-        cargo.arg(toolchain::target_dir());
+        cargo.args([task, "--locked", "--target", self.target.triple()]);
+        cargo.env("CARGO_TARGET_DIR", toolchain::target_dir());
         cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", tools::ARM_LINKER);
         cargo
     }
@@ -96,10 +96,9 @@ impl Job {
         Ok(programs)
     }
 
-    /// The test programs of all crates.
-    fn tests(&self) -> Result<Vec<Program>> {
-        let tests = self
-            .programs(self.cargo("test").args(["--no-run", "--lib", "--tests"]).args(self.target.crates()))?;
+    /// The test programs of all crates, built by `cargo`.
+    fn tests(&self, cargo: &mut Command) -> Result<Vec<Program>> {
+        let tests = self.programs(cargo.args(["--no-run", "--lib", "--tests"]).args(self.target.crates()))?;
         ensure!(!tests.is_empty(), "cargo built no tests");
         Ok(tests)
     }
@@ -113,7 +112,7 @@ impl Job {
             "levels",
         ]))?;
         let levels = example.iter().find(|p| p.name.ends_with("levels")).context("cargo built no example")?;
-        let tests = self.tests()?;
+        let tests = self.tests(&mut self.cargo("test"))?;
         for cpu in cpus {
             let output = program::output(tools::qemu_user(self.target, cpu.model)?.arg(&levels.path))?;
             let output = String::from_utf8_lossy(&output);
@@ -128,22 +127,47 @@ impl Job {
         Ok(())
     }
 
-    /// Runs the tests in Node. A test program without standard output has no report either: the first test that
+    /// Runs the tests in Node, with vectors and without. A test program without standard output has no report either: the first test that
     /// fails ends it, and its name is in the trace.
     fn test_wasm(&self) -> Result<()> {
         let (bindgen, node) = (tools::wasm_bindgen()?, toolchain::which(&["node"]).context("no node")?);
         let glue = toolchain::target_dir().join("node");
-        for test in self.tests()? {
-            program::run(
-                Command::new(&bindgen)
-                    .args(["--target", "nodejs", "--keep-debug", "--out-name", "test", "--out-dir"])
-                    .arg(&glue)
-                    .arg(&test.path),
-            )?;
-            let what = format!("{} in Node", test.name);
-            run(Command::new(&node).arg("--stack-trace-limit=40").arg(glue.join("test.js")), &what, &test)?;
+        for (level, flags) in [("scalar", ""), ("simd128", "-Ctarget-feature=+simd128")] {
+            let mut cargo = self.cargo("test");
+            cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags);
+            // Apart, so that neither replaces the other.
+            cargo.env("CARGO_TARGET_DIR", toolchain::target_dir().join(level));
+            for test in self.tests(&mut cargo)? {
+                program::run(
+                    Command::new(&bindgen)
+                        .args(["--target", "nodejs", "--keep-debug", "--out-name", "test", "--out-dir"])
+                        .arg(&glue)
+                        .arg(&test.path),
+                )?;
+                let what = format!("{} in Node, {level}", test.name);
+                let mut node = Command::new(&node);
+                run(node.arg("--stack-trace-limit=40").arg(glue.join("test.js")), &what, &test)?;
+            }
+            self.test_package(&bindgen, &node, level, flags)?;
         }
         Ok(())
+    }
+}
+
+impl Job {
+    /// Runs the test of the crate sparse-wasm in Node.
+    fn test_package(&self, bindgen: &Path, node: &Path, level: &str, flags: &str) -> Result<()> {
+        let folder = toolchain::target_dir().join(level);
+        let mut cargo = self.cargo("build");
+        cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags).env("CARGO_TARGET_DIR", &folder);
+        program::run(cargo.args(["--release", "-psparse-wasm"]))?;
+        let built = folder.join(self.target.triple()).join("release/sparse_wasm.wasm");
+        let package = folder.join("package");
+        let mut bindgen = Command::new(bindgen);
+        program::run(bindgen.args(["--target", "nodejs", "--out-dir"]).arg(&package).arg(built))?;
+        let mut node = Command::new(node);
+        node.current_dir(crate::root()).arg("crates/sparse-wasm/tests/node.cjs");
+        limited(node.arg(package.join("sparse_wasm.js")), "sparse-wasm in Node").map(drop)
     }
 }
 
