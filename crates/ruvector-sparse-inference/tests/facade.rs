@@ -87,6 +87,7 @@ fn a_sidecar_makes_a_model_sparse_and_is_refused_by_another() {
         let selectors = model.ffns().map(|ffn| gate(ffn.neurons())).collect();
         let made = Sidecar {
             fingerprint: sidecar::fingerprint(&gguf),
+            activation: None,
             selectors,
             loss: None,
             screen: None,

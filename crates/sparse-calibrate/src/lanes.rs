@@ -504,6 +504,7 @@ mod tests {
         let verdict = |why| {
             let sidecar = Sidecar {
                 fingerprint: String::new(),
+                activation: None,
                 selectors: vec![],
                 loss: None,
                 screen: None,

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use sparse_gguf::Gguf;
 use sparse_model::WeightFormat;
-use sparse_model::{EncoderFormat, KvFormat, SamplerConfig};
+use sparse_model::{EncoderFormat, FfnActivation, KvFormat, SamplerConfig};
 
 pub(crate) use embed::{EmbedArgs, EncoderArgs, SearchArgs, SimilarityArgs};
 pub(crate) use models::find;
@@ -100,6 +101,8 @@ pub(crate) struct SparseArgs {
     /// Screen the head even if no sidecar says how: exact logits of the rows that matter only
     #[arg(long)]
     pub(crate) screen: bool,
+    #[command(flatten)]
+    pub(crate) activation: ActivationArgs,
     /// Round the feed-forward weights first: to a lane, `bit3`, `bit5` or `bit7`, or to a format of GGUF, such as `q4_0`; not
     /// with a sidecar that has lanes
     #[arg(long, value_name = "LANE")]
@@ -112,6 +115,27 @@ impl SparseArgs {
         let sparse = self.sparse.as_ref().map(Sparse::name);
         let parts: Vec<String> = sparse.into_iter().chain(self.ffn_lane.map(|f| f.to_string())).collect();
         (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}
+
+/// Which activation.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct ActivationArgs {
+    /// Function of the feed-forward layers, where the file does not name the one that the model was trained with: `relu`,
+    /// `relu2`, `drelu`, `fatrelu:0.03`, `silu`, `gelu`, `gelu_tanh` [default: what the file or its name says]
+    #[arg(long, value_name = "FUNCTION")]
+    pub(crate) activation: Option<FfnActivation>,
+}
+
+impl ActivationArgs {
+    /// Writes the activation where the file would have named it.
+    pub(crate) fn set(self, gguf: &mut Gguf) -> anyhow::Result<()> {
+        if let Some(activation) = self.activation {
+            let architecture = gguf.metadata().string("general.architecture")?;
+            let key = format!("{architecture}.hidden_activation");
+            gguf.metadata_mut().insert(key, activation.to_string());
+        }
+        Ok(())
     }
 }
 
@@ -277,6 +301,8 @@ Examples:
   sparse inspect model.gguf                 what it is, and what its parts weigh
   sparse inspect model.gguf --tensors       one line per tensor
   sparse inspect model.gguf --json | jq '.metadata[\"tokenizer.chat_template\"]' -r
+  sparse inspect model.gguf --check-activation
+  sparse inspect model.gguf --set-activation relu --out model.relu.gguf
   sparse inspect --cpu                      instruction sets for SPARSE_SIMD";
 
 #[derive(Debug, Args)]
@@ -291,6 +317,15 @@ pub(crate) struct InspectArgs {
     /// List the metadata; long arrays and texts are shortened
     #[arg(long)]
     pub(crate) metadata: bool,
+    /// Find out which activation the model was trained with: score a short text with each
+    #[arg(long, conflicts_with_all = ["tensors", "metadata", "cpu"])]
+    pub(crate) check_activation: bool,
+    /// Write a copy of the file that names this activation
+    #[arg(long, value_name = "FUNCTION", requires = "out", conflicts_with_all = ["tensors", "metadata", "check_activation"])]
+    pub(crate) set_activation: Option<FfnActivation>,
+    /// Where the copy goes
+    #[arg(short, long, value_name = "FILE", requires = "set_activation")]
+    pub(crate) out: Option<PathBuf>,
     /// Show this CPU's instruction sets
     #[arg(long, conflicts_with_all = ["file", "tensors", "metadata"])]
     pub(crate) cpu: bool,
@@ -423,6 +458,8 @@ pub(crate) struct BenchArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) activation: ActivationArgs,
 }
 
 const CALIBRATE_EXAMPLES: &str = "\
@@ -507,6 +544,8 @@ pub(crate) struct CalibrateArgs {
     #[arg(long, value_name = "FORMAT", default_value_t)]
     pub(crate) format: EncoderFormat,
     #[command(flatten)]
+    pub(crate) activation: ActivationArgs,
+    #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Print the result as JSON
     #[arg(long)]
@@ -535,6 +574,8 @@ pub(crate) struct ProfileArgs {
     /// Tokens per window
     #[arg(short, long, value_name = "N", default_value_t = 256)]
     pub(crate) ctx: usize,
+    #[command(flatten)]
+    pub(crate) activation: ActivationArgs,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Print the curves as JSON

@@ -13,9 +13,9 @@ use sparse_gguf::{Gguf, TensorInfo};
 use sparse_model::lanes::round_ffns;
 use sparse_model::sidecar::HeadScreen;
 use sparse_model::tokenizer::Tokenizer;
-use sparse_model::{Model, Placement, Sidecar, ffn_weight, is_multiplied, sidecar};
+use sparse_model::{ActivationSource, Model, Placement, Sidecar, ffn_weight, is_multiplied, sidecar};
 use sparse_simd::Kernels;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::args::{ComputeArgs, Sparse, SparseArgs};
 use crate::output::ms;
@@ -132,7 +132,7 @@ impl<'a> Source<'a> {
         let sidecar = self.wanted_sidecar(choice)?;
         let kernels = Kernels::get();
         let tied = LazyCell::new(|| self.gguf().is_ok_and(|gguf| gguf.info("output.weight").is_none()));
-        let gguf = self.weights(|tensor| {
+        let mut gguf = self.weights(|tensor| {
             let part = ffn_weight(&tensor.name).map(|(_, part)| part);
             let interleaved = tensor.format().is_ok_and(|format| kernels.prefers_interleaved(format))
                 && is_multiplied(&tensor.name, *tied);
@@ -145,7 +145,12 @@ impl<'a> Source<'a> {
                 _ => false,
             }
         })?;
+        choice.activation.set(&mut gguf)?;
         let mut model = Model::from_gguf(&gguf, threads).with_context(|| format!("cannot use {self}"))?;
+        if model.config().activation_source == ActivationSource::Known {
+            let activation = model.config().activation();
+            warn!("{self} does not name its activation; by the model's name it is {activation}");
+        }
         if let Some(format) = choice.ffn_lane {
             // Weights would be rounded twice.
             if let Some((name, Sidecar { lanes: Some(_), .. })) = &sidecar {

@@ -12,6 +12,8 @@ mod counts;
 mod down;
 #[cfg(feature = "fit")]
 mod fit;
+mod hidden_norm;
+mod modes;
 mod predictor;
 mod quality;
 mod scratch;
@@ -30,7 +32,9 @@ pub use down::Down;
 use down::scatter;
 #[cfg(feature = "fit")]
 pub use fit::{PredictorFactors, PredictorFit};
-pub use predictor::LowRankPredictor;
+use hidden_norm::HiddenNorm;
+pub use modes::{BatchMode, Crossover};
+pub use predictor::{LowRankPredictor, PredictorInput};
 pub use quality::SelectorQuality;
 use scratch::Chosen;
 pub use scratch::FfnScratch;
@@ -57,6 +61,7 @@ pub struct SparseFfn {
     up_activation: ActivationType,
     selector: Selector,
     means: Option<Means>,
+    hidden_norm: Option<HiddenNorm>,
     crossover: Crossover,
 }
 
@@ -78,38 +83,6 @@ pub struct NeuronWeights {
     pub up: SegmentedMatrix,
     /// Of the down projection.
     pub down: Down,
-}
-
-/// Up to where skipping is faster than computing everything, as measured.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Crossover {
-    /// Density of rows of gate or up.
-    pub rows: f32,
-    /// Density of columns of down.
-    pub down: f32,
-    /// Tokens of a batch.
-    pub tokens: usize,
-}
-
-impl Default for Crossover {
-    /// A single token always skips, a batch never.
-    fn default() -> Self {
-        Self { rows: 1.0, down: 1.0, tokens: 1 }
-    }
-}
-
-/// What a batch of several tokens does. A single token always computes its active set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BatchMode {
-    /// Computes all neurons if it has more tokens than the [crossover](Crossover::tokens): reading each weight once for all of
-    /// them is faster than skipping some for each. Below it, as [`Each`](Self::Each).
-    #[default]
-    Dense,
-    /// Computes all neurons and then uses for each token those alone that it would have chosen by itself. For measuring
-    /// what a selector costs in accuracy; saves no time.
-    Masked,
-    /// Computes for each token its own active set and no more, as for a single token.
-    Each,
 }
 
 impl SparseFfn {
@@ -138,6 +111,7 @@ impl SparseFfn {
             up_activation: ActivationType::Identity,
             selector: Selector::Dense,
             means: None,
+            hidden_norm: None,
             crossover: Crossover::default(),
         })
     }
@@ -157,6 +131,25 @@ impl SparseFfn {
         Self { up_activation, ..self }
     }
 
+    /// The same layer with an RMS norm of what `down` multiplies (BitNet b1.58, arXiv 2504.12285): over all neurons, those
+    /// that are left out being zero.
+    ///
+    /// # Errors
+    /// If there is another number of weights than of neurons.
+    pub fn with_hidden_norm(self, weight: Vec<f32>, epsilon: f32) -> Result<Self, Error> {
+        same_len("weights of the norm of h", self.neurons(), weight.len())?;
+        Ok(Self { hidden_norm: Some(HiddenNorm { weight, epsilon }), ..self })
+    }
+
+    /// Gives the layer other activations: on the gate, or on `up` where there is none, and on `up` beside a gate. A selector
+    /// that needs exact zeros goes if there are none with them.
+    pub fn set_activation(&mut self, activation: ActivationType, up_activation: ActivationType) {
+        (self.activation, self.up_activation) = (activation, up_activation);
+        if matches!(self.selector, Selector::ExactZero) && !activation.has_zeros() {
+            self.selector = Selector::Dense;
+        }
+    }
+
     /// Gives the layer a selector and returns the one before. Rows that it uses one by one become contiguous.
     ///
     /// # Errors
@@ -174,10 +167,14 @@ impl SparseFfn {
     /// [`Selector::Copy`] look at `h - mean` in place of `h` then. `None` is zeros, and saves subtracting them.
     ///
     /// # Errors
-    /// If there is another number of values than of neurons, or one is not finite; then nothing changes.
+    /// If there is another number of values than of neurons, one is not finite, or the layer has a
+    /// [norm](Self::with_hidden_norm), which means do not go through; then nothing changes.
     pub fn set_means(&mut self, means: Option<Vec<f32>>) -> Result<(), Error> {
         self.means = match means {
             None => None,
+            Some(_) if self.hidden_norm.is_some() => {
+                return Err(Error::Selector { selector: "means", needs: "a layer without a norm of h" });
+            }
             Some(values) => {
                 same_len("means of the neurons", self.neurons(), values.len())?;
                 finite("mean of a neuron", &values)?;
@@ -234,6 +231,7 @@ impl SparseFfn {
         };
         let up = linear(&self.up, up)?;
         let means = self.means().map(|means| reordered(order, means));
+        self.hidden_norm = self.hidden_norm.as_ref().map(|norm| norm.reordered(order));
         (self.gate, self.up, self.down, self.selector) = (gate, up, down, selector);
         self.set_means(means)
     }
@@ -277,6 +275,11 @@ impl SparseFfn {
     pub fn deciding(&self) -> Option<&Linear> {
         let alone = self.gate.is_none() || !self.up_activation.has_zeros();
         (alone && self.activation.has_zeros()).then(|| self.first())
+    }
+
+    /// Whether the layer's predictor has an [input of its own](PredictorInput::Own).
+    pub fn has_predictor_input(&self) -> bool {
+        matches!(&self.selector, Selector::LowRank { predictor, .. } if predictor.input() == PredictorInput::Own)
     }
 
     /// The selector.
@@ -353,8 +356,8 @@ impl SparseFfn {
         counts
     }
 
-    /// What all neurons make of every token of `x`: `act(gate x)` (or `act(up x)` where there is no gate) and what `down`
-    /// is to multiply, both `[tokens x neurons]`. For calibration.
+    /// What all neurons make of every token of `x`: `act(gate x)` (or `act(up x)` where there is no gate) and `h`, what
+    /// `down` is to multiply (before a [norm](Self::with_hidden_norm)), both `[tokens x neurons]`. For calibration.
     ///
     /// # Panics
     /// If the shapes do not match.
@@ -381,6 +384,9 @@ impl SparseFfn {
             self.activation.apply_mul(k, s.hidden.x_mut(), up);
         } else {
             self.activation.apply(k, s.hidden.x_mut());
+        }
+        if let Some(norm) = &self.hidden_norm {
+            norm.apply(k, s.hidden.x_mut());
         }
         match &self.down {
             // Threads can share one token only if it is an active set.
@@ -516,6 +522,10 @@ impl SparseFfn {
         match &self.selector {
             Selector::LowRank { predictor, .. } => {
                 s.projected.reshape(x.tokens(), predictor.rank());
+                let x = match predictor.input() {
+                    PredictorInput::Layer => x,
+                    PredictorInput::Own => &s.predictor_input,
+                };
                 predictor.scores(compute, x, &mut s.projected, &mut s.scores);
             }
             Selector::Copy { copy, .. } => {
@@ -545,7 +555,7 @@ impl SparseFfn {
     ) -> FfnCounts {
         let k = compute.kernels;
         let Chosen { active, values, up } = chosen;
-        // A zero costs something to skip if it is taken for something else.
+        // With a nonzero mean, a skipped zero is not free.
         let zeros = self.activation.has_zeros() && self.means.is_none();
         let mut counts = FfnCounts { tokens: 1, ..FfnCounts::default() };
         counts.bytes += self.selector.bytes() as u64;
@@ -566,6 +576,9 @@ impl SparseFfn {
             subtract(values, active.iter().map(|j| means[*j as usize]));
         }
         self.selector.keep_hidden(active, values, zeros);
+        if let Some(norm) = &self.hidden_norm {
+            norm.apply_active(k, active, &mut values[..active.len()]);
+        }
         counts.down = active.len() as u64;
         counts
     }

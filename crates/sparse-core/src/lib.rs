@@ -45,7 +45,7 @@ pub use engine::{FfnWeights, SparseInferenceEngine, SparsityStatistics};
 pub use error::{Error, check_order};
 pub use ffn::{
     ActivationType, BatchMode, Crossover, Density, Down, FfnCounts, FfnScratch, LowRankPredictor,
-    NeuronWeights, Rule, Selector, SelectorQuality, SparseFfn, SparsityConfig,
+    NeuronWeights, PredictorInput, Rule, Selector, SelectorQuality, SparseFfn, SparsityConfig,
 };
 #[cfg(feature = "std")]
 pub use ffn::{BatchTimes, FfnTimes};

@@ -19,7 +19,7 @@ enum Kind {
     Gated(ActivationType, ActivationType),
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind::Plain(ActivationType::Gelu),
     Kind::Plain(ActivationType::Relu),
     Kind::Gated(ActivationType::Silu, ActivationType::Identity),
@@ -27,6 +27,7 @@ const KINDS: [Kind; 7] = [
     Kind::Gated(ActivationType::Relu, ActivationType::Identity),
     Kind::Gated(ActivationType::Relu, ActivationType::Relu),
     Kind::Gated(ActivationType::Relu2, ActivationType::Identity),
+    Kind::Gated(ActivationType::FatRelu { threshold: 0.3 }, ActivationType::Identity),
 ];
 
 /// A random layer; `keep` says which neurons are not forced to zero.
@@ -561,4 +562,54 @@ fn sorted_by_columns_and_back_is_the_same_layer() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// A norm behind the neurons sees zeros where neurons are left out: the same numbers as the dense path.
+#[test]
+fn a_norm_of_h_takes_skipped_neurons_for_zeros() {
+    let compute = Compute::new(1);
+    let weight: Vec<f32> = (0..NEURONS).map(|j| 0.5 + (j % 7) as f32 / 7.0).collect();
+    for stored in [Stored::Rows, Stored::Columns, Stored::Neurons] {
+        let recipe = Recipe { format: BlockFormat::F32, kind: KINDS[6], seed: 5 };
+        let build = || {
+            let ffn = match stored {
+                Stored::Neurons => recipe.neuron_records(|_| true),
+                Stored::Rows | Stored::Columns => recipe.build(|_| true),
+            };
+            ffn.with_hidden_norm(weight.clone(), 1e-5).unwrap()
+        };
+        let (dense, mut sparse) = (build(), build());
+        sparse.set_selector(Selector::ExactZero).unwrap();
+        if let Stored::Columns = stored {
+            sparse.sort_by_columns().unwrap();
+        }
+        let x = input(&compute, 5, 3);
+        let (expected, _) = run(&dense, &compute, &x, BatchMode::Dense);
+        for mode in [BatchMode::Dense, BatchMode::Masked, BatchMode::Each] {
+            let (found, _) = run(&sparse, &compute, &x, mode);
+            let distance = distance(&found, &expected);
+            assert!(distance < 1e-5, "{stored:?}, {mode:?}: {distance}");
+        }
+        // The formula itself, from what the neurons give.
+        let one = token(&x, 2, &compute);
+        let (mut gate, mut hidden) = (vec![0.0; NEURONS], vec![0.0; NEURONS]);
+        dense.neuron_values(&compute, &one, &mut gate, &mut hidden);
+        let mean = hidden.iter().map(|h| h * h).sum::<f32>() / NEURONS as f32;
+        let mut normed = Activations::with_capacity(1, NEURONS);
+        normed.resize(1);
+        for (out, (h, w)) in normed.x_mut().iter_mut().zip(hidden.iter().zip(&weight)) {
+            *out = h / (mean + 1e-5).sqrt() * w;
+        }
+        let mut by_hand = vec![0.0; dense.outputs()];
+        match dense.down() {
+            Down::Rows(w) => w.matmul(&compute, &normed, &mut by_hand),
+            Down::Neurons(w) => w.weighted_sum(&compute, &normed, &mut by_hand),
+            other => panic!("{other:?}"),
+        }
+        let (single, _) = run(&sparse, &compute, &one, BatchMode::Dense);
+        assert!(distance(&single, &by_hand) < 1e-5, "{stored:?}");
+    }
+    let mut ffn = Recipe { format: BlockFormat::F32, kind: KINDS[6], seed: 5 }.build(|_| true);
+    ffn = ffn.with_hidden_norm(weight, 1e-5).unwrap();
+    assert!(ffn.set_means(Some(vec![0.1; NEURONS])).is_err());
 }

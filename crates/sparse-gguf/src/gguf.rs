@@ -136,6 +136,11 @@ impl Gguf {
         &self.metadata
     }
 
+    /// The metadata, to be changed for whoever reads it from here: the file stays as it is.
+    pub fn metadata_mut(&mut self) -> &mut Metadata {
+        &mut self.metadata
+    }
+
     /// The tensors, in the order of the file's table.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
         self.tensors.iter()

@@ -11,6 +11,8 @@ use crate::{Error, GgmlType, Metadata, TensorInfo, Value};
 
 /// The first four bytes of a file.
 pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
+/// The magic of PowerInfer's files, which are GGUF files otherwise.
+const POWERINFER: [u8; 4] = *b"PWRI";
 
 /// ggml's limit on the dimensions of a tensor.
 pub(crate) const MAX_DIMS: u32 = 4;
@@ -64,7 +66,7 @@ impl Header {
 
 fn read_version(c: &mut Cursor<'_>) -> Result<u32, Error> {
     let found = c.array(format_args!("magic"))?;
-    if found != MAGIC {
+    if found != MAGIC && found != POWERINFER {
         return Err(Error::BadMagic { found });
     }
     let version = c.u32(format_args!("version"))?;

@@ -3,8 +3,16 @@
 //! [`read`] takes what all architectures share from the metadata. What is special about one stands in
 //! its file and nowhere else.
 
+mod gemma;
+mod granite;
 mod keys;
+mod lfm2;
 mod llama;
+mod olmo;
+mod phi;
+mod qwen;
+mod relu2;
+mod smollm;
 
 use sparse_core::ActivationType;
 use sparse_gguf::Metadata;
@@ -12,8 +20,9 @@ use sparse_gguf::Metadata;
 pub(crate) use keys::Keys;
 
 use crate::Error;
+use crate::activation::{self, ActivationSource, FfnActivation};
 use crate::config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm};
-use crate::rope::{RopeConfig, RopePairs};
+use crate::rope::{RopeConfig, RopePairs, RopeScaling};
 
 /// No model has more layers; a file that states more is damaged.
 const MAX_LAYERS: usize = 4096;
@@ -29,7 +38,21 @@ pub(crate) struct Architecture {
 }
 
 /// All architectures.
-const ALL: [&Architecture; 1] = [&llama::LLAMA];
+const ALL: [&Architecture; 13] = [
+    &llama::LLAMA,
+    &qwen::QWEN2,
+    &qwen::QWEN3,
+    &gemma::GEMMA3,
+    &phi::PHI3,
+    &granite::GRANITE,
+    &granite::MINICPM,
+    &smollm::SMOLLM3,
+    &olmo::OLMO2,
+    &lfm2::LFM2,
+    &relu2::ARCEE,
+    &relu2::NEMOTRON,
+    &relu2::BITNET,
+];
 
 /// The names of all architectures, for messages.
 pub(crate) fn names() -> String {
@@ -37,7 +60,7 @@ pub(crate) fn names() -> String {
 }
 
 /// Reads the configuration of a language model.
-pub(crate) fn read(meta: &Metadata) -> Result<ModelConfig, Error> {
+pub(crate) fn read(meta: &Metadata, asked: Option<FfnActivation>) -> Result<ModelConfig, Error> {
     let name = meta.string("general.architecture")?;
     let Some(architecture) = ALL.iter().find(|a| a.name == name) else {
         return Err(Error::Architecture { found: name.to_owned(), supported: names() });
@@ -45,7 +68,7 @@ pub(crate) fn read(meta: &Metadata) -> Result<ModelConfig, Error> {
     let keys = Keys { meta, prefix: name };
     let mut config = base(&keys, architecture)?;
     (architecture.adapt)(&keys, &mut config)?;
-    activation(&keys, &mut config)?;
+    activation(&keys, asked, &mut config)?;
     check(&keys, &config)?;
     Ok(config)
 }
@@ -121,6 +144,7 @@ fn base(keys: &Keys<'_>, architecture: &Architecture) -> Result<ModelConfig, Err
         logit_scale: 1.0,
         logit_softcap: None,
         output_norm: "output_norm",
+        activation_source: ActivationSource::Architecture,
     })
 }
 
@@ -136,19 +160,91 @@ fn epsilon(keys: &Keys<'_>) -> Result<f32, Error> {
     if found < 0.0 { Err(keys.problem(key, format!("{found} is no epsilon"))) } else { Ok(found) }
 }
 
-/// The activation that the file names, if it does: `drelu` is ReLU on gate and up.
-fn activation(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {
-    const KEY: &str = "hidden_activation";
-    let Some(name) = keys.opt_string(KEY)? else { return Ok(()) };
-    let (activation, up) = match (name, ActivationType::by_name(name)) {
-        ("drelu", _) => (ActivationType::Relu, ActivationType::Relu),
-        (_, Some(activation)) => (activation, ActivationType::Identity),
-        (_, None) => return Err(keys.problem(KEY, format!("names an unknown function \"{name}\""))),
+/// The attention layers, by layer number.
+fn attentions(config: &mut ModelConfig) -> impl Iterator<Item = (usize, &mut AttentionSpec)> {
+    config.layers.iter_mut().enumerate().filter_map(|(i, layer)| match &mut layer.mixer {
+        Mixer::Attention(spec) => Some((i, spec)),
+        Mixer::ShortConv { .. } => None,
+    })
+}
+
+/// The file's window, if there is one, for all layers.
+fn set_window(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {
+    let window = window(keys)?;
+    attentions(config).for_each(|(_, spec)| spec.window = window);
+    Ok(())
+}
+
+/// The file's window, if there is one, for some layers: of `pattern` the last sees all tokens. Those
+/// with a window rotate by a base of their own, not scaled.
+fn set_window_pattern(
+    keys: &Keys<'_>,
+    config: &mut ModelConfig,
+    pattern: usize,
+    base: f32,
+) -> Result<(), Error> {
+    const PATTERN: &str = "attention.sliding_window_pattern";
+    let Some(window) = window(keys)? else { return Ok(()) };
+    let layers = config.layers.len();
+    let windowed = match keys.opt_bools(PATTERN)? {
+        Some(windowed) if windowed.len() == layers => windowed.to_vec(),
+        Some(other) => {
+            let problem = format!("has {} values, but there are {layers} layers", other.len());
+            return Err(keys.problem(PATTERN, problem));
+        }
+        None => {
+            let pattern = keys.opt_positive(PATTERN)?.unwrap_or(pattern);
+            (0..layers).map(|i| i % pattern + 1 < pattern).collect()
+        }
     };
-    for layer in &mut config.layers {
-        (layer.feed_forward.activation, layer.feed_forward.up_activation) = (activation, up);
+    let local = RopeConfig {
+        base: keys.factor("rope.freq_base_swa", base)?,
+        scaling: RopeScaling::None,
+        magnitude: 1.0,
+        ..config.ropes[0].clone()
+    };
+    config.ropes.push(local);
+    for (_, spec) in attentions(config).filter(|(i, _)| windowed[*i]) {
+        (spec.window, spec.rope) = (Some(window), Some(1));
     }
     Ok(())
+}
+
+/// Tokens that a layer with a window sees; zero is none.
+fn window(keys: &Keys<'_>) -> Result<Option<usize>, Error> {
+    Ok(keys.opt_usize("attention.sliding_window")?.filter(|window| *window > 0))
+}
+
+/// Sets the activation: the one asked for, the one that the file names, that of a known model, or the
+/// architecture's.
+fn activation(keys: &Keys<'_>, asked: Option<FfnActivation>, config: &mut ModelConfig) -> Result<(), Error> {
+    const KEY: &str = "hidden_activation";
+    let named = keys.opt_string(KEY)?;
+    let named = named.map(|name| name.parse().map_err(|e: String| keys.problem(KEY, e))).transpose()?;
+    let (activation, source) = match (asked, named, activation::known(keys.meta)) {
+        (Some(asked), ..) => (asked, ActivationSource::Caller),
+        (None, Some(named), _) => (named, ActivationSource::File),
+        (None, None, Some(known)) => (known, ActivationSource::Known),
+        (None, None, None) => {
+            let sparse = keys.meta.iter().find(|(key, _)| key.starts_with("powerinfer."));
+            return sparse.map_or(Ok(()), |(key, _)| Err(unnamed_activation(config, &format!("key {key}"))));
+        }
+    };
+    config.activation_source = source;
+    for layer in &mut config.layers {
+        (layer.feed_forward.activation, layer.feed_forward.up_activation) = (activation.gate, activation.up);
+    }
+    Ok(())
+}
+
+/// The error that `sign` says the model has zeros, and nothing says which activation gives them.
+pub(crate) fn unnamed_activation(config: &ModelConfig, sign: &str) -> Error {
+    let key = format!("{}.hidden_activation", config.architecture);
+    let problem = format!(
+        "is absent, but {sign} says that the model was trained for zeros: name its activation (--activation relu, for \
+         most such models), or write the key into the file"
+    );
+    Error::metadata(key, problem)
 }
 
 /// Fails unless the sizes of every layer fit together.

@@ -3,6 +3,7 @@
 use sparse_core::ActivationType;
 use sparse_gguf::Metadata;
 
+use crate::activation::{ActivationSource, FfnActivation};
 use crate::rope::RopeConfig;
 use crate::{Error, arch};
 
@@ -34,6 +35,8 @@ pub struct ModelConfig {
     pub logit_softcap: Option<f32>,
     /// Tensor name of the norm before the head, without `.weight`.
     pub output_norm: &'static str,
+    /// Where the activation of the feed-forward networks comes from.
+    pub activation_source: ActivationSource,
 }
 
 /// Which norm a model applies to its residual stream.
@@ -146,7 +149,13 @@ impl ModelConfig {
     /// If the architecture is not one of those that this crate runs, a key is missing or of the
     /// wrong type, or the numbers contradict each other.
     pub fn from_metadata(meta: &Metadata) -> Result<Self, Error> {
-        arch::read(meta)
+        arch::read(meta, None)
+    }
+
+    /// The activation of the feed-forward networks: the same in all layers.
+    pub fn activation(&self) -> FfnActivation {
+        let spec = &self.layers[0].feed_forward;
+        FfnActivation { gate: spec.activation, up: spec.up_activation }
     }
 
     /// The attention layers' specifications, with their layer numbers.

@@ -187,7 +187,11 @@ fn short_conv(model: &Model, s: &mut State, i: usize, layer: &ShortConv, n: usiz
 
 /// `delta = ffn(normed)`, that is `down(act(gate(normed)) * up(normed))`, of the neurons that matter.
 fn feed_forward(model: &Model, s: &mut State, i: usize, layer: &Layer, n: usize) {
-    let out = &mut s.delta[..n * model.config().embedding];
+    let width = model.config().embedding;
+    if layer.ffn.has_predictor_input() {
+        s.ffn_scratch.set_predictor_input(model.compute(), &s.residual[..n * width], width);
+    }
+    let out = &mut s.delta[..n * width];
     let counts = layer.ffn.forward(model.compute(), &s.normed, s.batch_mode, &mut s.ffn_scratch, out);
     if n == 1 || s.batch_mode == BatchMode::Masked {
         s.ffn_counts[i] += counts;

@@ -66,6 +66,17 @@ pub enum Error {
         /// The model's.
         found: String,
     },
+    /// A sidecar for the same model computed with another activation.
+    #[error(
+        "the sidecar was made with activation {expected}, but the model is computed with {found}; calibrate anew, or \
+         name the other activation"
+    )]
+    SidecarActivation {
+        /// The sidecar's.
+        expected: String,
+        /// The model's.
+        found: String,
+    },
     /// The tokenizer in the file cannot be used.
     #[error(transparent)]
     Tokenizer(#[from] crate::tokenizer::TokenizerError),

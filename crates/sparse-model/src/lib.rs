@@ -23,9 +23,11 @@ pub mod lanes;
 pub mod sidecar;
 pub mod tokenizer;
 
+mod activation;
 mod arch;
 mod attention;
 mod bert;
+mod check;
 mod config;
 mod decoder;
 mod error;
@@ -42,17 +44,19 @@ mod short_conv;
 mod state;
 mod weights;
 
+pub use activation::{ActivationSource, FfnActivation};
 pub use bert::{
     BertConfig, EmbedStream, Encoder, EncoderFormat, EncoderOptions, EncoderSparsity, FfnTiming, Pooling,
     Prompt, Prompted, low_bit_copy,
 };
+pub use check::{ActivationScore, check_activation};
 pub use config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm};
 pub use error::Error;
 pub use format::WeightFormat;
 pub use generate::{GenerateOptions, Generation, Stop, generate};
 pub use kv_cache::KvFormat;
 pub use mean::RunningMean;
-pub use model::Model;
+pub use model::{Model, ModelOptions};
 pub use perplexity::{Perplexity, log_sum_exp, negative_log_likelihood, perplexity};
 pub use rope::{RopeConfig, RopePairs, RopeScaling};
 pub use sampler::{Logits, Sampler, SamplerConfig};

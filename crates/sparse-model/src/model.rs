@@ -10,7 +10,7 @@ use crate::chat::ChatTemplate;
 use crate::sidecar::HeadScreen;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
-use crate::{Error, ModelConfig};
+use crate::{Error, FfnActivation, ModelConfig, arch};
 
 /// A language model: weights still in their file's block formats, tokenizer, chat template.
 ///
@@ -27,6 +27,29 @@ pub struct Model {
     screen: Option<Screen>,
 }
 
+/// How a model is opened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ModelOptions {
+    /// Threads to compute on.
+    pub threads: usize,
+    /// The activation of the feed-forward networks, if it is not for the file to say.
+    pub activation: Option<FfnActivation>,
+}
+
+impl ModelOptions {
+    /// As the file says, computed on `threads` threads.
+    pub fn new(threads: usize) -> Self {
+        Self { threads, activation: None }
+    }
+
+    /// The same with this activation; `None` is what the file says.
+    #[must_use]
+    pub fn activation(self, activation: Option<FfnActivation>) -> Self {
+        Self { activation, ..self }
+    }
+}
+
 impl Model {
     /// Opens the GGUF file at `path`, to be computed on `threads` threads, and [interleaves](Self::interleave) its weights.
     ///
@@ -34,10 +57,19 @@ impl Model {
     /// If the file cannot be read, is damaged, or holds a model that this crate does not run.
     #[cfg(feature = "fs")]
     pub fn open(path: impl AsRef<Path>, threads: usize) -> Result<Self, Error> {
+        Self::open_with(path, &ModelOptions::new(threads))
+    }
+
+    /// Like [`open`](Self::open), with more to choose.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    #[cfg(feature = "fs")]
+    pub fn open_with(path: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, Error> {
         let path = path.as_ref();
         let in_file = |source| Error::File { path: path.to_owned(), source: Box::new(source) };
         let gguf = Gguf::open(path).map_err(|e| in_file(e.into()))?;
-        let mut model = Self::from_gguf(&gguf, threads).map_err(in_file)?;
+        let mut model = Self::from_gguf_with(&gguf, options).map_err(in_file)?;
         model.interleave();
         Ok(model)
     }
@@ -47,8 +79,13 @@ impl Model {
     /// # Errors
     /// If the file is damaged, or holds a model that this crate does not run.
     pub fn from_gguf(gguf: &Gguf, threads: usize) -> Result<Self, Error> {
+        Self::from_gguf_with(gguf, &ModelOptions::new(threads))
+    }
+
+    /// Like [`open_with`](Self::open_with), from a parsed file.
+    pub fn from_gguf_with(gguf: &Gguf, options: &ModelOptions) -> Result<Self, Error> {
         let meta = gguf.metadata();
-        let config = ModelConfig::from_metadata(meta)?;
+        let config = arch::read(meta, options.activation)?;
         let tokenizer = Tokenizer::from_metadata(meta)?;
         let weights = Weights::load(gguf, &config, tokenizer.vocab_len())?;
         let chat_template = meta.opt_string("tokenizer.chat_template")?.map(ChatTemplate::new).transpose()?;
@@ -58,7 +95,7 @@ impl Model {
             tokenizer,
             chat_template,
             name: meta.opt_string("general.name")?.map(str::to_owned),
-            compute: Compute::new(threads),
+            compute: Compute::new(options.threads),
             screen: None,
         })
     }
@@ -109,6 +146,15 @@ impl Model {
     /// The feed-forward parts of all layers, to be given selectors. Sessions must be made anew afterwards.
     pub fn ffns_mut(&mut self) -> impl ExactSizeIterator<Item = &mut SparseFfn> {
         self.weights.layers.iter_mut().map(|l| &mut l.ffn)
+    }
+
+    /// Computes all layers with another activation.
+    pub(crate) fn set_activation(&mut self, activation: FfnActivation) {
+        for (layer, spec) in self.weights.layers.iter_mut().zip(&mut self.config.layers) {
+            layer.ffn.set_activation(activation.gate, activation.up);
+            let spec = &mut spec.feed_forward;
+            (spec.activation, spec.up_activation) = (activation.gate, activation.up);
+        }
     }
 
     /// Calls `f(layer, feed-forward part)` for all layers, on all threads; fails as the first of them that does.

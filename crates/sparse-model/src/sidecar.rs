@@ -1,6 +1,6 @@
 //! What calibration made of a model, in one GGUF file beside it.
 //!
-//! Metadata: `sparse.version`, `sparse.model.fingerprint`, `sparse.selectors` (a name per layer), `sparse.thresholds` (the
+//! Metadata: `sparse.version`, `sparse.model.fingerprint`, `sparse.model.activation`, `sparse.selectors` (a name per layer), `sparse.thresholds` (the
 //! predictor's, a number per layer), `sparse.densities` (of gate, up and down, three numbers per layer), and the loss that was
 //! measured. Tensors, only where the selector has them:
 //!
@@ -50,6 +50,8 @@ const ROUNDS: usize = 5;
 pub struct Sidecar {
     /// [`fingerprint`] of the model that it was made for.
     pub fingerprint: String,
+    /// Name of the [activation](crate::FfnActivation) that the model was computed with, if the sidecar says so.
+    pub activation: Option<String>,
     /// One per layer.
     pub selectors: Vec<Selector>,
     /// What the layers computed when that was measured, one per layer. With them, [`Placement::Measured`] leaves layers
@@ -116,13 +118,23 @@ impl Sidecar {
         let densities =
             meta.opt_f32s("sparse.densities")?.map(|d| densities(d, selectors.len())).transpose()?;
         let fingerprint = meta.string("sparse.model.fingerprint")?.to_owned();
-        Ok(Self { fingerprint, selectors, densities, loss, screen: HeadScreen::read(gguf)?, lanes })
+        let activation = meta.opt_string("sparse.model.activation")?.map(str::to_owned);
+        Ok(Self {
+            fingerprint,
+            activation,
+            selectors,
+            densities,
+            loss,
+            screen: HeadScreen::read(gguf)?,
+            lanes,
+        })
     }
 
     /// The selectors that `model`, opened from `gguf`, has, and nothing else.
     pub fn of(gguf: &Gguf, model: &Model) -> Self {
         Self {
             fingerprint: fingerprint(gguf),
+            activation: Some(model.config().activation().to_string()),
             selectors: model.ffns().map(|ffn| ffn.selector().clone()).collect(),
             densities: None,
             loss: None,
@@ -166,6 +178,9 @@ impl Sidecar {
     /// If the sink fails, or a selector is one for measurements only.
     pub fn write<S: Sink>(&self, sink: S) -> Result<S::Done, Error> {
         let (mut meta, mut tensors) = selectors::write(&self.fingerprint, self.selectors.iter())?;
+        if let Some(activation) = &self.activation {
+            meta.insert("sparse.model.activation", activation.as_str());
+        }
         if let Some(loss) = &self.loss {
             loss.write(&mut meta);
         }
@@ -186,9 +201,13 @@ impl Sidecar {
     /// Logs a warning for everything that [speaks against](MeasuredLoss::concerns) the sidecar.
     ///
     /// # Errors
-    /// If the sidecar was made for another model, or its lanes or its screen do not fit.
+    /// If the sidecar was made for another model or another activation, or its lanes or its screen do not fit.
     pub fn apply(self, gguf: &Gguf, model: &mut Model, placement: Placement) -> Result<(), Error> {
         let this = self.check(gguf)?;
+        let found = model.config().activation().to_string();
+        if let Some(expected) = this.activation.filter(|expected| *expected != found) {
+            return Err(Error::SidecarActivation { expected, found });
+        }
         let layers = model.ffns().len();
         if this.selectors.len() != layers {
             let problem = format!("has {} layers, but the model has {layers}", this.selectors.len());

@@ -3,12 +3,15 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use sparse_core::{Down, Linear, Matrix, Selector, SparseFfn, Storage};
+use sparse_core::{
+    Down, Linear, LowRankPredictor, Matrix, PredictorInput, Rule, Selector, SparseFfn, Storage,
+};
 use sparse_gguf::{Gguf, TensorInfo, TensorView};
 
-use crate::Error;
+use crate::activation::ActivationSource;
 use crate::config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm};
 use crate::rope::RopeConfig;
+use crate::{Error, arch};
 
 /// Tensors of one layer.
 #[derive(Debug)]
@@ -242,6 +245,10 @@ impl Source<'_> {
         let (width, hidden) = (self.config.embedding, spec.neurons);
         let name = |part: &str| format!("blk.{i}.{part}");
         let transposed = name("ffn_down_t.weight");
+        let unnamed = self.config.activation_source == ActivationSource::Architecture;
+        if unnamed && self.has(&transposed) && !spec.activation.has_zeros() {
+            return Err(arch::unnamed_activation(self.config, &format!("tensor {transposed}")));
+        }
         let (gate, up) = match (spec.gated, self.has(&name("ffn_gate.weight"))) {
             (false, _) => (None, self.linear(&name("ffn_up"), hidden, width)?),
             (true, false) if self.rows(&name("ffn_up.weight")) == Some(2 * hidden) => {
@@ -266,11 +273,38 @@ impl Source<'_> {
             Some(bias) => ffn.with_down_bias(bias)?,
             None => ffn,
         };
+        if spec.sub_norm {
+            let weight = self.vector(&name("ffn_sub_norm.weight"), hidden)?;
+            ffn = ffn.with_hidden_norm(weight, self.config.norm_epsilon)?;
+        }
         // Leaving out what is exactly zero costs nothing where the file is made for it.
         if spec.activation.has_zeros() && matches!(ffn.down(), Down::Neurons(_)) {
             ffn.set_selector(Selector::ExactZero)?;
         }
+        if let Some(selector) = self.predictor(i, hidden)? {
+            ffn.set_selector(selector)?;
+        }
         Ok(ffn)
+    }
+
+    /// The selector of PowerInfer's files: `fc2 relu(fc1 x)` scores the neurons, given the residual stream before the norm.
+    /// Those whose score is at least the file's threshold are computed.
+    fn predictor(&self, i: usize, neurons: usize) -> Result<Option<Selector>, Error> {
+        const THRESHOLD: &str = "powerinfer.sparse_threshold";
+        let name = |part: &str| format!("blk.{i}.{part}.weight");
+        let Some(rank) = self.rows(&name("fc1")) else { return Ok(None) };
+        let p = self.matrix(&name("fc1"), rank, self.config.embedding)?;
+        let q = self.matrix(&name("fc2"), neurons, rank)?;
+        let predictor = LowRankPredictor::new(p, q, vec![0.0; neurons])?.with_relu();
+        let threshold = self.gguf.metadata().opt_f32(THRESHOLD)?.unwrap_or(0.0);
+        if threshold.is_nan() {
+            return Err(Error::metadata(THRESHOLD, "is NaN"));
+        }
+        Ok(Some(Selector::LowRank {
+            predictor: predictor.with_input(PredictorInput::Own),
+            // The rule keeps what is above it.
+            rule: Rule::Threshold(threshold.next_down()),
+        }))
     }
 
     /// Angles of all rotary embeddings, with the file's divisors.

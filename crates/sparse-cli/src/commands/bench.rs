@@ -147,7 +147,7 @@ fn choices(args: &BenchArgs) -> Vec<SparseArgs> {
     }
     let formats = each(&args.ffn_lane);
     let with = |sparse: Option<Sparse>| {
-        let choice = SparseArgs { sparse, screen: args.screen, ffn_lane: None };
+        let choice = SparseArgs { sparse, screen: args.screen, activation: args.activation, ffn_lane: None };
         formats.iter().map(move |format| SparseArgs { ffn_lane: *format, ..choice.clone() })
     };
     each(&args.sparse).into_iter().flat_map(with).collect()

@@ -3,20 +3,24 @@
 mod summary;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use console::style;
 use indicatif::{DecimalBytes, HumanCount};
 use serde_json::json;
-use sparse_gguf::{Array, Gguf, Metadata, TensorInfo, Value};
+use sparse_gguf::{Array, Gguf, GgufWriter, Metadata, TensorInfo, Value};
+use sparse_model::{ActivationScore, check_activation};
 use sparse_simd::{Kernels, Level};
 
-use crate::args::{ComputeArgs, InspectArgs, find};
+use crate::args::{ActivationArgs, ComputeArgs, InspectArgs, find};
 use crate::exit::{self, End};
 use crate::load::Source;
 use crate::output;
 use summary::{Group, Summary};
 
+/// Ratio of perplexities from which on the lower one is no accident.
+const CLEAR: f64 = 1.2;
 /// Longest text of a value in the metadata list.
 const MAX_VALUE: usize = 100;
 /// Items of longer arrays that JSON shows.
@@ -34,7 +38,14 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<End> {
 }
 
 fn file(args: &InspectArgs, source: Source<'_>) -> anyhow::Result<()> {
-    let gguf = source.gguf()?;
+    let mut gguf = source.gguf()?;
+    if let (Some(_), Some(out)) = (args.set_activation, &args.out) {
+        ActivationArgs { activation: args.set_activation }.set(&mut gguf)?;
+        return copy(&gguf, out).with_context(|| format!("cannot write `{}`", out.display()));
+    }
+    if args.check_activation {
+        return activations(args, source, &gguf);
+    }
     if args.json {
         return file_as_json(&gguf);
     }
@@ -57,6 +68,36 @@ fn file(args: &InspectArgs, source: Source<'_>) -> anyhow::Result<()> {
     }
     if !args.metadata && !args.tensors {
         print_summary(&mut out, source, &gguf)?;
+    }
+    Ok(())
+}
+
+/// Writes the file as it is in memory.
+fn copy(gguf: &Gguf, out: &Path) -> anyhow::Result<()> {
+    let mut writer = GgufWriter::like(gguf).create(out)?;
+    for tensor in gguf.views() {
+        writer.write(&tensor.info.name, tensor.data)?;
+    }
+    writer.finish()?;
+    Ok(())
+}
+
+/// Which activation fits the weights best.
+fn activations(args: &InspectArgs, source: Source<'_>, gguf: &Gguf) -> anyhow::Result<()> {
+    let scores = check_activation(gguf, ComputeArgs::default().threads())
+        .with_context(|| format!("cannot score {source}"))?;
+    if args.json {
+        let score = |s: &ActivationScore| json!({"activation": s.activation.to_string(), "perplexity": s.perplexity.is_finite().then_some(s.perplexity)});
+        return output::json(&scores.iter().map(score).collect::<Vec<_>>());
+    }
+    let rows = scores.iter().map(|s| [s.activation.to_string(), format!("{:.2}", s.perplexity)]);
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", output::table(["ACTIVATION", ">PERPLEXITY"], rows).trim_fmt())?;
+    let [best, second, ..] = &scores[..] else { return Ok(()) };
+    if second.perplexity < CLEAR * best.perplexity {
+        writeln!(out, "\nNo activation is clearly the best: this says nothing.")?;
+    } else {
+        writeln!(out, "\nThe weights were trained with {0}: --activation {0}", best.activation)?;
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &ProfileArgs) -> anyhow::Result<End> {
     let text = input::file(&args.text)?;
-    let all = SparseArgs { sparse: Some(Sparse::None), ..SparseArgs::default() };
+    let all = SparseArgs { sparse: Some(Sparse::None), activation: args.activation, ..SparseArgs::default() };
     let loaded = load::model(args.model.model.as_deref(), &all, &args.compute, Placement::AsCalibrated)?;
     let options = EncodeOptions { add_special: true, parse_special: true };
     let tokens = loaded.model.tokenizer().encode(&text, options)?;

@@ -1,5 +1,7 @@
 use super::*;
-use sparse_gguf::{GgmlType, GgufWriter, Metadata};
+use std::path::Path;
+
+use sparse_gguf::{GgmlType, Gguf, GgufWriter, Metadata};
 use sparse_testdata::Tensor;
 
 #[test]
@@ -121,4 +123,41 @@ fn the_cpu_lists_its_levels() {
         assert_eq!(line("level"), level, "{shown}");
         assert_eq!(line("SPARSE_SIMD"), level, "{shown}");
     }
+}
+
+/// The story model was trained with ReLU, and its file says so; without that line the weights do.
+#[cfg(feature = "story")]
+#[test]
+fn the_activation_is_found_by_trying() {
+    let folder = Folder::new();
+    let story = concat!(env!("CARGO_MANIFEST_DIR"), "/story/story.gguf");
+    let model = folder.0.path().join("model.gguf");
+    let gguf = Gguf::open(story).unwrap();
+    let mut writer = GgufWriter::like(&gguf);
+    *writer.metadata_mut() = Metadata::new();
+    for (key, value) in gguf.metadata().iter().filter(|(key, _)| !key.ends_with(".hidden_activation")) {
+        writer.metadata_mut().insert(key, value.clone());
+    }
+    let mut out = writer.create(&model).unwrap();
+    for tensor in gguf.views() {
+        out.write(&tensor.info.name, tensor.data).unwrap();
+    }
+    out.finish().unwrap();
+    let scores = json(&run(args!["inspect", &model, "--check-activation", "--json"]).ok());
+    assert_eq!(scores[0]["activation"], "relu");
+    let told = run(args!["inspect", &model, "--check-activation"]).ok();
+    assert!(told.contains("The weights were trained with relu: --activation relu"), "{told}");
+
+    // Without a word on it, the file is refused: its `ffn_down_t` is made for skipping zeros.
+    let generate = |file: &Path, activation: &[&str]| {
+        let fixed = ["--sparse", "exact-zero", "--greedy", "-n", "20", "Once upon a time"];
+        let file = ["generate", "-m", file.to_str().unwrap()];
+        run(&file.iter().chain(activation).chain(&fixed).collect::<Vec<_>>())
+    };
+    generate(&model, &[]).fails(1, &["blk.0.ffn_down_t.weight", "--activation relu"]);
+    let own = generate(Path::new(story), &[]).ok();
+    assert_eq!(generate(&model, &["--activation", "relu"]).ok(), own);
+    let copy = folder.0.path().join("copy.gguf");
+    assert_eq!(run(args!["inspect", &model, "--set-activation", "relu", "--out", &copy]).ok(), "");
+    assert_eq!(generate(&copy, &[]).ok(), own);
 }

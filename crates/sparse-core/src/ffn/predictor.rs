@@ -2,11 +2,15 @@
 
 use alloc::vec::Vec;
 
+use sparse_simd::Activation;
+
+use super::selector::reordered;
 use crate::error::same_len;
 use crate::linear::add_bias;
 use crate::{Activations, ColumnMatrix, Compute, Error, Matrix};
 
-/// Scores `Q (P x) + b` of all neurons, in `O(r (d + hidden))`.
+/// Scores `Q f(P x) + b` of all neurons, in `O(r (d + hidden))`; `f` is the identity, or
+/// [ReLU](Self::with_relu).
 ///
 /// P is `[r x d]` and Q `[hidden x r]`, in f32 or in any other block format. A score is the logit of "this neuron is
 /// active" if the predictor was fitted to that.
@@ -15,6 +19,19 @@ pub struct LowRankPredictor {
     p: Matrix,
     q: Tall,
     bias: Vec<f32>,
+    relu: bool,
+    input: PredictorInput,
+}
+
+/// What a predictor reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PredictorInput {
+    /// What the layer reads.
+    #[default]
+    Layer,
+    /// A vector of its own, as wide: [`FfnScratch::set_predictor_input`](crate::FfnScratch::set_predictor_input). PowerInfer's
+    /// predictors read the residual stream before its norm.
+    Own,
 }
 
 /// A matrix of many short rows.
@@ -38,7 +55,39 @@ impl LowRankPredictor {
             true => Tall::Columns(ColumnMatrix::from_rows(&q)?),
             false => Tall::Rows(q),
         };
-        Ok(Self { p, q, bias })
+        Ok(Self { p, q, bias, relu: false, input: PredictorInput::default() })
+    }
+
+    /// The same with a ReLU between the factors.
+    #[must_use]
+    pub fn with_relu(self) -> Self {
+        Self { relu: true, ..self }
+    }
+
+    /// The same with another input.
+    #[must_use]
+    pub fn with_input(self, input: PredictorInput) -> Self {
+        Self { input, ..self }
+    }
+
+    /// Whether there is a ReLU between the factors.
+    pub fn has_relu(&self) -> bool {
+        self.relu
+    }
+
+    /// What it reads.
+    pub fn input(&self) -> PredictorInput {
+        self.input
+    }
+
+    /// The same for neurons in another order: neuron i is the one that was `order[i]`.
+    ///
+    /// # Errors
+    /// If it is too large to address.
+    pub(super) fn reordered(&self, order: &[u32]) -> Result<Self, Error> {
+        let (p, q, bias) = self.parts();
+        let Self { relu, input, .. } = *self;
+        Ok(Self { relu, input, ..Self::new(p, q.select(order), reordered(order, bias))? })
     }
 
     /// Rank: the width between the two factors.
@@ -89,6 +138,9 @@ impl LowRankPredictor {
         assert_eq!(projected.cols(), self.rank(), "width between the factors");
         projected.resize(x.tokens());
         self.p.matmul(compute, x, projected.x_mut());
+        if self.relu {
+            compute.kernels.activate(Activation::Relu, projected.x_mut());
+        }
         projected.quantize(compute.kernels);
         match &self.q {
             Tall::Rows(q) => q.matmul(compute, projected, scores),

@@ -3,8 +3,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{Selector, SparseFfn};
-use crate::Activations;
+use super::{PredictorInput, Selector, SparseFfn};
+use crate::{Activations, Compute};
 
 /// Buffers for [`SparseFfn::forward`], allocated once for the largest batch and layer.
 #[derive(Debug, Default)]
@@ -15,6 +15,8 @@ pub struct FfnScratch {
     pub(super) gate: Vec<f32>,
     /// What `down` multiplies, `[tokens x neurons]`.
     pub(super) hidden: Activations,
+    /// What predictors with an input of their own read.
+    pub(super) predictor_input: Activations,
     /// Between the factors of the predictor.
     pub(super) projected: Activations,
     /// The predictor's scores.
@@ -39,10 +41,14 @@ impl FfnScratch {
     /// Room for `tokens` tokens of any of `ffns`.
     pub fn new<'a>(tokens: usize, ffns: impl IntoIterator<Item = &'a SparseFfn>) -> Self {
         let (mut neurons, mut rank, mut scores) = (0, 0, 0);
+        let mut own_width = 0;
         for ffn in ffns {
             neurons = neurons.max(ffn.neurons());
             if let Selector::LowRank { predictor, .. } = &ffn.selector {
                 rank = rank.max(predictor.rank());
+                if predictor.input() == PredictorInput::Own {
+                    own_width = own_width.max(predictor.inputs());
+                }
             }
             if ffn.selector.has_scores() {
                 scores = scores.max(ffn.neurons());
@@ -52,12 +58,21 @@ impl FfnScratch {
             up: vec![0.0; tokens * neurons],
             gate: Vec::new(),
             hidden: Activations::with_capacity(tokens, neurons),
+            predictor_input: Activations::with_capacity(tokens, own_width),
             projected: Activations::with_capacity(1, rank),
             scores: vec![0.0; scores],
             active: Vec::with_capacity(neurons),
             values: vec![0.0; neurons],
             one: Activations::default(),
         }
+    }
+
+    /// States what predictors with an [input of their own](super::PredictorInput::Own) read in the next
+    /// [`SparseFfn::forward`], `[tokens x width]`.
+    pub fn set_predictor_input(&mut self, compute: &Compute, x: &[f32], width: usize) {
+        self.predictor_input.reshape(x.len() / width, width);
+        self.predictor_input.x_mut().copy_from_slice(x);
+        self.predictor_input.quantize(compute.kernels);
     }
 
     /// Grows to what tokens of `ffn` take in [`BatchMode::Each`](super::BatchMode::Each) and [`SparseFfn::forward_from_up`].

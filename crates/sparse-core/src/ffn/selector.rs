@@ -88,9 +88,7 @@ impl Selector {
             Self::Dense => Self::Dense,
             Self::ExactZero => Self::ExactZero,
             Self::LowRank { predictor, rule } => {
-                let (p, q, bias) = predictor.parts();
-                let predictor = LowRankPredictor::new(p, q.select(order), reordered(order, bias))?;
-                Self::LowRank { predictor, rule: *rule }
+                Self::LowRank { predictor: predictor.reordered(order)?, rule: *rule }
             }
             Self::Gate { gate, hidden } => Self::Gate {
                 gate: reordered(order, gate),

@@ -1,6 +1,6 @@
 //! The metadata of one architecture: keys with its prefix.
 
-use sparse_gguf::{Metadata, Value};
+use sparse_gguf::{Array, Metadata, Value};
 
 use crate::Error;
 
@@ -66,6 +66,19 @@ impl Keys<'_> {
     /// A text, if it is there.
     pub(crate) fn opt_string(&self, key: &str) -> Result<Option<&str>, Error> {
         Ok(self.meta.opt_string(&self.full(key))?)
+    }
+
+    /// A truth value, or `default`.
+    pub(crate) fn bool_or(&self, key: &str, default: bool) -> Result<bool, Error> {
+        Ok(self.meta.opt_bool(&self.full(key))?.unwrap_or(default))
+    }
+
+    /// Truth values, if the key has an array of them.
+    pub(crate) fn opt_bools(&self, key: &str) -> Result<Option<&[bool]>, Error> {
+        match self.meta.get(&self.full(key)) {
+            Some(Value::Array(Array::Bool(values))) => Ok(Some(values)),
+            _ => Ok(None),
+        }
     }
 
     /// A size per layer: the file has one for all layers, or an array.

@@ -1,11 +1,13 @@
 //! The selectors of all layers, in a sidecar.
 
-use sparse_core::{Linear, LowRankPredictor, Matrix, Rule, Selector, Storage};
+use sparse_core::{Linear, LowRankPredictor, Matrix, PredictorInput, Rule, Selector, Storage};
 use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata, Sink};
 
 use crate::{Error, low_bit_copy};
 
 const VERSION: u32 = 1;
+/// The name of predictors as PowerInfer has them: a ReLU inside, and the residual stream as input.
+const POWERINFER: &str = "low-rank-powerinfer";
 
 /// A tensor to be written: name, dimensions, format, bytes.
 pub(super) type Part = (String, Vec<usize>, BlockFormat, Vec<u8>);
@@ -35,8 +37,11 @@ pub(super) fn read<'a>(
         Ok(match name.as_str() {
             "dense" => Selector::Dense,
             "exact-zero" => Selector::ExactZero,
-            "low-rank" => Selector::LowRank {
-                predictor: file.predictor(i)?,
+            "low-rank" | POWERINFER => Selector::LowRank {
+                predictor: match name.as_str() {
+                    POWERINFER => file.predictor(i)?.with_relu().with_input(PredictorInput::Own),
+                    _ => file.predictor(i)?,
+                },
                 rule: Rule::Threshold(*thresholds.get(i).ok_or_else(|| missing("sparse.thresholds"))?),
             },
             "gate" => Selector::Gate {
@@ -72,7 +77,12 @@ pub(super) fn write<'a>(
     let (mut names, mut thresholds) = (Vec::new(), Vec::new());
     let mut tensors: Vec<Part> = Vec::new();
     for (i, selector) in selectors.enumerate() {
-        names.push(selector.name().to_owned());
+        names.push(match selector {
+            Selector::LowRank { predictor, .. } if predictor.input() == PredictorInput::Own => {
+                POWERINFER.to_owned()
+            }
+            other => other.name().to_owned(),
+        });
         thresholds.push(0.0);
         let mut vector = |name: &str, values: &[f32]| {
             let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();

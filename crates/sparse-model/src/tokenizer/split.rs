@@ -36,6 +36,19 @@ const QWEN2: &str = concat!(
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
+/// The expression of GPT-4o: a word begins anew where small letters are followed by a capital one.
+const GPT4O: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{L}&&[^a-z]]*[\p{L}&&[^A-Z]]+(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{L}&&[^a-z]]+[\p{L}&&[^A-Z]]*(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+
+/// The expression of Mistral's Tekken: that of GPT-4o without contractions, with single digits.
+const TEKKEN: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{L}&&[^a-z]]*[\p{L}&&[^A-Z]]+|[^\r\n\p{L}\p{N}]?[\p{L}&&[^a-z]]+[\p{L}&&[^A-Z]]*",
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+
 const PRE_TOKENIZERS: &[PreTokenizer] = &[
     PreTokenizer {
         names: &["default"],
@@ -92,6 +105,13 @@ const PRE_TOKENIZERS: &[PreTokenizer] = &[
         ignore_merges: true,
         add_bos: true,
     },
+    PreTokenizer {
+        names: &["gpt-4o", "llama4", "kanana2"],
+        expressions: &[GPT4O],
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer { names: &["tekken"], expressions: &[TEKKEN], ignore_merges: true, add_bos: true },
     PreTokenizer {
         names: &["dbrx", "smaug-bpe"],
         expressions: &[LLAMA3],
@@ -193,9 +213,20 @@ mod tests {
             ("smollm", "I|'|LL| say|:| '|it|'s| |1|2|3|4|5|!!|\n\n | done| "),
             ("llama-bpe", "I|'LL| say|:| '|it|'s| |123|45|!!\n\n| | done| "),
             ("qwen2", "I|'LL| say|:| '|it|'s| |1|2|3|4|5|!!\n\n| | done| "),
+            ("gpt-4o", "I'LL| say|:| '|it's| |123|45|!!\n\n| | done| "),
+            ("tekken", "I|'LL| say|:| '|it|'s| |1|2|3|4|5|!!\n\n| | done| "),
             ("default", "I|'|LL| say|:| |'|it|'|s| |123|45|!!|\n\n | done| "),
         ] {
             assert_eq!(words(pre, text).join("|"), expected, "{pre}");
+        }
+    }
+
+    #[test]
+    fn words_begin_at_capital_letters_where_the_expression_says_so() {
+        let text = "getHTTPResponseForЖизнь";
+        assert_eq!(words("llama-bpe", text), [text]);
+        for pre in ["gpt-4o", "tekken"] {
+            assert_eq!(words(pre, text), ["get", "HTTPResponse", "ForЖизнь"], "{pre}");
         }
     }
 

@@ -1,0 +1,22 @@
+//! OLMo 2 and 3.
+
+use super::{Architecture, Keys, attentions, set_window_pattern};
+use crate::Error;
+use crate::config::{ModelConfig, QkNorm};
+use crate::rope::RopePairs;
+
+/// Of four layers of OLMo 3, the last sees all tokens.
+const PATTERN: usize = 4;
+
+pub(super) const OLMO2: Architecture = Architecture { name: "olmo2", rope: RopePairs::Halves, adapt: olmo2 };
+
+/// What a sublayer adds is normalized, and not what it reads.
+fn olmo2(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {
+    for layer in &mut config.layers {
+        layer.norms_before = false;
+        layer.norms_after = true;
+    }
+    attentions(config).for_each(|(_, spec)| spec.qk_norm = QkNorm::Width);
+    let base = config.ropes[0].base;
+    set_window_pattern(keys, config, PATTERN, base)
+}
