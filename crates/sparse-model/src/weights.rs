@@ -26,6 +26,7 @@ pub(crate) struct Layer {
 
 /// Tensors of a token mixer.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a layer has one, and most are the larger")]
 pub(crate) enum MixerWeights {
     Attention(Attention),
     ShortConv(ShortConv),
