@@ -257,6 +257,6 @@ fn a_damaged_index_is_said_and_built_anew() {
         .fails(1, &["cannot write the index", "no-such-folder"]);
     run(args!["search", "-m", &model, "--docs", &docs, "--index", folder.0.path(), "cat"])
         .fails(1, &["cannot read the index"]);
-    let left = std::fs::read_dir(folder.0.path()).unwrap().map(|e| e.unwrap().file_name());
-    assert!(left.into_iter().all(|name| !name.to_string_lossy().ends_with(".part")));
+    let mut left = std::fs::read_dir(folder.0.path()).unwrap().map(|e| e.unwrap().file_name());
+    assert!(left.all(|name| !name.to_string_lossy().ends_with(".part")));
 }

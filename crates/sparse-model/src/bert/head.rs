@@ -176,7 +176,11 @@ fn pool(pooling: Pooling, kernels: &Kernels, vectors: &[f32], width: usize, skip
             out.fill(f32::NEG_INFINITY);
             for vector in counted.chunks(width) {
                 // Unlike `f32::max`, keeps what is no number, so that damaged weights are noticed.
-                out.iter_mut().zip(vector).filter(|(max, v)| !(**v <= **max)).for_each(|(max, v)| *max = *v);
+                for (max, v) in out.iter_mut().zip(vector) {
+                    if *v > *max || v.is_nan() {
+                        *max = *v;
+                    }
+                }
             }
         }
         Pooling::Mean | Pooling::MeanSqrtLen => {

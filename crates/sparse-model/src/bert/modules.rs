@@ -127,8 +127,8 @@ fn pooling(text: &[u8]) -> Result<(Vec<Pooling>, bool), Error> {
         // Older releases have a flag for each.
         None => {
             let set = |key: &str| config.get(key) == Some(&Value::Bool(true));
-            let flags = config.keys().filter(|key| key.starts_with("pooling_mode_"));
-            if let Some(key) = flags.into_iter().find(|key| set(key) && MODES.iter().all(|m| m.1 != **key)) {
+            let mut flags = config.keys().filter(|key| key.starts_with("pooling_mode_"));
+            if let Some(key) = flags.find(|key| set(key) && MODES.iter().all(|m| m.1 != **key)) {
                 return Err(unknown(key));
             }
             let modes: Vec<_> = MODES.iter().filter(|mode| set(mode.1)).map(|mode| mode.2).collect();

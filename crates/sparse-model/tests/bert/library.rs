@@ -60,8 +60,8 @@ fn check(model: &str, texts: &[&str], case: &Value) -> Result<(), String> {
             return Err(format!("{text:?}: {} values, expected {}", found[i].len(), expected.len()));
         }
         let largest = expected.iter().fold(1.0, |a: f32, b| a.max(b.abs()));
-        let off = |(a, b): (&f32, &f32)| !((a - b).abs() <= 3e-5 * largest);
-        if found[i].iter().zip(&expected).any(off) {
+        let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 3e-5 * largest;
+        if !found[i].iter().zip(&expected).all(close) {
             return Err(format!("{text:?}: {:?}, expected {expected:?}", found[i]));
         }
     }
