@@ -328,7 +328,7 @@ fn faulty_gguf_files_are_errors() {
         (&|f| drop(f.metadata.insert("general.architecture", "llama")), &["\"llama\"", "supported: bert"]),
         (&|f| drop(f.metadata.insert("bert.attention.causal", true)), &["causal"]),
         (&set("bert.pooling_type", 4), &["bert.pooling_type", "4"]),
-        (&set("tokenizer.ggml.cls_token_id", 9999), &["cls_token_id", "9999"]),
+        (&set("tokenizer.ggml.cls_token_id", 9999), &["cls_token_id", "outside the vocabulary"]),
         (&|f| drop(f.metadata.insert("tokenizer.ggml.model", "t5")), &["\"t5\""]),
         (
             &|f| drop(f.metadata.insert("tokenizer.ggml.token_type", vec![1i32; 3])),
