@@ -1,5 +1,6 @@
 //! The command line.
 
+mod chat;
 mod embed;
 mod models;
 mod numbers;
@@ -16,6 +17,7 @@ use sparse_gguf::Gguf;
 use sparse_model::WeightFormat;
 use sparse_model::{EncoderFormat, FfnActivation, KvFormat, SamplerConfig};
 
+pub(crate) use chat::{ChatArgs, ChatTemplateArgs};
 pub(crate) use embed::{EmbedArgs, EncoderArgs, SearchArgs, SimilarityArgs};
 pub(crate) use models::find;
 use numbers::{minutes, not_negative, percentage, positive, probability, random_seed};
@@ -58,6 +60,9 @@ pub(crate) enum Command {
     /// Turn text into token ids, or ids into text
     #[command(after_help = TOKENIZE_EXAMPLES)]
     Tokenize(TokenizeArgs),
+    /// Show the prompt that a chat template makes of a conversation
+    #[command(after_help = chat::CHAT_TEMPLATE_EXAMPLES)]
+    ChatTemplate(ChatTemplateArgs),
     /// Measure how well a model predicts a text
     #[command(after_help = PERPLEXITY_EXAMPLES)]
     Perplexity(PerplexityArgs),
@@ -216,6 +221,8 @@ pub(crate) struct GenerateArgs {
     /// System message of the chat
     #[arg(long, value_name = "TEXT", requires = "chat")]
     pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) template: ChatArgs,
     /// Most tokens to generate; -1 is no limit but the context
     #[arg(short = 'n', long, value_name = "N", default_value_t = 256, value_parser = numbers::unlimited)]
     pub(crate) max_tokens: usize,

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod calibrate;
+pub(crate) mod chat_template;
 pub(crate) mod embed;
 pub(crate) mod generate;
 pub(crate) mod inspect;

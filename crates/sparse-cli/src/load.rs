@@ -275,6 +275,11 @@ pub(crate) fn model(
     Ok(Loaded { model: Arc::new(model), name, time, interleaving })
 }
 
+/// Opens the file for a look at its metadata.
+pub(crate) fn gguf(file: Option<&Path>) -> anyhow::Result<Gguf> {
+    Source::new(file)?.gguf()
+}
+
 /// Opens the tokenizer alone.
 pub(crate) fn tokenizer(file: Option<&Path>) -> anyhow::Result<Tokenizer> {
     let source = Source::new(file)?;

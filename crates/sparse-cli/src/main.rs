@@ -34,6 +34,7 @@ fn run(cli: &Cli) -> anyhow::Result<exit::End> {
     match &cli.command {
         Command::Generate(args) => commands::generate::run(args, cli.verbose > 0),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::ChatTemplate(args) => commands::chat_template::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
         Command::Perplexity(args) => commands::perplexity::run(args),
         Command::Bench(args) => commands::bench::run(args),

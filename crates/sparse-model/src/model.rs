@@ -6,7 +6,7 @@ use std::path::Path;
 use sparse_core::{Activations, Axes, Compute, Matrix, Screen, SparseFfn};
 use sparse_gguf::Gguf;
 
-use crate::chat::ChatTemplate;
+use crate::chat::{ChatTemplate, ChatTemplates};
 use crate::sidecar::HeadScreen;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
@@ -21,7 +21,7 @@ pub struct Model {
     config: ModelConfig,
     weights: Weights,
     tokenizer: Tokenizer,
-    chat_template: Option<ChatTemplate>,
+    chat_templates: ChatTemplates,
     name: Option<String>,
     compute: Compute,
     screen: Option<Screen>,
@@ -88,12 +88,11 @@ impl Model {
         let config = arch::read(meta, options.activation)?;
         let tokenizer = Tokenizer::from_metadata(meta)?;
         let weights = Weights::load(gguf, &config, tokenizer.vocab_len())?;
-        let chat_template = meta.opt_string("tokenizer.chat_template")?.map(ChatTemplate::new).transpose()?;
         Ok(Self {
             config,
             weights,
             tokenizer,
-            chat_template,
+            chat_templates: ChatTemplates::from_metadata(meta),
             name: meta.opt_string("general.name")?.map(str::to_owned),
             compute: Compute::new(options.threads),
             screen: None,
@@ -115,17 +114,17 @@ impl Model {
         &self.tokenizer
     }
 
-    /// The chat template of the file.
+    /// The file's chat template for conversations without tools, compiled on first use.
     ///
     /// # Errors
-    /// If the file has none.
+    /// If the file has none, or it is not well-formed.
     pub fn chat_template(&self) -> Result<&ChatTemplate, Error> {
-        self.chat_template.as_ref().ok_or_else(|| {
-            Error::metadata(
-                "tokenizer.chat_template",
-                "is absent: this model has no chat format, use a plain prompt",
-            )
-        })
+        Ok(self.chat_templates.get(None, false)?)
+    }
+
+    /// All chat templates of the file.
+    pub fn chat_templates(&self) -> &ChatTemplates {
+        &self.chat_templates
     }
 
     /// Entries in the vocabulary: the length of the logits.

@@ -30,6 +30,7 @@ mod tokens;
 mod vocab;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use sparse_gguf::Metadata;
 
@@ -47,17 +48,20 @@ use tokens::{Kind, Tokens};
 /// How to encode a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodeOptions {
-    /// Add the tokens that the tokenizer puts around a text: [`Tokenizer::add_bos`], [`Tokenizer::add_eos`].
-    pub add_special: bool,
+    /// Begin with the beginning-of-text token where the tokenizer wants it ([`Tokenizer::add_bos`]).
+    pub add_bos: bool,
+    /// End with the end-of-text token where the tokenizer wants it ([`Tokenizer::add_eos`]). Embedding models do;
+    /// behind a prompt it would end what is to be continued.
+    pub add_eos: bool,
     /// Read the names of control tokens in the text, such as `<|im_end|>`, as those tokens. For prompts that a chat
     /// template made; in text from elsewhere they are better left as text. User-defined tokens are always read.
     pub parse_special: bool,
 }
 
 impl Default for EncodeOptions {
-    /// Adds special tokens, parses none.
+    /// Adds both tokens, parses none.
     fn default() -> Self {
-        Self { add_special: true, parse_special: false }
+        Self { add_bos: true, add_eos: true, parse_special: false }
     }
 }
 
@@ -143,12 +147,55 @@ impl Tokenizer {
     /// [`TokenizerError::Unencodable`] for a character that a SentencePiece vocabulary without byte tokens and
     /// without an unknown token lacks. Byte-level BPE always succeeds; bytes that its vocabulary lacks are left out.
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_around(text, &[], options)
+    }
+
+    /// The ids of a prompt for a model to continue.
+    ///
+    /// It begins with the beginning-of-text token where the tokenizer wants it, once: not again if the prompt names
+    /// it, with or without white space before it. It never ends with the end-of-text token. Names of control tokens
+    /// in the prompt are these tokens.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_prompt(&self, prompt: &str) -> Result<Vec<u32>, TokenizerError> {
+        let bos = self.bos.and_then(|id| self.token(id));
+        let begun = bos.is_some_and(|bos| prompt.trim_start().starts_with(bos));
+        self.encode(prompt, EncodeOptions { add_bos: !begun, add_eos: false, parse_special: true })
+    }
+
+    /// The ids of a conversation that a chat template wrote. No token is added: the template writes those that begin
+    /// and end texts, as transformers has it.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_chat(&self, rendered: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_marked(rendered, &[])
+    }
+
+    /// Like [`encode_chat`](Self::encode_chat), but special tokens that overlap the byte ranges `literal` stay text.
+    /// The ranges are sorted and do not overlap.
+    pub(crate) fn encode_marked(
+        &self,
+        text: &str,
+        literal: &[Range<usize>],
+    ) -> Result<Vec<u32>, TokenizerError> {
+        let options = EncodeOptions { add_bos: false, add_eos: false, parse_special: true };
+        self.encode_around(text, literal, options)
+    }
+
+    fn encode_around(
+        &self,
+        text: &str,
+        literal: &[Range<usize>],
+        options: EncodeOptions,
+    ) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::with_capacity(text.len() / 3 + 2);
-        if options.add_special && self.add_bos {
+        if options.add_bos && self.add_bos {
             ids.extend(self.bos);
         }
         let mut behind_token = true;
-        for fragment in self.special.split(&self.tokens, text, options.parse_special) {
+        for fragment in self.special.split(&self.tokens, text, options.parse_special, literal) {
             match (fragment, &self.model) {
                 (Fragment::Token(id), _) => ids.push(id),
                 (Fragment::Text(text), Model::Bpe(bpe)) => bpe.encode(&self.tokens, text, &mut ids),
@@ -160,7 +207,7 @@ impl Tokenizer {
             }
             behind_token = matches!(fragment, Fragment::Token(_));
         }
-        if options.add_special && self.add_eos {
+        if options.add_eos && self.add_eos {
             ids.extend(self.eos);
         }
         Ok(ids)
@@ -236,6 +283,18 @@ impl Tokenizer {
     /// The id of the token that the vocabulary writes as `text`.
     pub fn token_id(&self, text: &str) -> Option<u32> {
         self.tokens.find(text)
+    }
+
+    /// The texts of the tokens that a chat template writes between messages: control tokens, and user-defined ones
+    /// that stand in the template's `source`.
+    pub(crate) fn chat_tokens<'a>(&'a self, source: &'a str) -> impl Iterator<Item = &'a str> {
+        self.special
+            .iter(&self.tokens)
+            .filter(move |&(id, text)| {
+                let parsed = self.tokens.kind(id).any(Kind::CONTROL.or(Kind::UNKNOWN));
+                parsed || (!text.trim().is_empty() && source.contains(text))
+            })
+            .map(|(_, text)| text)
     }
 
     /// Whether a token steers the model instead of standing for text.

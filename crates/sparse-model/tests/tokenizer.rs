@@ -33,8 +33,8 @@ fn cases() -> Vec<String> {
     serde_json::from_str(CASES).unwrap()
 }
 
-const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
-const PARSED: EncodeOptions = EncodeOptions { add_special: false, parse_special: true };
+const PLAIN: EncodeOptions = EncodeOptions { add_bos: false, add_eos: false, parse_special: false };
+const PARSED: EncodeOptions = EncodeOptions { add_bos: false, add_eos: false, parse_special: true };
 
 #[test]
 fn ids_are_those_of_llama_cpp() {
@@ -123,7 +123,8 @@ fn special_tokens_are_added_as_the_file_says() {
             }
             let tokenizer = Tokenizer::from_metadata(&meta).unwrap();
             let plain = tokenizer.encode("a b", PLAIN).unwrap();
-            let ids = tokenizer.encode("a b", EncodeOptions { add_special: true, ..PLAIN }).unwrap();
+            let ids =
+                tokenizer.encode("a b", EncodeOptions { add_bos: true, add_eos: true, ..PLAIN }).unwrap();
             let mut expected = plain;
             if add_bos.unwrap_or(begin) {
                 expected.insert(0, tokenizer.bos().unwrap());

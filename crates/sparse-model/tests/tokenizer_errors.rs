@@ -226,7 +226,7 @@ fn scores_and_types_may_be_other_integers() {
 fn a_character_that_cannot_be_expressed() {
     // `A` has a byte token, `é` has none for its bytes: the unknown token, once.
     let tokenizer = Tokenizer::from_metadata(&spm()).unwrap();
-    let options = EncodeOptions { add_special: false, parse_special: false };
+    let options = EncodeOptions { add_bos: false, add_eos: false, parse_special: false };
     assert_eq!(tokenizer.encode("a\u{e9}A", options).unwrap(), [4, 5, 0, 3]);
 
     // Without an unknown token it is an error. (Token 0 is the unknown one where the file names none.)

@@ -52,20 +52,20 @@ proptest! {
 
     #[test]
     fn byte_level_bpe_loses_nothing(text in text().prop_filter("bytes", |t| expressible(t)), parse_special: bool) {
-        let ids = BYTES.encode(&text, EncodeOptions { add_special: false, parse_special }).unwrap();
+        let ids = BYTES.encode(&text, EncodeOptions { add_bos: false, add_eos: false, parse_special }).unwrap();
         prop_assert_eq!(BYTES.decode(&ids, false), text);
     }
 
     #[test]
     fn words_merge_as_in_the_tokenizers_crate(word in "[a-z]{1,40}") {
-        let ids = BYTES.encode(&word, EncodeOptions { add_special: false, parse_special: false }).unwrap();
+        let ids = BYTES.encode(&word, EncodeOptions { add_bos: false, add_eos: false, parse_special: false }).unwrap();
         let reference = REFERENCE.tokenize(&word).unwrap().iter().map(|t| t.id).collect::<Vec<_>>();
         prop_assert_eq!(ids, reference);
     }
 
     #[test]
     fn sentencepiece_takes_any_text(text in text(), parse_special: bool) {
-        let ids = SPM.encode(&text, EncodeOptions { add_special: true, parse_special }).unwrap();
+        let ids = SPM.encode(&text, EncodeOptions { add_bos: true, add_eos: true, parse_special }).unwrap();
         prop_assert!(ids.iter().all(|&id| SPM.token(id).is_some()));
     }
 
@@ -90,7 +90,7 @@ proptest! {
 
     #[test]
     fn pieces_of_a_valid_text_hold_whole_characters(text in text().prop_filter("bytes", |t| expressible(t))) {
-        let ids = BYTES.encode(&text, EncodeOptions { add_special: false, parse_special: false }).unwrap();
+        let ids = BYTES.encode(&text, EncodeOptions { add_bos: false, add_eos: false, parse_special: false }).unwrap();
         let mut stream = BYTES.decode_stream().keep_special();
         let replaced = ids.iter().any(|&id| stream.push(id).is_some_and(|t| t.contains('\u{FFFD}')));
         prop_assert_eq!(replaced, text.contains('\u{FFFD}'));

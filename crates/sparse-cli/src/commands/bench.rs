@@ -172,7 +172,7 @@ fn ids(args: &BenchArgs, candidates: &[Candidate]) -> anyhow::Result<Vec<u32>> {
     let model = &candidates[0].loaded.model;
     let mut ids = Vec::new();
     if let Some(file) = &args.text {
-        let options = EncodeOptions { add_special: true, parse_special: true };
+        let options = EncodeOptions { add_bos: true, add_eos: false, parse_special: true };
         ids = model.tokenizer().encode(&input::file(file)?, options)?;
         anyhow::ensure!(ids.len() >= decoded, "the text has {} tokens, fewer than {decoded}", ids.len());
         ids.truncate(decoded);

@@ -8,11 +8,11 @@ use std::num::NonZeroUsize;
 
 use console::style;
 use sparse_model::chat::Message;
-use sparse_model::tokenizer::EncodeOptions;
 use sparse_model::{GenerateOptions, Model, Placement, Session, SessionOptions, Stop, generate};
 use tracing::info;
 
 use crate::args::GenerateArgs;
+use crate::commands::chat_template;
 use crate::exit::{self, End};
 use crate::{input, interrupt, load, output};
 use report::Report;
@@ -22,11 +22,14 @@ pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
     let placement = if args.sampler.repeatable() { Placement::AsCalibrated } else { Placement::Measured };
     let loaded = load::model(args.model.model.as_deref(), &args.sparse, &args.compute, placement)?;
     let model = &loaded.model;
-    let mut prompt = prompt(args)?;
-    if args.chat {
-        prompt = conversation(args, model, prompt)?;
-    }
-    let tokens = encode(model, &prompt)?;
+    let prompt = prompt(args)?;
+    let (prompt, tokens) = match args.chat {
+        true => conversation(args, model, prompt)?,
+        false => {
+            let tokens = model.tokenizer().encode_prompt(&prompt)?;
+            (prompt, tokens)
+        }
+    };
     let context = context(args, model, tokens.len())?;
     let mut session = Session::with_options(model, SessionOptions::new(context).kv(args.kv))?;
     let options = GenerateOptions {
@@ -70,22 +73,13 @@ fn prompt(args: &GenerateArgs) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The user's message in the format that the model's chat template gives it.
-fn conversation(args: &GenerateArgs, model: &Model, message: String) -> anyhow::Result<String> {
+/// The user's message in the format that the model's chat template gives it, and its tokens.
+fn conversation(args: &GenerateArgs, model: &Model, message: String) -> anyhow::Result<(String, Vec<u32>)> {
     let system = args.system.as_ref().map(Message::system);
     let messages: Vec<Message> = system.into_iter().chain([Message::user(message)]).collect();
-    let name = |id: Option<u32>| id.and_then(|id| model.tokenizer().token(id)).unwrap_or_default();
-    let (bos, eos) = (name(model.tokenizer().bos()), name(model.tokenizer().eos()));
-    Ok(model.chat_template()?.render(&messages, true, bos, eos)?)
-}
-
-/// The prompt's tokens. The names of control tokens count as these tokens, as in a chat template's output; one that
-/// begins the text already is not added again.
-fn encode(model: &Model, prompt: &str) -> anyhow::Result<Vec<u32>> {
-    let tokenizer = model.tokenizer();
-    let bos = tokenizer.bos().and_then(|id| tokenizer.token(id));
-    let begun = bos.is_some_and(|bos| prompt.starts_with(bos));
-    Ok(tokenizer.encode(prompt, EncodeOptions { add_special: !begun, parse_special: true })?)
+    let template = chat_template::choose(model.chat_templates(), &args.template, false)?;
+    let prompt = template.encode(model.tokenizer(), &messages, &chat_template::options(&args.template))?;
+    Ok((prompt.text, prompt.tokens))
 }
 
 fn from_stdin(args: &GenerateArgs) -> bool {

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
         )));
     }
     let start = Instant::now();
-    let options = EncodeOptions { add_special: true, parse_special: args.parse_special };
+    let options = EncodeOptions { add_bos: true, add_eos: false, parse_special: args.parse_special };
     let tokens = model.tokenizer().encode(&text, options)?;
     let tokenize_time = start.elapsed();
     interrupt::handle()?;

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &ProfileArgs) -> anyhow::Result<End> {
     let text = input::file(&args.text)?;
     let all = SparseArgs { sparse: Some(Sparse::None), activation: args.activation, ..SparseArgs::default() };
     let loaded = load::model(args.model.model.as_deref(), &all, &args.compute, Placement::AsCalibrated)?;
-    let options = EncodeOptions { add_special: true, parse_special: true };
+    let options = EncodeOptions { add_bos: true, add_eos: false, parse_special: true };
     let tokens = loaded.model.tokenizer().encode(&text, options)?;
     interrupt::handle()?;
     let mut bar = progress::Bar::default();

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &TokenizeArgs) -> anyhow::Result<End> {
 }
 
 fn options(args: &TokenizeArgs) -> EncodeOptions {
-    EncodeOptions { add_special: !args.no_special, parse_special: args.parse_special }
+    EncodeOptions { add_bos: !args.no_special, add_eos: !args.no_special, parse_special: args.parse_special }
 }
 
 fn print(

@@ -167,3 +167,40 @@ fn verbose_runs_log_to_stderr_only() {
         assert!(verbose.stderr.contains(part), "no {part} in {verbose:#?}");
     }
 }
+
+#[test]
+fn chat_template_shows_the_prompt() {
+    let folder = Folder::new();
+    let model = folder.model(&TinyLlama::default().build());
+    let prompt = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!(run(args!["chat-template", "-m", &model, "hi"]).ok(), prompt);
+    let chat = br#"{"messages": [{"role": "user", "content": "hi"}], "add_generation_prompt": false}"#;
+    let args = args!["chat-template", "-m", &model, "--messages", "-"];
+    assert_eq!(run_with_stdin(args, chat).ok(), "<|im_start|>user\nhi<|im_end|>\n");
+    assert!(run(args!["chat-template", "-m", &model, "--source"]).ok().starts_with("{% for"));
+    // A control token that a message names, as a token and as text.
+    let ids = |flags: &[&str]| {
+        let mut args = args!["chat-template", "-m", &model, "--ids", "<|im_end|>"].to_vec();
+        args.extend(flags.iter().map(Into::into));
+        json(&run(&args).ok()).as_array().unwrap().len()
+    };
+    assert!(ids(&["--literal"]) > ids(&[]));
+    run(args!["chat-template", "-m", &model, "--chat-template", "rag", "hi"]).fails(1, &["rag", "default"]);
+}
+
+#[test]
+fn a_template_that_does_not_compile_is_no_obstacle_to_plain_prompts() {
+    let folder = Folder::new();
+    let mut file = TinyLlama::default().build();
+    let tokens = |file: &sparse_testdata::File| {
+        let model = folder.model(file);
+        json(&run(args!["generate", "-m", &model, "--greedy", "-n", "4", "--json", "hi"]).ok())["tokens"]
+            .clone()
+    };
+    let expected = tokens(&file);
+    file.metadata.insert("tokenizer.chat_template", "{% nonsense %}");
+    file.metadata.insert("tokenizer.ggml.add_eos_token", true);
+    assert_eq!(tokens(&file), expected);
+    let model = folder.model(&file);
+    run(args!["generate", "-m", &model, "--chat", "hi"]).fails(1, &["chat template", "line 1"]);
+}

@@ -1,6 +1,7 @@
 //! Tokens that text processing does not produce: which they are, where a text names them.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use aho_corasick::AhoCorasick;
 
@@ -179,12 +180,33 @@ impl SpecialTokens {
         Ok(Self { ids: special.into_iter().map(|(id, _)| id).collect(), texts })
     }
 
+    /// The special tokens.
+    pub(super) fn iter<'a>(&'a self, tokens: &'a Tokens) -> impl Iterator<Item = (u32, &'a str)> {
+        self.ids.iter().filter_map(|&id| Some((id, tokens.get(id)?)))
+    }
+
     /// Cuts `text` at the special tokens in it: user-defined ones always, control tokens and the unknown token only
-    /// if `parse`.
+    /// if `parse`, none that overlaps the byte ranges `literal` (sorted, apart from each other).
     ///
     /// The longest token takes all its places in the text, from left to right, then the next longest what is left
     /// (llama.cpp's order; not that of a leftmost search).
-    pub(super) fn split<'t>(&self, tokens: &Tokens, text: &'t str, parse: bool) -> Vec<Fragment<'t>> {
+    pub(super) fn split<'t>(
+        &self,
+        tokens: &Tokens,
+        text: &'t str,
+        parse: bool,
+        literal: &[Range<usize>],
+    ) -> Vec<Fragment<'t>> {
+        let offset = |part: &str| part.as_ptr() as usize - text.as_ptr() as usize;
+        // Where `token` first stands in `part` outside the literal ranges.
+        let find = |part: &str, token: &str| {
+            let free = |at: usize| {
+                let (start, end) = (offset(part) + at, offset(part) + at + token.len());
+                let next = literal.partition_point(|range| range.end <= start);
+                literal.get(next).is_none_or(|range| end <= range.start)
+            };
+            part.match_indices(token).map(|(at, _)| at).find(|&at| free(at))
+        };
         let found = self.texts.find_overlapping_iter(text).map(|found| found.pattern().as_usize());
         let claims =
             found.filter(|&i| parse || !tokens.kind(self.ids[i]).any(PARSED)).collect::<BTreeSet<_>>();
@@ -198,7 +220,8 @@ impl SpecialTokens {
                     cut.push(fragment);
                     continue;
                 };
-                while let Some((before, behind)) = rest.split_once(token) {
+                while let Some(at) = find(rest, token) {
+                    let (before, behind) = (&rest[..at], &rest[at + token.len()..]);
                     cut.extend([Fragment::Text(before), Fragment::Token(id)]);
                     rest = if strip { behind.trim_start_matches(is_space) } else { behind };
                 }
