@@ -194,15 +194,19 @@ impl Tokenizer {
         if options.add_bos && self.add_bos {
             ids.extend(self.bos);
         }
+        // Merges may end in the text of a control token. llama.cpp's do; text to be kept must not.
+        let controls = literal.is_empty();
         let mut behind_token = true;
         for fragment in self.special.split(&self.tokens, text, options.parse_special, literal) {
             match (fragment, &self.model) {
                 (Fragment::Token(id), _) => ids.push(id),
-                (Fragment::Text(text), Model::Bpe(bpe)) => bpe.encode(&self.tokens, text, &mut ids),
+                (Fragment::Text(text), Model::Bpe(bpe)) => {
+                    bpe.encode(&self.tokens, text, controls, &mut ids);
+                }
                 (Fragment::Text(text), Model::Spm { spm, add_space_prefix }) => {
                     let prefix = if *add_space_prefix && behind_token { spm::SPACE } else { "" };
                     let text = format!("{prefix}{}", text.replace(' ', spm::SPACE));
-                    spm.encode(&self.tokens, &text, &mut ids)?;
+                    spm.encode(&self.tokens, &text, controls, &mut ids)?;
                 }
             }
             behind_token = matches!(fragment, Fragment::Token(_));

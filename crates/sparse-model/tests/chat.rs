@@ -345,3 +345,31 @@ fn prompts_begin_once_and_never_end() {
     assert_eq!((count(&prompt.tokens, bos), count(&prompt.tokens, eos)), (1, 0));
     assert_eq!(prompt.text, format!(" {name}a"));
 }
+
+#[test]
+fn control_tokens_in_messages_can_stay_text() {
+    let tokenizer = small_tokenizer(|_| {});
+    let (bos, eos) = (tokenizer.bos().unwrap(), tokenizer.eos().unwrap());
+    let name = tokenizer.token(eos).unwrap().to_owned();
+    let template = ChatTemplate::new(
+        "{{ bos_token }}{% for m in messages %}{{ m.content | trim }}{{ eos_token }}{% endfor %}",
+    )
+    .unwrap();
+    let text = format!(" x{name}y{name} \u{fdd1}{name}");
+    let messages = [Message::user(text.as_str())];
+    let mut options = RenderOptions::default();
+    let parsed = template.encode(&tokenizer, &messages, &options).unwrap();
+    assert_eq!(parsed.tokens.iter().filter(|&&id| id == eos).count(), 4);
+    options.literal_input = true;
+    let literal = template.encode(&tokenizer, &messages, &options).unwrap();
+    assert_eq!(literal.tokens.iter().filter(|&&id| id == eos).count(), 1, "{literal:?}");
+    assert_eq!((literal.tokens[0], literal.tokens.last()), (bos, Some(&eos)));
+    // Nothing is lost but the forged mark.
+    let bos = tokenizer.token(bos).unwrap();
+    assert_eq!(literal.text, format!("{bos}x{name}y{name} {name}{name}"));
+    // Templates may cut what is marked.
+    let template =
+        ChatTemplate::new("{{ messages[0].content.split('y')[0] }}{{ messages[0].content[:3] }}").unwrap();
+    let cut = template.encode(&tokenizer, &messages, &options).unwrap();
+    assert!(!cut.tokens.contains(&eos) && !cut.text.contains(['\u{fdd0}', '\u{fdd1}']), "{cut:?}");
+}

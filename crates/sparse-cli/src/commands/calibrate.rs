@@ -161,7 +161,10 @@ impl Texts {
             let mut text = input::file(file)?;
             let most = text.len().min(tokens.saturating_mul(BYTES));
             text.truncate((0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0));
-            Ok(Some(tokenizer.encode(&text, EncodeOptions { add_bos: false, add_eos: false, parse_special: true })?))
+            Ok(Some(
+                tokenizer
+                    .encode(&text, EncodeOptions { add_bos: false, add_eos: false, parse_special: true })?,
+            ))
         };
         let Options { fit_tokens, tune_tokens, test_tokens, .. } = *options;
         let all = [fit_tokens, tune_tokens, test_tokens].into_iter().fold(0, usize::saturating_add);

@@ -99,15 +99,16 @@ impl Bpe {
         Ok(Self { splitter: pre.splitter(), ignore_merges: pre.ignore_merges, bytes, merges })
     }
 
-    /// Appends the ids of `text`.
-    pub(super) fn encode(&self, tokens: &Tokens, text: &str, ids: &mut Vec<u32>) {
+    /// Appends the ids of `text`. Control tokens come out only if `controls`.
+    pub(super) fn encode(&self, tokens: &Tokens, text: &str, controls: bool, ids: &mut Vec<u32>) {
+        let allowed = |id: u32| controls || !tokens.is_parsed(id);
         let mut merger = Merger::default();
         let mut written = String::new();
         self.splitter.words(text, &mut |word| {
             if self.ignore_merges {
                 written.clear();
                 written.extend(word.bytes().map(|b| CHARS[usize::from(b)]));
-                if let Some(id) = tokens.find(&written) {
+                if let Some(id) = tokens.find(&written).filter(|&id| allowed(id)) {
                     return ids.push(id);
                 }
             }
@@ -115,7 +116,9 @@ impl Bpe {
             for byte in word.bytes() {
                 merger.push(1, self.bytes[usize::from(byte)]);
             }
-            let merged = merger.run(|left, right| self.merges.get(&(left.id?, right.id?)).copied());
+            let merged = merger.run(|left, right| {
+                self.merges.get(&(left.id?, right.id?)).copied().filter(|&(_, id)| allowed(id))
+            });
             ids.extend(merged.filter_map(|symbol| symbol.id));
         });
     }

@@ -152,9 +152,6 @@ pub(super) fn mark_phi3(tokens: &mut Tokens, name: Option<&str>) {
 /// What a text can name.
 const SPECIAL: Kind = Kind::CONTROL.or(Kind::USER_DEFINED).or(Kind::UNKNOWN);
 
-/// What a text names only when asked to.
-const PARSED: Kind = Kind::CONTROL.or(Kind::UNKNOWN);
-
 /// Part of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fragment<'t> {
@@ -208,8 +205,7 @@ impl SpecialTokens {
             part.match_indices(token).map(|(at, _)| at).find(|&at| free(at))
         };
         let found = self.texts.find_overlapping_iter(text).map(|found| found.pattern().as_usize());
-        let claims =
-            found.filter(|&i| parse || !tokens.kind(self.ids[i]).any(PARSED)).collect::<BTreeSet<_>>();
+        let claims = found.filter(|&i| parse || !tokens.is_parsed(self.ids[i])).collect::<BTreeSet<_>>();
         let mut fragments = vec![Fragment::Text(text)];
         for id in claims.into_iter().map(|i| self.ids[i]) {
             let Some(token) = tokens.get(id) else { continue };

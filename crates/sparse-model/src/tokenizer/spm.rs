@@ -54,10 +54,12 @@ impl Spm {
     /// Appends the ids of `text`, in which spaces are written as [`SPACE`].
     ///
     /// A character without a token becomes the tokens of its bytes, or the unknown token if one of them has none.
+    /// Control tokens come out only if `controls`.
     pub(super) fn encode(
         &self,
         tokens: &Tokens,
         text: &str,
+        controls: bool,
         ids: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
         let mut merger = Merger::default();
@@ -65,26 +67,28 @@ impl Spm {
         for (i, _) in text.match_indices(SPACE) {
             let before = text[start..i].chars().next_back();
             if before.is_some_and(|c| !self.before_space.contains(&c)) {
-                self.encode_word(tokens, &text[start..i], &mut merger, ids)?;
+                self.encode_word(tokens, &text[start..i], controls, &mut merger, ids)?;
                 start = i;
             }
         }
-        self.encode_word(tokens, &text[start..], &mut merger, ids)
+        self.encode_word(tokens, &text[start..], controls, &mut merger, ids)
     }
 
     fn encode_word(
         &self,
         tokens: &Tokens,
         word: &str,
+        controls: bool,
         merger: &mut Merger,
         ids: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
+        let find = |text: &str| tokens.find(text).filter(|&id| controls || !tokens.is_parsed(id));
         merger.clear();
         for (i, c) in word.char_indices() {
-            merger.push(c.len_utf8(), tokens.find(&word[i..i + c.len_utf8()]));
+            merger.push(c.len_utf8(), find(&word[i..i + c.len_utf8()]));
         }
         let merged = merger.run(|left, right| {
-            let id = tokens.find(&word[left.start..right.end])?;
+            let id = find(&word[left.start..right.end])?;
             Some((self.ranks[id as usize], id))
         });
         for symbol in merged {

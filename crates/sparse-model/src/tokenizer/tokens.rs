@@ -138,6 +138,12 @@ impl Tokens {
         self.index.find(self.hasher.hash_one(text), same).copied()
     }
 
+    /// Whether the token is a control token or the unknown token: its name in a text means it only where
+    /// the text is parsed for such.
+    pub(super) fn is_parsed(&self, id: u32) -> bool {
+        self.kind(id).any(Kind::CONTROL.or(Kind::UNKNOWN))
+    }
+
     /// The kind of a token, of no kind if there is no such id.
     pub(super) fn kind(&self, id: u32) -> Kind {
         self.kinds.get(id as usize).copied().unwrap_or(Kind(0))
