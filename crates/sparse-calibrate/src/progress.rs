@@ -90,7 +90,7 @@ impl Progress for Schedule<'_> {
     fn begin(&mut self, stage: &str, steps: usize) {
         self.expected = 0.0;
         if let Some(at) = self.plan.iter().position(|(name, _)| stage.starts_with(name)) {
-            self.expected = self.plan.drain(..=at).last().map_or(0.0, |(_, seconds)| seconds);
+            self.expected = self.plan.drain(..=at).next_back().map_or(0.0, |(_, seconds)| seconds);
         }
         (self.begun, self.steps, self.done) = (Instant::now(), steps, 0);
         self.tell();

@@ -99,7 +99,7 @@ fn rows_that_a_selector_leaves_out_are_contiguous_again() {
     let x = input(&compute, 1, inputs);
     let run = |ffn: &SparseFfn| {
         let mut out = vec![0.0; inputs];
-        let mut scratch = FfnScratch::new(1, [ffn].into_iter());
+        let mut scratch = FfnScratch::new(1, [ffn]);
         ffn.forward(&compute, &x, BatchMode::Dense, &mut scratch, &mut out);
         out
     };

@@ -159,7 +159,7 @@ fn what_tokens_have_along_the_axes_and_outside_them_makes_scores_uncertain() {
 fn what_rows_are_said_to_have_outside_the_axes_makes_their_scores_uncertain() {
     let compute = Compute::new(1);
     let head = head(BlockFormat::F32, 300, 9);
-    let mut off = |of_row: f32| {
+    let off = |of_row: f32| {
         let directions =
             Matrix::from_f32(COLS, (0..64 * COLS).map(|i| f32::from(u8::from(i % COLS == i / COLS))));
         let axes = Axes::new(directions.unwrap(), vec![0.0; COLS], vec![1.0; 64], 1.0, 32).unwrap();

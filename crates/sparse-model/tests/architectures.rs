@@ -305,7 +305,7 @@ mod powerinfer {
             // The first two rows give x and -x of the first value; after the ReLU their sum is |x|.
             let mut fc1 = vec![0.0; RANK * width];
             (fc1[0], fc1[width]) = (1.0, -1.0);
-            let row = |n: usize| if n % 2 == 0 { 1e6 } else { scores };
+            let row = |n: usize| if n.is_multiple_of(2) { 1e6 } else { scores };
             let fc2: Vec<f32> =
                 (0..neurons).flat_map(|n| (0..RANK).map(move |r| if r < 2 { row(n) } else { 0.0 })).collect();
             tensor("fc1", &[width, RANK], &fc1);

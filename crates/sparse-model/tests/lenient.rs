@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sparse_gguf::{Gguf, GgufWriter, Metadata, SharedBytes};
 use sparse_model::tokenizer::EncodeOptions;
-use sparse_model::{GenerateOptions, Model, Session, generate};
+use sparse_model::{GenerateOptions, Model, SamplerConfig, Session, generate};
 
 /// What llama.cpp's `llama-completion` writes behind `hello world` with this model.
 const EXPECTED: [u32; 8] = [267, 267, 267, 185, 181, 182, 44, 12];
@@ -30,11 +30,8 @@ fn text(gguf: &Gguf) -> Vec<u32> {
     let model = Arc::new(Model::from_gguf(gguf, 1).unwrap());
     let prompt = model.tokenizer().encode("hello world", EncodeOptions::default()).unwrap();
     let mut session = Session::new(&model, 64).unwrap();
-    let mut options = GenerateOptions::default();
-    options.max_tokens = EXPECTED.len();
-    options.sampler.temperature = 0.0;
-    options.sampler.repetition_penalty = 1.0;
-    options.ignore_end = true;
+    let sampler = SamplerConfig { repetition_penalty: 1.0, ..SamplerConfig::greedy() };
+    let options = GenerateOptions { max_tokens: EXPECTED.len(), sampler, ignore_end: true };
     generate(&mut session, &prompt, &options, |_| std::ops::ControlFlow::Continue(())).unwrap().tokens
 }
 
