@@ -119,7 +119,7 @@ pub(crate) fn options(args: &ChatArgs) -> RenderOptions {
 /// A template of the model, or of a file.
 pub(crate) enum Chosen<'a> {
     Model(&'a ChatTemplate),
-    File(ChatTemplate),
+    File(Box<ChatTemplate>),
 }
 
 impl Deref for Chosen<'_> {
@@ -140,7 +140,7 @@ pub(crate) fn choose<'a>(
     tools: bool,
 ) -> anyhow::Result<Chosen<'a>> {
     match file(templates, args) {
-        Some(path) => Ok(Chosen::File(compile(path, &input::file(path)?)?)),
+        Some(path) => Ok(Chosen::File(compile(path, &input::file(path)?)?.into())),
         None => Ok(Chosen::Model(templates.get(args.chat_template.as_deref(), tools)?)),
     }
 }

@@ -19,8 +19,9 @@ use crate::load::Source;
 use crate::output;
 use summary::{Group, Summary};
 
-/// Ratio of perplexities from which on the lower one is no accident.
-const CLEAR: f64 = 1.2;
+/// Standard errors from which on the second activation is worse by more than chance: the one-sided
+/// level of 1 %.
+const CLEAR: f64 = 2.33;
 /// Longest text of a value in the metadata list.
 const MAX_VALUE: usize = 100;
 /// Items of longer arrays that JSON shows.
@@ -87,14 +88,22 @@ fn activations(args: &InspectArgs, source: Source<'_>, gguf: &Gguf) -> anyhow::R
     let scores = check_activation(gguf, ComputeArgs::default().threads())
         .with_context(|| format!("cannot score {source}"))?;
     if args.json {
-        let score = |s: &ActivationScore| json!({"activation": s.activation.to_string(), "perplexity": s.perplexity.is_finite().then_some(s.perplexity)});
+        let score = |s: &ActivationScore| {
+            json!({
+                "activation": s.activation.to_string(),
+                "perplexity": s.perplexity.is_finite().then_some(s.perplexity),
+                "behind": s.behind.is_finite().then_some(s.behind),
+            })
+        };
         return output::json(&scores.iter().map(score).collect::<Vec<_>>());
     }
-    let rows = scores.iter().map(|s| [s.activation.to_string(), format!("{:.2}", s.perplexity)]);
+    let rows = scores
+        .iter()
+        .map(|s| [s.activation.to_string(), format!("{:.2}", s.perplexity), format!("{:.1}", s.behind)]);
     let mut out = io::stdout().lock();
-    writeln!(out, "{}", output::table(["ACTIVATION", ">PERPLEXITY"], rows).trim_fmt())?;
+    writeln!(out, "{}", output::table(["ACTIVATION", ">PERPLEXITY", ">BEHIND"], rows).trim_fmt())?;
     let [best, second, ..] = &scores[..] else { return Ok(()) };
-    if second.perplexity < CLEAR * best.perplexity {
+    if second.behind < CLEAR {
         writeln!(out, "\nNo activation is clearly the best: this says nothing.")?;
     } else {
         writeln!(out, "\nThe weights were trained with {0}: --activation {0}", best.activation)?;
