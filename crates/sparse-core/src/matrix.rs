@@ -166,9 +166,9 @@ impl Matrix {
         self.layout.map_or_else(|| self.as_rows().row_bytes(), |layout| layout.row_bytes())
     }
 
-    /// Bytes that one pass over the matrix reads.
+    /// Bytes of all rows, without what [interleaving](crate::interleave) adds to fill the last eight.
     pub fn bytes(&self) -> usize {
-        self.storage.bytes().len()
+        self.layout.map_or(self.storage.bytes().len(), |layout| layout.rows() * layout.row_bytes())
     }
 
     /// The rows, which are contiguous.

@@ -38,8 +38,12 @@ impl SparseFfn {
     }
 
     /// The matrices that are always multiplied as a whole, to be [interleaved](crate::interleave), in the order of use.
+    ///
+    /// `up` is not among them if `down` has a row per neuron: such a layer is made for skipping, and
+    /// its outputs have the same bits whether zeros are skipped or not.
     pub fn whole_matrices_mut(&mut self) -> impl Iterator<Item = &mut Matrix> {
-        let (skips_gate, skips_up) = (self.skips_gate(), self.skips_up());
+        let neurons = matches!(self.down, Down::Neurons(_));
+        let (skips_gate, skips_up) = (self.skips_gate(), self.skips_up() || neurons);
         let gate = self.gate.as_mut().filter(|_| !skips_gate).and_then(Linear::matrix_mut);
         let up = self.up.matrix_mut().filter(|_| !skips_up);
         let down = match &mut self.down {
