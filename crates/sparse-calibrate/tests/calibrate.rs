@@ -99,9 +99,16 @@ fn predictors_can_be_chosen_by_what_they_find() {
         for layer in layers.iter().filter(|layer| layer.selector != "dense") {
             assert!((layer.recall - recall).abs() < 0.05, "{layer:?}");
         }
-        densities.push(layers.iter().map(|l| l.gate_density).sum::<f64>());
+        densities.push(
+            layers.iter().map(|l| (l.selector != "dense").then_some(l.gate_density)).collect::<Vec<_>>(),
+        );
     }
-    assert!(densities[0] < densities[1], "{densities:?}");
+    // The clock may make a layer dense: only those are compared that are sparse both times.
+    for (low, high) in densities[0].iter().zip(&densities[1]) {
+        if let (Some(low), Some(high)) = (low, high) {
+            assert!(low < high, "{densities:?}");
+        }
+    }
 }
 
 #[test]
