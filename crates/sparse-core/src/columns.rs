@@ -18,7 +18,7 @@ impl ColumnMatrix {
     /// Sorts the weights of `matrix` by columns. Nothing is rounded.
     ///
     /// # Errors
-    /// If the matrix is too large to address.
+    /// If its format [cannot be stored by columns](BlockFormat::has_columns), or it is too large to address.
     pub fn from_rows(matrix: &Matrix) -> Result<Self, Error> {
         let layout = ColumnLayout::new(matrix.format(), matrix.rows(), matrix.cols())?;
         let storage =

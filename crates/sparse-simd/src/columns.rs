@@ -21,7 +21,7 @@ mod recipe;
 mod relayout;
 
 use crate::{BlockFormat, ShapeError};
-pub(crate) use recipe::{Recipe, SubScales, unpack, value, write_codes};
+pub(crate) use recipe::{Code, Recipe, SubScales, plane, unpack, write_codes};
 
 /// Where code `row` of a chunk of 64 is: rows are taken by fours, and these as a 4 x 4 matrix, transposed.
 ///
@@ -86,8 +86,8 @@ pub(crate) fn run_of_group(active: impl Choice, i: usize, group: usize) -> usize
 
 /// Where the parts of a `[rows x cols]` matrix are in a column-major copy.
 ///
-/// The copy is as long as the original if the rows are a multiple of 64, but for Q3_K (3.6 % more), Q4_K (2.8 %)
-/// and Q5_K (2.3 %), whose 6-bit scales become bytes.
+/// The copy is as long as the original if the rows are a multiple of 64, but for Q3_K (3.6 % more), Q4_K (2.8 %),
+/// Q5_K (2.3 %) and IQ4_XS (1.5 %), whose 6-bit scales become bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColumnLayout {
     format: BlockFormat,
@@ -105,8 +105,12 @@ impl ColumnLayout {
     /// The layout of a matrix in `format`.
     ///
     /// # Errors
-    /// If `cols` is zero or no multiple of the format's block length, or the matrix is too large to address.
+    /// If the format [cannot be stored by columns](BlockFormat::has_columns), `cols` is zero or no multiple of the
+    /// format's block length, or the matrix is too large to address.
     pub fn new(format: BlockFormat, rows: usize, cols: usize) -> Result<Self, ShapeError> {
+        if !format.has_columns() {
+            return Err(ShapeError::NoColumns { format });
+        }
         Self::checked(format, rows, cols).ok_or(ShapeError::Cols { format, cols })
     }
 
@@ -115,7 +119,7 @@ impl ColumnLayout {
             return None;
         }
         let mut layout = Self { format, rows, cols, column_bytes: 0, group_bytes: 0, super_bytes: 0 };
-        match Recipe::of(format) {
+        match format.recipe() {
             None => {
                 layout.column_bytes = rows.checked_mul(format.block_bytes())?;
                 (layout.group_bytes, layout.super_bytes) = (layout.column_bytes, layout.column_bytes);
@@ -162,7 +166,7 @@ impl ColumnLayout {
     /// group that one of them is in.
     pub fn bytes_of(&self, active: &[u32]) -> usize {
         let codes = active.len() * self.column_bytes;
-        let Some(recipe) = Recipe::of(self.format) else { return codes };
+        let Some(recipe) = self.format.recipe() else { return codes };
         let (block, group) = (self.format.block_len(), recipe.group);
         let factors = self.super_bytes - block / group * self.group_bytes;
         let scales = self.group_bytes - group * self.column_bytes;

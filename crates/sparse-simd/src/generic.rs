@@ -1,12 +1,23 @@
-//! Kernels on floats, written once over the vectors of a level.
+//! Kernels that are written once over the vectors of a level: those on floats for any width, those on integers for 128
+//! bits, and what all drivers share.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod bits128;
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) mod codes;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod columns;
 pub(crate) mod gemm;
 pub(crate) mod int8;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod lanes;
 pub(crate) mod math;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod prefetch;
 pub(crate) mod products;
 pub(crate) mod rows;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod scales;
 pub(crate) mod scan;
 pub(crate) mod sums;
 
@@ -26,14 +37,13 @@ macro_rules! functions {
 /// Products with float weights: `product_functions!(token, features)`, beside [`float_functions`].
 macro_rules! product_functions {
     ($token:ty, $features:literal) => {
-        use crate::simd::F32;
 
         crate::generic::functions! { $token, $features;
             matmul<W: Stored>(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) = products::matmul::<_, W>(w, x, out);
             matmul_rows<W: Stored>(w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32])
                 = products::matmul_rows::<_, W>(w, active, x, out);
             dot_f32(a: &[f32], b: &[f32]) -> f32 = products::dot(a, b);
-            axpy_f32(a: f32, x: &[f32], y: &mut [f32]) = products::axpy::<_, F32>(a, bytemuck::cast_slice(x), y);
+            axpy_f32(a: f32, x: &[f32], y: &mut [f32]) = products::axpy::<_, f32>(a, bytemuck::cast_slice(x), y);
         }
 
         pub(in super::super) const fn float_products<W: Stored>() -> FloatProducts {
@@ -54,9 +64,9 @@ macro_rules! float_functions {
             gemm::{self, GemmStep, Job},
             int8::{self, Int8Step},
             math, products, rows, scan as tiles,
-            sums::{self, Blocks, DecodeStep, Floats, Strips},
+            sums::{self, Blocks, Floats, Known, Plain},
         };
-        use crate::layout::Block;
+        use crate::layout::{Block, Groups, decode_blocks};
         use crate::simd::{Simd, Stored};
         use crate::table::{FloatProducts, FormatKernels, Int8Products, Products};
         use crate::{Activation, Columns, Int8, Int8Mut, MatMut, Panels, Q8, Rows, Tiles};
@@ -66,11 +76,22 @@ macro_rules! float_functions {
         crate::generic::functions! { $token, $features;
             sum_floats<W: Stored>(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>)
                 = products::weighted_sum::<_, W>(x, w, out);
-            sum_blocks<F: Strips>(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) = sums::weighted_sum::<_, F>(x, w, out);
+            sum_blocks<F: Known>(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>)
+                = sums::weighted_sum(x, w, out, F::NEW);
+            sum_plain(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>, decode: fn(&[u8], &mut [f32]))
+                = sums::weighted_sum(x, w, out, Plain(decode));
             axpy_columns<W: Stored>(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32])
                 = products::axpy_columns::<_, W>(w, active, h, rows, out);
-            add_rows<F: Strips>(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32])
-                = sums::add_rows::<_, F>(w, active, h, cols, out);
+            add_rows<F: Known>(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32])
+                = sums::add_rows(w, active, h, cols, out, F::NEW);
+            add_plain(
+                w: Rows<'_>,
+                active: &[u32],
+                h: &[f32],
+                cols: Range<usize>,
+                out: &mut [f32],
+                decode: fn(&[u8], &mut [f32])
+            ) = sums::add_rows(w, active, h, cols, out, Plain(decode));
             to_f16(x: &[f32], out: &mut [f16]) = rows::to_f16(x, out);
             rms_norm(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) = rows::rms_norm(x, w, eps, out);
             layer_norm(x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32])
@@ -120,6 +141,36 @@ macro_rules! float_functions {
                 products: Products::Int8(products),
                 add_rows: add_rows::<Blocks<B>>,
                 weighted_sum: sum_blocks::<Blocks<B>>,
+            }
+        }
+
+        /// The entry of a quantized format that is decoded in plain Rust.
+        pub(super) const fn groups<B: Groups>(products: Int8Products) -> FormatKernels {
+            /// # Safety
+            /// As for [`FormatKernels`].
+            unsafe fn add_rows<B: Block>(
+                w: Rows<'_>,
+                active: &[u32],
+                h: &[f32],
+                cols: Range<usize>,
+                out: &mut [f32],
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe { add_plain(w, active, h, cols, out, decode_blocks::<B>) }
+            }
+
+            /// # Safety
+            /// As for [`FormatKernels`].
+            unsafe fn weighted_sum<B: Block>(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) {
+                // SAFETY: the caller's promise.
+                unsafe { sum_plain(x, w, out, decode_blocks::<B>) }
+            }
+
+            FormatKernels {
+                format: B::FORMAT,
+                products: Products::Int8(products),
+                add_rows: add_rows::<B>,
+                weighted_sum: weighted_sum::<B>,
             }
         }
     };

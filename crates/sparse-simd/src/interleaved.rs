@@ -14,7 +14,6 @@
 
 use core::ops::Range;
 
-use crate::columns::Recipe;
 use crate::{BlockFormat, Rows, ShapeError};
 
 /// Rows in a group.
@@ -112,7 +111,7 @@ struct Parts {
 
 impl Parts {
     fn of(format: BlockFormat) -> Self {
-        let halves = Recipe::of(format).map_or(&[][..], |recipe| recipe.halves);
+        let halves = format.recipe().map_or(&[][..], |recipe| recipe.halves);
         let first = if halves.first() == Some(&0) { 2 * halves.len() } else { 0 };
         Self { halves, first, words: (format.block_bytes() - 2 * halves.len()) / 4 }
     }

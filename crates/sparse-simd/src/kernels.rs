@@ -2,7 +2,7 @@
 
 mod sparse;
 
-use crate::table::{FloatProducts, FormatKernels, Int8Products, Products, Table};
+use crate::table::{ColumnProducts, FloatProducts, FormatKernels, Int8Products, Products, Table};
 use crate::{
     Activation, BlockFormat, Int8, Int8Mut, Interleaved, Level, LevelError, MatMut, PanelKind, Panels, Q8,
     Q8Mut, Rows, Tiles, hadamard, int8, q8, scalar,
@@ -99,6 +99,12 @@ impl Kernels {
                 panic!("{kernel}_q8: {} weights are multiplied by {kernel}_f32", format.name())
             }
         }
+    }
+
+    /// The products of a quantized format stored by columns.
+    #[track_caller]
+    fn column_products(&self, kernel: &str, format: BlockFormat) -> ColumnProducts {
+        self.int8_products(kernel, format).columns.expect("there are no such columns of other formats")
     }
 
     /// The products of a format of floats.
@@ -419,7 +425,7 @@ mod tests {
         let unknown = Kernels::choose(Some(OsStr::new("AVX3"))).unwrap_err();
         assert_eq!(
             unknown.to_string(),
-            "unknown SIMD level \"AVX3\": expected scalar, sse4.1, avx2, avx512, neon, dotprod or simd128"
+            "unknown SIMD level \"AVX3\": expected scalar, sse4.1, avx2, avxvnni, avx512, neon, dotprod or simd128"
         );
     }
 

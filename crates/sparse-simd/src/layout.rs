@@ -2,20 +2,34 @@
 //!
 //! [`BlockFormat`] says how long a block is; the `Block*` structs say where its bits are. All of them are plain
 //! old data of alignment 1, so any byte slice of the right length can be viewed as blocks, at any address
-//! (`bytemuck::cast_slice`). What a block means is written down once, in `unpack.rs`: integer codes, integer
-//! sub-scales and minima, and one or two half-precision factors. [`BlockFormat::decode`] and the scalar kernels
-//! both read blocks through it.
+//! (`bytemuck::cast_slice`). What a block means is written down once, beside its struct, as an implementation of
+//! [`Block`]: integer codes, integer sub-scales and minima, and one or two factors. [`BlockFormat::decode`] and the
+//! scalar kernels both read blocks through it.
 
-mod blocks;
-mod unpack;
+mod block;
+mod codebook_tables;
+mod codebooks;
+mod k_quants;
+mod lanes;
+mod nibble_tables;
+mod small;
+mod ternary;
 mod write;
 
-pub use blocks::{
-    BlockBit3, BlockBit7, BlockIq4Nl, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0,
-    BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, Half, IQ4_NL_VALUES,
-};
-pub(crate) use unpack::{Block, Scales, stream_word};
+pub use block::Half;
+pub(crate) use block::{Block, Groups, Scales};
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+pub(crate) use block::{Decode, Decoded};
+pub use codebooks::{BlockIq1M, BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs, BlockIq3S, BlockIq3Xxs};
+pub use k_quants::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
+pub(crate) use lanes::stream_word;
+pub use lanes::{BlockBit3, BlockBit7};
+pub use nibble_tables::{BlockIq4Nl, BlockIq4Xs, BlockMxFp4, FP4_VALUES, IQ4_NL_VALUES};
+pub use small::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
+pub use ternary::{BlockQ1_0, BlockQ2_0, BlockTq1_0, BlockTq2_0};
 
+use crate::columns::Recipe;
+use bytemuck::Pod;
 use half::{bf16, f16};
 use thiserror::Error;
 
@@ -50,6 +64,12 @@ pub enum ShapeError {
         row_bytes: usize,
         /// The length found.
         bytes: usize,
+    },
+    /// A format whose codes cannot be sorted by columns, as one of them stands for several columns.
+    #[error("{} weights cannot be stored by columns", .format.name())]
+    NoColumns {
+        /// The format asked for.
+        format: BlockFormat,
     },
     /// A column-major copy whose length is not that of its layout.
     #[error("{rows} x {cols} weights by columns of {} are {expected} bytes, found {found}", .format.name())]
@@ -113,134 +133,192 @@ pub enum ShapeError {
     },
 }
 
-/// How the numbers of one weight row are stored.
-///
-/// A row is a sequence of blocks of [`block_len`](Self::block_len) values in [`block_bytes`](Self::block_bytes)
-/// bytes. Bit layouts are ggml's (`ggml/src/ggml-common.h`), but for [`Bit3`](Self::Bit3) and [`Bit7`](Self::Bit7),
-/// which ggml does not have: with [`Q5_0`](Self::Q5_0) between them they store the precision lanes of 3, 5 and 7 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum BlockFormat {
-    /// 32-bit float.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// bfloat16.
-    Bf16,
-    /// 4 bits, blocks of 32, `d * (q - 8)`.
-    Q4_0,
-    /// 4 bits, blocks of 32, `d * q + m`.
-    Q4_1,
-    /// 5 bits, blocks of 32, `d * (q - 16)`.
-    Q5_0,
-    /// 5 bits, blocks of 32, `d * q + m`.
-    Q5_1,
-    /// 8 bits, blocks of 32, `d * q`.
-    Q8_0,
-    /// 2 bits, blocks of 256 with 16 sub-blocks of scale and minimum.
-    Q2K,
-    /// 3 bits, blocks of 256 with 16 sub-block scales.
-    Q3K,
-    /// 4 bits, blocks of 256 with 8 sub-blocks of scale and minimum.
-    Q4K,
-    /// 5 bits, blocks of 256 with 8 sub-blocks of scale and minimum.
-    Q5K,
-    /// 6 bits, blocks of 256 with 16 sub-block scales.
-    Q6K,
-    /// 4 bits into a table of 16 non-linear values, blocks of 32.
-    Iq4Nl,
-    /// 3 bits, blocks of 32, `d * (q - 4)`.
-    Bit3,
-    /// 7 bits, blocks of 32, `d * (q - 64)`.
-    Bit7,
+/// Makes [`BlockFormat`] and what depends on each format. An entry: variant, name, values per block, and the type of
+/// a float or of a block, which has the bytes of one.
+macro_rules! formats {
+    (
+        $(#[$doc:meta])*
+        floats { $($(#[$float_doc:meta])* $float:ident: $float_name:literal, $float_type:ty;)* }
+        ggml { $($(#[$ggml_doc:meta])* $ggml:ident: $ggml_name:literal, $ggml_len:literal, $ggml_block:ty;)* }
+        lanes { $($(#[$lane_doc:meta])* $lane:ident: $lane_name:literal, $lane_len:literal, $lane_block:ty;)* }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum BlockFormat {
+            $($(#[$float_doc])* $float,)*
+            $($(#[$ggml_doc])* $ggml,)*
+            $($(#[$lane_doc])* $lane,)*
+        }
+
+        impl BlockFormat {
+            /// Every format, in a fixed order: those of ggml first.
+            pub const ALL: [BlockFormat; [$($float_name,)* $($ggml_name,)* $($lane_name,)*].len()] =
+                [$(Self::$float,)* $(Self::$ggml,)* $(Self::$lane,)*];
+
+            /// The formats that ggml has too, which GGUF files may hold.
+            pub const GGML: [BlockFormat; [$($float_name,)* $($ggml_name,)*].len()] =
+                [$(Self::$float,)* $(Self::$ggml,)*];
+
+            /// Values per block.
+            pub const fn block_len(self) -> usize {
+                match self {
+                    $(Self::$float => 1,)*
+                    $(Self::$ggml => $ggml_len,)*
+                    $(Self::$lane => $lane_len,)*
+                }
+            }
+
+            /// Bytes per block.
+            pub const fn block_bytes(self) -> usize {
+                match self {
+                    $(Self::$float => size_of::<$float_type>(),)*
+                    $(Self::$ggml => size_of::<$ggml_block>(),)*
+                    $(Self::$lane => size_of::<$lane_block>(),)*
+                }
+            }
+
+            /// The format's name as tools print it; ggml's, if it has the format.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$float => $float_name,)*
+                    $(Self::$ggml => $ggml_name,)*
+                    $(Self::$lane => $lane_name,)*
+                }
+            }
+
+            /// How weights in this format are stored by columns, if it is quantized and they can be.
+            pub(crate) const fn recipe(self) -> Option<Recipe> {
+                match self {
+                    $(Self::$float => None,)*
+                    $(Self::$ggml => <$ggml_block as Block>::COLUMNS,)*
+                    $(Self::$lane => <$lane_block as Block>::COLUMNS,)*
+                }
+            }
+
+            /// The factors of a block of a quantized format.
+            pub(crate) fn scales(self, block: &[u8]) -> Scales {
+                match self {
+                    $(Self::$float => Scales::ONE,)*
+                    $(Self::$ggml => bytemuck::from_bytes::<$ggml_block>(block).scales(),)*
+                    $(Self::$lane => bytemuck::from_bytes::<$lane_block>(block).scales(),)*
+                }
+            }
+
+            /// The codes of a block of a quantized format.
+            #[cfg(test)]
+            pub(crate) fn codes(self, block: &[u8]) -> Vec<i8> {
+                let mut out = vec![0; self.block_len()];
+                match self {
+                    $(Self::$float => {})*
+                    $(Self::$ggml => bytemuck::from_bytes::<$ggml_block>(block).codes(&mut out),)*
+                    $(Self::$lane => bytemuck::from_bytes::<$lane_block>(block).codes(&mut out),)*
+                }
+                out
+            }
+
+            /// [`Block::set_sub_scales`].
+            pub(crate) fn set_sub_scales(self, sub: &[i8; 16], min: &[i8; 16], block: &mut [u8]) {
+                match self {
+                    $(Self::$float => {})*
+                    $(Self::$ggml => bytemuck::from_bytes_mut::<$ggml_block>(block).set_sub_scales(sub, min),)*
+                    $(Self::$lane => bytemuck::from_bytes_mut::<$lane_block>(block).set_sub_scales(sub, min),)*
+                }
+            }
+
+            /// [`decode`](Self::decode) of lengths that fit together.
+            fn decode_blocks(self, bytes: &[u8], out: &mut [f32]) {
+                match self {
+                    $(Self::$float => decode_values::<$float_type>(bytes, out),)*
+                    $(Self::$ggml => decode_blocks::<$ggml_block>(bytes, out),)*
+                    $(Self::$lane => decode_blocks::<$lane_block>(bytes, out),)*
+                }
+            }
+        }
+    };
+}
+
+formats! {
+    /// How the numbers of one weight row are stored.
+    ///
+    /// A row is a sequence of blocks of [`block_len`](Self::block_len) values in [`block_bytes`](Self::block_bytes)
+    /// bytes. Bit layouts are ggml's (`ggml/src/ggml-common.h`), but for [`Bit3`](Self::Bit3) and [`Bit7`](Self::Bit7),
+    /// which ggml does not have: with [`Q5_0`](Self::Q5_0) between them they store the precision lanes of 3, 5 and 7 bits.
+    floats {
+        /// 32-bit float.
+        F32: "F32", f32;
+        /// IEEE half precision.
+        F16: "F16", f16;
+        /// bfloat16.
+        Bf16: "BF16", bf16;
+    }
+    ggml {
+        /// 4 bits, blocks of 32, `d * (q - 8)`.
+        Q4_0: "Q4_0", 32, BlockQ4_0;
+        /// 4 bits, blocks of 32, `d * q + m`.
+        Q4_1: "Q4_1", 32, BlockQ4_1;
+        /// 5 bits, blocks of 32, `d * (q - 16)`.
+        Q5_0: "Q5_0", 32, BlockQ5_0;
+        /// 5 bits, blocks of 32, `d * q + m`.
+        Q5_1: "Q5_1", 32, BlockQ5_1;
+        /// 8 bits, blocks of 32, `d * q`.
+        Q8_0: "Q8_0", 32, BlockQ8_0;
+        /// 2 bits, blocks of 256 with 16 sub-blocks of scale and minimum.
+        Q2K: "Q2_K", 256, BlockQ2K;
+        /// 3 bits, blocks of 256 with 16 sub-block scales.
+        Q3K: "Q3_K", 256, BlockQ3K;
+        /// 4 bits, blocks of 256 with 8 sub-blocks of scale and minimum.
+        Q4K: "Q4_K", 256, BlockQ4K;
+        /// 5 bits, blocks of 256 with 8 sub-blocks of scale and minimum.
+        Q5K: "Q5_K", 256, BlockQ5K;
+        /// 6 bits, blocks of 256 with 16 sub-block scales.
+        Q6K: "Q6_K", 256, BlockQ6K;
+        /// 4 bits into a table of 16 non-linear values, blocks of 32.
+        Iq4Nl: "IQ4_NL", 32, BlockIq4Nl;
+        /// 4 bits into the same table, blocks of 256 with 8 sub-block scales.
+        Iq4Xs: "IQ4_XS", 256, BlockIq4Xs;
+        /// Floats of 4 bits, blocks of 32 that share an exponent.
+        MxFp4: "MXFP4", 32, BlockMxFp4;
+        /// -1, 0 or 1 times a scale, five in a byte, blocks of 256.
+        Tq1_0: "TQ1_0", 256, BlockTq1_0;
+        /// 2 bits, blocks of 256, `d * (q - 1)`.
+        Tq2_0: "TQ2_0", 256, BlockTq2_0;
+        /// 1 bit, blocks of 128, `d` or `-d`.
+        Q1_0: "Q1_0", 128, BlockQ1_0;
+        /// 2 bits, blocks of 64, `d * (q - 1)`.
+        Q2_0: "Q2_0", 64, BlockQ2_0;
+        /// Codebook of 2048 vectors of 8, blocks of 256 with 8 sub-block scales; 1.56 bits per value.
+        Iq1S: "IQ1_S", 256, BlockIq1S;
+        /// Codebook of 2048 vectors of 8, blocks of 256 with 16 sub-block scales; 1.75 bits per value.
+        Iq1M: "IQ1_M", 256, BlockIq1M;
+        /// Codebook of 256 vectors of 8, blocks of 256 with 8 sub-block scales; 2.06 bits per value.
+        Iq2Xxs: "IQ2_XXS", 256, BlockIq2Xxs;
+        /// Codebook of 512 vectors of 8, blocks of 256 with 16 sub-block scales; 2.31 bits per value.
+        Iq2Xs: "IQ2_XS", 256, BlockIq2Xs;
+        /// Codebook of 1024 vectors of 8, blocks of 256 with 16 sub-block scales; 2.56 bits per value.
+        Iq2S: "IQ2_S", 256, BlockIq2S;
+        /// Codebook of 256 vectors of 4, blocks of 256 with 8 sub-block scales; 3.06 bits per value.
+        Iq3Xxs: "IQ3_XXS", 256, BlockIq3Xxs;
+        /// Codebook of 512 vectors of 4, blocks of 256 with 8 sub-block scales; 3.44 bits per value.
+        Iq3S: "IQ3_S", 256, BlockIq3S;
+    }
+    lanes {
+        /// 3 bits, blocks of 32, `d * (q - 4)`.
+        Bit3: "BIT3", 32, BlockBit3;
+        /// 7 bits, blocks of 32, `d * (q - 64)`.
+        Bit7: "BIT7", 32, BlockBit7;
+    }
 }
 
 impl BlockFormat {
-    /// Every format, in a fixed order: those of ggml first.
-    pub const ALL: [BlockFormat; 16] = {
-        let mut all = [Self::Bit7; 16];
-        all[14] = Self::Bit3;
-        let mut i = 0;
-        while i < Self::GGML.len() {
-            all[i] = Self::GGML[i];
-            i += 1;
-        }
-        all
-    };
-
-    /// The formats that ggml has too, which GGUF files may hold.
-    pub const GGML: [BlockFormat; 14] = [
-        Self::F32,
-        Self::F16,
-        Self::Bf16,
-        Self::Q4_0,
-        Self::Q4_1,
-        Self::Q5_0,
-        Self::Q5_1,
-        Self::Q8_0,
-        Self::Q2K,
-        Self::Q3K,
-        Self::Q4K,
-        Self::Q5K,
-        Self::Q6K,
-        Self::Iq4Nl,
-    ];
-
-    /// Values per block.
-    pub const fn block_len(self) -> usize {
-        match self {
-            Self::F32 | Self::F16 | Self::Bf16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
-            Self::Iq4Nl | Self::Bit3 | Self::Bit7 => 32,
-            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
-        }
-    }
-
-    /// Bytes per block.
-    pub const fn block_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-            Self::Bit3 => 14,
-            Self::Q4_0 | Self::Iq4Nl => 18,
-            Self::Q4_1 => 20,
-            Self::Q5_0 => 22,
-            Self::Q5_1 => 24,
-            Self::Bit7 => 30,
-            Self::Q8_0 => 34,
-            Self::Q2K => 84,
-            Self::Q3K => 110,
-            Self::Q4K => 144,
-            Self::Q5K => 176,
-            Self::Q6K => 210,
-        }
-    }
-
-    /// The format's name as tools print it; ggml's, if it has the format.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Bf16 => "BF16",
-            Self::Q4_0 => "Q4_0",
-            Self::Q4_1 => "Q4_1",
-            Self::Q5_0 => "Q5_0",
-            Self::Q5_1 => "Q5_1",
-            Self::Q8_0 => "Q8_0",
-            Self::Q2K => "Q2_K",
-            Self::Q3K => "Q3_K",
-            Self::Q4K => "Q4_K",
-            Self::Q5K => "Q5_K",
-            Self::Q6K => "Q6_K",
-            Self::Iq4Nl => "IQ4_NL",
-            Self::Bit3 => "BIT3",
-            Self::Bit7 => "BIT7",
-        }
-    }
-
     /// Whether kernels multiply this format with int8 activations ([`Q8`](crate::Q8)) rather than with f32 ones.
     pub const fn is_quantized(self) -> bool {
         !matches!(self, Self::F32 | Self::F16 | Self::Bf16)
+    }
+
+    /// Whether weights in this format can be [stored by columns](crate::ColumnLayout).
+    pub const fn has_columns(self) -> bool {
+        !self.is_quantized() || self.recipe().is_some()
     }
 
     /// Bytes of a row of `cols` values, or `None` when `cols` is no multiple of the block length or the size
@@ -266,35 +344,57 @@ impl BlockFormat {
         if out.len() != expected {
             return Err(ShapeError::Values { format: self, bytes: bytes.len(), expected, found: out.len() });
         }
-        match self {
-            Self::F32 => decode_values(bytes, out, f32::from_le_bytes),
-            Self::F16 => decode_values(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
-            Self::Bf16 => decode_values(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
-            Self::Q4_0 => decode_blocks::<BlockQ4_0>(bytes, out),
-            Self::Q4_1 => decode_blocks::<BlockQ4_1>(bytes, out),
-            Self::Q5_0 => decode_blocks::<BlockQ5_0>(bytes, out),
-            Self::Q5_1 => decode_blocks::<BlockQ5_1>(bytes, out),
-            Self::Q8_0 => decode_blocks::<BlockQ8_0>(bytes, out),
-            Self::Q2K => decode_blocks::<BlockQ2K>(bytes, out),
-            Self::Q3K => decode_blocks::<BlockQ3K>(bytes, out),
-            Self::Q4K => decode_blocks::<BlockQ4K>(bytes, out),
-            Self::Q5K => decode_blocks::<BlockQ5K>(bytes, out),
-            Self::Q6K => decode_blocks::<BlockQ6K>(bytes, out),
-            Self::Iq4Nl => decode_blocks::<BlockIq4Nl>(bytes, out),
-            Self::Bit3 => decode_blocks::<BlockBit3>(bytes, out),
-            Self::Bit7 => decode_blocks::<BlockBit7>(bytes, out),
-        }
+        self.decode_blocks(bytes, out);
         Ok(())
     }
 }
 
-fn decode_values<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
-    for (y, b) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
-        *y = value(*b);
+/// A float as it is stored, in little-endian bytes.
+pub(crate) trait Float: Copy {
+    const FORMAT: BlockFormat;
+    type Bytes: Pod;
+
+    fn value(bytes: Self::Bytes) -> f32;
+}
+
+impl Float for f32 {
+    const FORMAT: BlockFormat = BlockFormat::F32;
+    type Bytes = [u8; 4];
+
+    #[inline(always)]
+    fn value(bytes: [u8; 4]) -> f32 {
+        Self::from_le_bytes(bytes)
     }
 }
 
-fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
+impl Float for f16 {
+    const FORMAT: BlockFormat = BlockFormat::F16;
+    type Bytes = [u8; 2];
+
+    #[inline(always)]
+    fn value(bytes: [u8; 2]) -> f32 {
+        Self::from_le_bytes(bytes).to_f32()
+    }
+}
+
+impl Float for bf16 {
+    const FORMAT: BlockFormat = BlockFormat::Bf16;
+    type Bytes = [u8; 2];
+
+    #[inline(always)]
+    fn value(bytes: [u8; 2]) -> f32 {
+        Self::from_le_bytes(bytes).to_f32()
+    }
+}
+
+fn decode_values<F: Float>(bytes: &[u8], out: &mut [f32]) {
+    for (y, b) in out.iter_mut().zip(bytemuck::cast_slice(bytes)) {
+        *y = F::value(*b);
+    }
+}
+
+/// Whole blocks; `out` may be longer.
+pub(crate) fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
     for (values, block) in out.chunks_exact_mut(B::LEN).zip(bytemuck::cast_slice::<u8, B>(bytes)) {
         block.decode(values);
     }

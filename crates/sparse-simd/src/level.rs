@@ -14,6 +14,8 @@ pub enum Level {
     Sse41,
     /// AVX2 with FMA and F16C: x86 since Haswell and Zen.
     Avx2,
+    /// AVX2 with AVX-VNNI: Intel since Alder Lake, AMD since Zen 5, where AVX-512 is not to be had.
+    AvxVnni,
     /// AVX-512 F, BW, VL, DQ, VNNI and VBMI: Ice Lake, Zen 4 and later. CPUs with an earlier AVX-512, such as
     /// Skylake-X and Cascade Lake, use [`Avx2`](Self::Avx2).
     Avx512,
@@ -27,8 +29,16 @@ pub enum Level {
 
 impl Level {
     /// Every level, from the least to the most of each kind of CPU.
-    pub const ALL: [Level; 7] =
-        [Self::Scalar, Self::Sse41, Self::Avx2, Self::Avx512, Self::Neon, Self::Dotprod, Self::Simd128];
+    pub const ALL: [Level; 8] = [
+        Self::Scalar,
+        Self::Sse41,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512,
+        Self::Neon,
+        Self::Dotprod,
+        Self::Simd128,
+    ];
 
     /// The highest level that this CPU and this build have. `SPARSE_SIMD` has no influence here.
     pub fn detect() -> Self {
@@ -46,6 +56,7 @@ impl Level {
             Self::Scalar => "scalar",
             Self::Sse41 => "sse4.1",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
             Self::Neon => "neon",
             Self::Dotprod => "dotprod",
@@ -77,7 +88,9 @@ impl core::str::FromStr for Level {
 pub enum LevelError {
     /// A word that names no level.
     #[cfg(feature = "std")]
-    #[error("unknown SIMD level {word:?}: expected scalar, sse4.1, avx2, avx512, neon, dotprod or simd128")]
+    #[error(
+        "unknown SIMD level {word:?}: expected scalar, sse4.1, avx2, avxvnni, avx512, neon, dotprod or simd128"
+    )]
     Unknown {
         /// The word.
         word: std::string::String,

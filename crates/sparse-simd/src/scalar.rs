@@ -10,7 +10,7 @@ mod scan;
 use crate::layout::*;
 use crate::table::{ByFormat, FloatProducts, FormatKernels, Int8Products, Products, Table, by_format};
 use crate::{Kernels, Level};
-use float::{Bf16, F16, F32, Value};
+use half::{bf16, f16};
 
 pub(crate) static KERNELS: Kernels = Kernels(TABLE);
 
@@ -38,9 +38,9 @@ pub(crate) const TABLE: Table = Table {
 };
 
 const FORMATS: ByFormat = by_format([
-    floats::<4, F32>(),
-    floats::<2, F16>(),
-    floats::<2, Bf16>(),
+    floats::<f32>(),
+    floats::<f16>(),
+    floats::<bf16>(),
     blocks::<BlockQ4_0>(),
     blocks::<BlockQ4_1>(),
     blocks::<BlockQ5_0>(),
@@ -52,18 +52,31 @@ const FORMATS: ByFormat = by_format([
     blocks::<BlockQ5K>(),
     blocks::<BlockQ6K>(),
     blocks::<BlockIq4Nl>(),
+    blocks::<BlockIq4Xs>(),
+    blocks::<BlockMxFp4>(),
+    blocks::<BlockTq1_0>(),
+    blocks::<BlockTq2_0>(),
+    blocks::<BlockQ1_0>(),
+    blocks::<BlockQ2_0>(),
+    blocks::<BlockIq1S>(),
+    blocks::<BlockIq1M>(),
+    blocks::<BlockIq2Xxs>(),
+    blocks::<BlockIq2Xs>(),
+    blocks::<BlockIq2S>(),
+    blocks::<BlockIq3Xxs>(),
+    blocks::<BlockIq3S>(),
     blocks::<BlockBit3>(),
     blocks::<BlockBit7>(),
 ]);
 
 /// The entry of a format of floats.
-const fn floats<const N: usize, W: Value<N>>() -> FormatKernels {
+const fn floats<W: Float>() -> FormatKernels {
     FormatKernels {
         format: W::FORMAT,
         products: Products::Floats(FloatProducts {
-            matmul: float::matmul::<N, W>,
-            rows: float::matmul_rows::<N, W>,
-            axpy_columns: float::axpy_columns::<N, W>,
+            matmul: float::matmul::<W>,
+            rows: float::matmul_rows::<W>,
+            axpy_columns: float::axpy_columns::<W>,
         }),
         add_rows: float::add_rows,
         weighted_sum: float::weighted_sum,
@@ -77,8 +90,7 @@ const fn blocks<B: Block>() -> FormatKernels {
         products: Products::Int8(Int8Products {
             matmul: quantized::matmul::<B>,
             rows: quantized::rows::<B>,
-            axpy_columns: columns::axpy,
-            matmul_columns: columns::matmul,
+            columns: columns::products::<B>(),
             matmul_interleaved: interleaved::matmul(B::FORMAT),
         }),
         add_rows: float::add_rows,

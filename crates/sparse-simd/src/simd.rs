@@ -1,7 +1,8 @@
 //! The vectors of a CPU level, so that an algorithm on floats is written once for all levels.
 
-use crate::BlockFormat;
+use crate::layout::Float;
 use bytemuck::{Pod, Zeroable};
+use half::{bf16, f16};
 
 /// Proof that the CPU has a level, and what its vectors of f32 can do.
 ///
@@ -121,10 +122,9 @@ pub(crate) fn first_mut<S: Simd>(x: &mut [f32]) -> &mut S::Floats {
 }
 
 /// How values are stored, and how a vector of them is read.
-pub(crate) trait Stored {
-    const FORMAT: BlockFormat;
+pub(crate) trait Stored: Float {
     /// Bytes per value.
-    const BYTES: usize = Self::FORMAT.block_bytes();
+    const BYTES: usize = size_of::<Self::Bytes>();
 
     /// The [`LANES`](Simd::LANES) values from byte `at` on.
     ///
@@ -145,10 +145,6 @@ pub(crate) trait Stored {
     }
 }
 
-pub(crate) struct F32;
-pub(crate) struct F16;
-pub(crate) struct Bf16;
-
 /// Reads a `T` at byte `at`.
 ///
 /// # Safety
@@ -160,9 +156,7 @@ unsafe fn read<T: Pod>(bytes: &[u8], at: usize) -> T {
     unsafe { bytes.as_ptr().add(at).cast::<T>().read_unaligned() }
 }
 
-impl Stored for F32 {
-    const FORMAT: BlockFormat = BlockFormat::F32;
-
+impl Stored for f32 {
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, bytes: &[u8], at: usize) -> S::F {
         // SAFETY: the caller's promise.
@@ -170,9 +164,7 @@ impl Stored for F32 {
     }
 }
 
-impl Stored for F16 {
-    const FORMAT: BlockFormat = BlockFormat::F16;
-
+impl Stored for f16 {
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, bytes: &[u8], at: usize) -> S::F {
         // SAFETY: the caller's promise.
@@ -180,9 +172,7 @@ impl Stored for F16 {
     }
 }
 
-impl Stored for Bf16 {
-    const FORMAT: BlockFormat = BlockFormat::Bf16;
-
+impl Stored for bf16 {
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, bytes: &[u8], at: usize) -> S::F {
         // SAFETY: the caller's promise.

@@ -85,10 +85,20 @@ pub(crate) enum Products {
 pub(crate) struct Int8Products {
     pub(crate) matmul: unsafe fn(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>),
     pub(crate) rows: unsafe fn(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]),
-    pub(crate) axpy_columns: AxpyColumnsQ8,
-    pub(crate) matmul_columns: unsafe fn(w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut MatMut<'_>),
+    /// `None` if the format cannot be stored by columns.
+    pub(crate) columns: Option<ColumnProducts>,
     /// Of rows by eights; not there for every format.
     pub(crate) matmul_interleaved: Option<MatmulInterleaved>,
+}
+
+/// Products of weights stored by columns with int8 activations.
+///
+/// # Safety
+/// As for [`FormatKernels`].
+#[derive(Clone, Copy)]
+pub(crate) struct ColumnProducts {
+    pub(crate) axpy: AxpyColumnsQ8,
+    pub(crate) matmul: unsafe fn(w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut MatMut<'_>),
 }
 
 /// Products with f32 activations.

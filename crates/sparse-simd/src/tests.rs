@@ -15,9 +15,12 @@ mod scan;
 
 use crate::{Kernels, Level};
 
-/// The kernels of every available level.
+/// The kernels of every available level, and those of AVX-VNNI wherever its instruction exists in another form.
 fn levels() -> impl Iterator<Item = &'static Kernels> {
-    Level::available().filter_map(Kernels::at)
+    let levels = Level::available().filter_map(Kernels::at);
+    #[cfg(target_arch = "x86_64")]
+    let levels = levels.chain(crate::x86::avxvnni_by_avx512());
+    levels
 }
 
 /// Fails with every case that went wrong.

@@ -2,8 +2,7 @@
 
 mod avx2;
 mod avx512;
-mod columns;
-mod shared;
+mod avxvnni;
 mod sse41;
 
 use crate::{Kernels, Level};
@@ -13,9 +12,16 @@ pub(crate) fn kernels(level: Level) -> Option<&'static Kernels> {
     match level {
         Level::Sse41 if has_sse41() => Some(&sse41::KERNELS),
         Level::Avx2 if has_avx2() => Some(&avx2::KERNELS),
+        Level::AvxVnni if has_avx2() && is_x86_feature_detected!("avxvnni") => Some(&avxvnni::KERNELS),
         Level::Avx512 if has_avx512() => Some(&avx512::KERNELS),
         _ => None,
     }
+}
+
+/// The level of AVX-VNNI, made of AVX-512's form of its instruction, if the CPU has that.
+#[cfg(test)]
+pub(crate) fn avxvnni_by_avx512() -> Option<&'static Kernels> {
+    has_avx512().then_some(&avxvnni::BY_AVX512)
 }
 
 fn has_sse41() -> bool {

@@ -18,7 +18,7 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor of these values; K formats and IQ4_NL cannot be made like this.
+    /// A tensor of these values, in a format that [`quantize`] writes.
     pub fn new(name: impl Into<String>, dims: &[usize], format: BlockFormat, values: &[f32]) -> Self {
         let data = quantize(format, values).expect("values that the format can hold");
         Self { name: name.into(), dims: dims.to_vec(), format, data }

@@ -3,10 +3,7 @@
 use bytemuck::{Pod, cast_slice_mut};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use sparse_gguf::layout::{
-    BlockBit3, BlockBit7, BlockIq4Nl, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0,
-    BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, Half,
-};
+use sparse_gguf::layout::*;
 use sparse_gguf::{BlockFormat, quantize_into};
 
 /// An endless stream of blocks whose values have a given mean and deviation.
@@ -76,6 +73,9 @@ fn set_factors(format: BlockFormat, blocks: &mut [u8], mut factor: impl FnMut() 
     }
     // `d` times the mean code, the codes being uniform in 0..=max.
     let half = Half::from_f32;
+    if format == BlockFormat::MxFp4 {
+        return each(blocks, |b: &mut BlockMxFp4| b.e = exponent(factor(), b.qs[0]));
+    }
     let mut pair = |max: f32| {
         let d = factor();
         (half(d), half(d * max / 2.0), half(-d * max / 2.0))
@@ -93,10 +93,45 @@ fn set_factors(format: BlockFormat, blocks: &mut [u8], mut factor: impl FnMut() 
         BlockFormat::Q5K => each(blocks, |b: &mut BlockQ5K| (b.d, b.dmin, _) = pair(31.0)),
         BlockFormat::Q6K => each(blocks, |b: &mut BlockQ6K| b.d = pair(0.0).0),
         BlockFormat::Iq4Nl => each(blocks, |b: &mut BlockIq4Nl| b.d = pair(0.0).0),
+        BlockFormat::Iq4Xs => each(blocks, |b: &mut BlockIq4Xs| b.d = pair(0.0).0),
+        BlockFormat::Tq1_0 => each(blocks, |b: &mut BlockTq1_0| b.d = pair(0.0).0),
+        BlockFormat::Tq2_0 => each(blocks, |b: &mut BlockTq2_0| b.d = pair(0.0).0),
+        BlockFormat::Q1_0 => each(blocks, |b: &mut BlockQ1_0| b.d = pair(0.0).0),
+        BlockFormat::Q2_0 => each(blocks, |b: &mut BlockQ2_0| b.d = pair(0.0).0),
+        BlockFormat::Iq1S => each(blocks, |b: &mut BlockIq1S| b.d = pair(0.0).0),
+        BlockFormat::Iq1M => each(blocks, |b: &mut BlockIq1M| {
+            let bits = pair(0.0).0.to_bits().to_le_bytes();
+            for (word, nibble) in
+                b.scales.iter_mut().zip([bits[0] & 15, bits[0] >> 4, bits[1] & 15, bits[1] >> 4])
+            {
+                word[1] = word[1] & 15 | nibble << 4;
+            }
+        }),
+        BlockFormat::Iq2Xxs => each(blocks, |b: &mut BlockIq2Xxs| b.d = pair(0.0).0),
+        BlockFormat::Iq2Xs => each(blocks, |b: &mut BlockIq2Xs| b.d = pair(0.0).0),
+        BlockFormat::Iq2S => each(blocks, |b: &mut BlockIq2S| b.d = pair(0.0).0),
+        BlockFormat::Iq3Xxs => each(blocks, |b: &mut BlockIq3Xxs| b.d = pair(0.0).0),
+        BlockFormat::Iq3S => each(blocks, |b: &mut BlockIq3S| b.d = pair(0.0).0),
         BlockFormat::Bit3 => each(blocks, |b: &mut BlockBit3| b.d = pair(0.0).0),
         BlockFormat::Bit7 => each(blocks, |b: &mut BlockBit7| b.d = pair(0.0).0),
         _ => {}
     }
+}
+
+/// The exponent of one of the two powers of two around `factor`, so that the mean square is that of factors if `dice` is
+/// uniform.
+fn exponent(factor: f32, dice: u8) -> u8 {
+    let square = factor * factor;
+    let mut power = 1.0_f32;
+    let mut exponent = 128;
+    while power * power > square {
+        (power, exponent) = (power / 2.0, exponent - 1);
+    }
+    while 4.0 * power * power <= square {
+        (power, exponent) = (2.0 * power, exponent + 1);
+    }
+    let upper = (square / (power * power) - 1.0) / 3.0;
+    if f32::from(dice) < 256.0 * upper { exponent + 1 } else { exponent }
 }
 
 /// The factor of a block, relative to the mean one: 0.5 to 1.5, of either sign, because codes in two's complement have a
@@ -123,7 +158,7 @@ mod tests {
     #[test]
     fn every_format_has_the_mean_and_deviation_asked_for() {
         for format in BlockFormat::ALL {
-            let (rows, cols) = (64, 2048);
+            let (rows, cols) = (256, 2048);
             let mut weights = Weights::new(format, 0.0, 0.02, 3, 1);
             let mut row = vec![0; format.row_bytes(cols).unwrap()];
             let mut values = vec![0.0; rows * cols];

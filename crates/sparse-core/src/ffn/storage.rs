@@ -10,7 +10,9 @@ impl SparseFfn {
     /// # Errors
     /// If it is too large to address.
     pub fn sort_by_columns(&mut self) -> Result<(), Error> {
-        if let Down::Rows(rows) = &self.down {
+        if let Down::Rows(rows) = &self.down
+            && rows.format().has_columns()
+        {
             self.down = Down::Columns(ColumnMatrix::from_rows(rows)?);
         }
         Ok(())

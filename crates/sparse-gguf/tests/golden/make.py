@@ -18,7 +18,9 @@ Files:
 
 import argparse
 import ctypes
+import enum
 import pathlib
+import re
 
 import gguf
 import numpy as np
@@ -26,6 +28,13 @@ from gguf import GGMLQuantizationType as T
 from gguf import GGUFValueType as V
 
 HERE = pathlib.Path(__file__).parent
+
+# A format that ggml has and the gguf package does not.
+Q2_0 = enum.IntEnum("Type", {"Q2_0": 42}).Q2_0
+SIZES = {**gguf.GGML_QUANT_SIZES, Q2_0: (64, 18)}
+
+# Those that ggml alone decodes.
+GGML_ONLY = [T.Q1_0, Q2_0]
 
 # Where the half-precision floats of a block lie.
 HALVES = {
@@ -40,6 +49,19 @@ HALVES = {
     T.Q5_K: [0, 2],
     T.Q6_K: [208],
     T.IQ4_NL: [0],
+    T.IQ4_XS: [0],
+    T.MXFP4: [],
+    T.TQ1_0: [52],
+    T.TQ2_0: [64],
+    T.Q1_0: [0],
+    Q2_0: [0],
+    T.IQ1_S: [0],
+    T.IQ1_M: [],
+    T.IQ2_XXS: [0],
+    T.IQ2_XS: [0],
+    T.IQ2_S: [0],
+    T.IQ3_XXS: [0],
+    T.IQ3_S: [0],
 }
 
 
@@ -73,7 +95,7 @@ def values(rng):
 
 def random_blocks(rng, ty, count):
     """Blocks of `count` values in all, of random bits but for the exponents of their floats."""
-    block_len, block_bytes = gguf.GGML_QUANT_SIZES[ty]
+    block_len, block_bytes = SIZES[ty]
     if ty == T.F32:
         floats = rng.integers(0, 1 << 32, count, dtype=np.uint32)
         return np.where(floats >> 23 & 0xFF == 0xFF, floats ^ 1 << 30, floats).astype("<u4").tobytes()
@@ -85,6 +107,12 @@ def random_blocks(rng, ty, count):
     for at in HALVES[ty]:
         high = blocks[:, at + 1]
         blocks[:, at + 1] = np.where(high & 0x7C == 0x7C, high ^ 0x40, high)
+    if ty == T.MXFP4:
+        blocks[:2, 0] = [0, 1]  # subnormal scales; the last exponent is NaN, which ggml does not look for
+        blocks[:, 0] = np.where(blocks[:, 0] == 255, 254, blocks[:, 0])
+    if ty == T.IQ1_M:  # the half-precision float is in the upper nibbles of the last eight bytes' odd ones
+        high, low = blocks[:, 55], blocks[:, 53]
+        blocks[:, 55] = np.where((high & 0x70 == 0x70) & (low & 0xC0 == 0xC0), high ^ 0x40, high)
     return blocks.tobytes()
 
 
@@ -93,6 +121,7 @@ class Ggml:
 
     def __init__(self, path):
         self.lib = ctypes.CDLL(str(path))
+        self.lib.ggml_quantize_requires_imatrix.restype = ctypes.c_bool
         self.lib.ggml_quantize_chunk.restype = ctypes.c_size_t
         self.lib.ggml_quantize_chunk.argtypes = [
             ctypes.c_int,
@@ -105,21 +134,24 @@ class Ggml:
         ]
 
     def quantize(self, ty, x):
-        block_len, block_bytes = gguf.GGML_QUANT_SIZES[ty]
+        block_len, block_bytes = SIZES[ty]
         out = np.zeros(x.size // block_len * block_bytes, np.uint8)
         if ty == T.BF16:
             pointers = (a.ctypes.data_as(ctypes.c_void_p) for a in (x, out))
             self.lib.ggml_fp32_to_bf16_row_ref(*pointers, ctypes.c_int64(x.size))
             return out.tobytes()
-        # One row of all values, no importance matrix: the reference quantizers.
-        n = self.lib.ggml_quantize_chunk(ty, x.ctypes.data, out.ctypes.data, 0, 1, x.size, None)
+        # One row of all values. Without an importance matrix these are the reference quantizers; some have to have one.
+        ones = np.ones(x.size, np.float32)
+        weights = ones.ctypes.data if self.lib.ggml_quantize_requires_imatrix(ty) else None
+        n = self.lib.ggml_quantize_chunk(ty, x.ctypes.data, out.ctypes.data, 0, 1, x.size, weights)
         assert n == out.size
         return out.tobytes()
 
     def dequantize(self, ty, blocks, count):
         out = np.zeros(count, np.float32)
-        name = f"dequantize_row_{ty.name[:3].lower()}{ty.name[3:]}" if ty != T.IQ4_NL else "dequantize_row_iq4_nl"
-        getattr(self.lib, name)(blocks, out.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(count))
+        k_quant = re.fullmatch("Q._K", ty.name)
+        name = ty.name[:3].lower() + ty.name[3:] if k_quant else ty.name.lower()
+        getattr(self.lib, "dequantize_row_" + name)(blocks, out.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(count))
         return out
 
 
@@ -169,7 +201,11 @@ def main():
     x.tofile(HERE / "input.f32")
     for ty in [T.F32, T.F16, T.BF16, *HALVES]:
         blocks = ggml.quantize(ty, x) + random_blocks(rng, ty, 512)
-        decoded = gguf.quants.dequantize(np.frombuffer(blocks, np.uint8), ty).astype(np.float32)
+        count = len(blocks) // SIZES[ty][1] * SIZES[ty][0]
+        if ty in GGML_ONLY:
+            decoded = ggml.dequantize(ty, blocks, count)
+        else:
+            decoded = gguf.quants.dequantize(np.frombuffer(blocks, np.uint8), ty).astype(np.float32)
         assert decoded.size == x.size + 512 and np.isfinite(decoded).all(), ty
         if ty in HALVES:
             other = ggml.dequantize(ty, blocks, decoded.size)

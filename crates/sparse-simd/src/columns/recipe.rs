@@ -1,9 +1,7 @@
 //! Where blocks and columns keep their bits, as data.
 
 use crate::BlockFormat;
-use crate::layout::{
-    Block, BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, IQ4_NL_VALUES, Scales, stream_word,
-};
+use crate::layout::stream_word;
 
 /// Some bits of all codes.
 ///
@@ -18,7 +16,7 @@ pub(crate) struct Plane {
     run: usize,
 }
 
-const fn plane(at: usize, bits: usize, run: usize) -> Plane {
+pub(crate) const fn plane(at: usize, bits: usize, run: usize) -> Plane {
     Plane { at, bits, run }
 }
 
@@ -56,6 +54,17 @@ impl SubScales {
     }
 }
 
+/// What a code stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Code {
+    /// Itself plus this.
+    Offset(i32),
+    /// A signed byte.
+    Signed,
+    /// A place in a table.
+    Table(&'static [i8; 16]),
+}
+
 /// The parts of a quantized block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recipe {
@@ -66,33 +75,27 @@ pub(crate) struct Recipe {
     pub(crate) subs: SubScales,
     /// Where the block has the bits of its codes, lowest first.
     planes: &'static [Plane],
+    pub(crate) code: Code,
 }
 
 impl Recipe {
-    /// The parts of `format`, or `None` if it is not quantized.
-    pub(crate) const fn of(format: BlockFormat) -> Option<Self> {
-        const D: &[usize] = &[0];
-        const D_M: &[usize] = &[0, 2];
-        let (group, halves, subs, planes): (_, &'static [usize], _, &'static [Plane]) = match format {
-            BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => return None,
-            BlockFormat::Q4_0 | BlockFormat::Iq4Nl => (32, D, SubScales::None, const { &[plane(2, 4, 16)] }),
-            BlockFormat::Q4_1 => (32, D_M, SubScales::None, const { &[plane(4, 4, 16)] }),
-            BlockFormat::Q5_0 => (32, D, SubScales::None, const { &[plane(6, 4, 16), plane(2, 1, 1)] }),
-            BlockFormat::Q5_1 => (32, D_M, SubScales::None, const { &[plane(8, 4, 16), plane(4, 1, 1)] }),
-            BlockFormat::Q8_0 => (32, D, SubScales::None, const { &[plane(2, 8, 32)] }),
-            BlockFormat::Bit3 => (32, D, SubScales::None, const { &[plane(2, 3, 3)] }),
-            BlockFormat::Bit7 => (32, D, SubScales::None, const { &[plane(2, 7, 7)] }),
-            BlockFormat::Q2K => (16, &[80, 82], SubScales::Nibbles, const { &[plane(16, 2, 32)] }),
-            BlockFormat::Q3K => {
-                (16, &[108], SubScales::Scale, const { &[plane(32, 2, 32), plane(0, 1, 32)] })
-            }
-            BlockFormat::Q4K => (32, D_M, SubScales::Both, const { &[plane(16, 4, 32)] }),
-            BlockFormat::Q5K => (32, D_M, SubScales::Both, const { &[plane(48, 4, 32), plane(16, 1, 32)] }),
-            BlockFormat::Q6K => {
-                (16, &[208], SubScales::Scale, const { &[plane(0, 4, 64), plane(128, 2, 32)] })
-            }
-        };
-        Some(Self { group, halves, subs, planes })
+    pub(crate) const fn new(
+        group: usize,
+        halves: &'static [usize],
+        subs: SubScales,
+        planes: &'static [Plane],
+        code: Code,
+    ) -> Self {
+        Self { group, halves, subs, planes, code }
+    }
+
+    /// The integer that a code stands for.
+    pub(crate) const fn value(&self, code: u8) -> i32 {
+        match self.code {
+            Code::Offset(offset) => code as i32 + offset,
+            Code::Signed => code as i8 as i32,
+            Code::Table(values) => values[code as usize & 15] as i32,
+        }
     }
 
     /// Bytes of 64 codes of one column.
@@ -119,21 +122,6 @@ impl Recipe {
             *end += 8 * bits;
             Some(Plane { at, bits, run: if bits == 1 { 1 } else { 8 * bits } })
         })
-    }
-}
-
-/// The integer that code `code` of `format` stands for.
-pub(crate) const fn value(format: BlockFormat, code: u8) -> i32 {
-    let q = code as i32;
-    match format {
-        BlockFormat::Q4_0 => q - 8,
-        BlockFormat::Q5_0 => q - 16,
-        BlockFormat::Q8_0 => code as i8 as i32,
-        BlockFormat::Q3K | BlockFormat::Bit3 => q - 4,
-        BlockFormat::Q6K => q - 32,
-        BlockFormat::Bit7 => q - 64,
-        BlockFormat::Iq4Nl => IQ4_NL_VALUES[code as usize & 15] as i32,
-        _ => q,
     }
 }
 
@@ -185,67 +173,18 @@ pub(super) fn pack(planes: impl Iterator<Item = Plane>, codes: &[u8], bytes: &mu
     }
 }
 
-/// Writes the codes of a block, which must be zero where they go: the inverse of [`value`], for formats where that is a
-/// code minus an offset.
+/// Writes the codes of a block, which must be zero where they go: the inverse of [`Recipe::value`], for formats where
+/// that is a code plus an offset.
 pub(crate) fn write_codes(format: BlockFormat, codes: &[i8; 32], block: &mut [u8]) {
-    if let Some(recipe) = Recipe::of(format) {
-        let unsigned = codes.map(|q| (i32::from(q) - value(format, 0)) as u8);
+    if let Some(recipe) = format.recipe() {
+        let unsigned = codes.map(|q| (i32::from(q) - recipe.value(0)) as u8);
         pack(recipe.block_planes(), &unsigned, block);
     }
 }
 
 /// Reads the scales (and minima) of a block, as many as it has groups.
-pub(super) fn sub_scales(format: BlockFormat, block: &[u8]) -> ([i8; 16], [i8; 16]) {
-    fn read<B: Block>(block: &[u8]) -> ([i8; 16], [i8; 16]) {
-        let Scales { sub, min, .. } = bytemuck::from_bytes::<B>(block).scales();
-        (sub, min)
-    }
-    let per_group = |x: [i8; 16]| core::array::from_fn(|g| x[(2 * g).min(15)]);
-    match format {
-        BlockFormat::Q2K => read::<BlockQ2K>(block),
-        BlockFormat::Q3K => read::<BlockQ3K>(block),
-        BlockFormat::Q6K => read::<BlockQ6K>(block),
-        BlockFormat::Q4K | BlockFormat::Q5K => {
-            let (sub, min) =
-                if format == BlockFormat::Q4K { read::<BlockQ4K>(block) } else { read::<BlockQ5K>(block) };
-            (per_group(sub), per_group(min))
-        }
-        _ => ([1; 16], [1; 16]),
-    }
-}
-
-/// The inverse of [`sub_scales`]: writes them where the block keeps them, which must be zero before.
-pub(super) fn set_sub_scales(format: BlockFormat, sub: &[i8; 16], min: &[i8; 16], block: &mut [u8]) {
-    let bytes = |x: &[i8; 16]| x.map(|x| x as u8);
-    let (sub, min) = (bytes(sub), bytes(min));
-    match format {
-        BlockFormat::Q2K => {
-            for (s, b) in bytemuck::from_bytes_mut::<BlockQ2K>(block).scales.iter_mut().enumerate() {
-                *b = sub[s] & 15 | min[s] << 4;
-            }
-        }
-        BlockFormat::Q3K => {
-            let b = &mut bytemuck::from_bytes_mut::<BlockQ3K>(block).scales;
-            for (s, sub) in sub.iter().enumerate() {
-                let six = sub.wrapping_add(32);
-                b[s % 8] |= (six & 15) << (4 * (s / 8));
-                b[8 + s % 4] |= (six >> 4 & 3) << (2 * (s / 4));
-            }
-        }
-        BlockFormat::Q4K => set_k_scales(&sub, &min, &mut bytemuck::from_bytes_mut::<BlockQ4K>(block).scales),
-        BlockFormat::Q5K => set_k_scales(&sub, &min, &mut bytemuck::from_bytes_mut::<BlockQ5K>(block).scales),
-        BlockFormat::Q6K => {
-            bytemuck::from_bytes_mut::<BlockQ6K>(block).scales = sub.map(|s| s as i8);
-        }
-        _ => {}
-    }
-}
-
-/// Scales and minima of 6 bits, as Q4_K and Q5_K keep them.
-fn set_k_scales(sub: &[u8; 16], min: &[u8; 16], b: &mut [u8; 12]) {
-    for i in 0..4 {
-        b[i] = sub[i] & 63 | sub[i + 4] >> 4 << 6;
-        b[i + 4] = min[i] & 63 | min[i + 4] >> 4 << 6;
-        b[i + 8] = sub[i + 4] & 15 | min[i + 4] << 4;
-    }
+pub(super) fn sub_scales(format: BlockFormat, group: usize, block: &[u8]) -> ([i8; 16], [i8; 16]) {
+    let scales = format.scales(block);
+    let per_group = |x: [i8; 16]| core::array::from_fn(|g| x[(g * group / 16).min(15)]);
+    (per_group(scales.sub), per_group(scales.min))
 }

@@ -1,6 +1,6 @@
 //! From rows to columns and back.
 
-use super::recipe::{SubScales, pack, set_sub_scales, sub_scales, unpack};
+use super::recipe::{SubScales, pack, sub_scales, unpack};
 use super::{ColumnLayout, Columns, Recipe, place};
 use crate::Rows;
 
@@ -21,7 +21,7 @@ impl ColumnLayout {
             "relayout: w and layout"
         );
         assert_eq!(out.len(), self.bytes(), "relayout: length of out");
-        let Some(recipe) = Recipe::of(self.format) else {
+        let Some(recipe) = self.format.recipe() else {
             let size = self.format.block_bytes();
             for (c, column) in out.chunks_exact_mut(self.column_bytes.max(1)).enumerate() {
                 for (r, value) in column.chunks_exact_mut(size).enumerate() {
@@ -50,7 +50,7 @@ impl ColumnLayout {
                 out[to..to + 2].copy_from_slice(&block[at..at + 2]);
             }
             if recipe.subs != SubScales::None {
-                let (sub, min) = sub_scales(self.format, block);
+                let (sub, min) = sub_scales(self.format, recipe.group, block);
                 for g in 0..len / recipe.group {
                     let to = self.group_at(first + g * recipe.group, recipe.group) + r;
                     match recipe.subs {
@@ -86,7 +86,7 @@ impl Columns<'_> {
         let (rows, cols) = (self.rows(), self.cols());
         let row_bytes = cols / self.format().block_len() * self.format().block_bytes();
         assert_eq!(out.len(), rows * row_bytes, "restore: length of out");
-        let Some(recipe) = Recipe::of(self.format()) else {
+        let Some(recipe) = self.format().recipe() else {
             let size = self.format().block_bytes();
             for (r, row) in out.chunks_exact_mut(row_bytes).enumerate() {
                 for (c, value) in row.chunks_exact_mut(size).enumerate() {
@@ -128,7 +128,7 @@ impl Columns<'_> {
                 let from = layout.group_at(first + g * recipe.group, recipe.group) + r;
                 (sub[g], min[g]) = recipe.subs.read(data, from, layout.padded());
             }
-            set_sub_scales(layout.format, &sub, &min, block);
+            layout.format.set_sub_scales(&sub, &min, block);
             pack(recipe.block_planes(), &tile[i][..len], block);
         }
     }

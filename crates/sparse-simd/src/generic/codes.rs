@@ -188,7 +188,9 @@ macro_rules! narrow_level {
     ($token:ident, $features:literal, $tokens:literal) => {
         mod floats {
             use super::$token;
-            use crate::generic::{codes, float_functions, product_functions, scan::ScanStep};
+            use crate::generic::{
+                codes, float_functions, product_functions, scan::ScanStep, sums::DecodeStep,
+            };
             use crate::int8::BLOCK;
             use crate::panels::Line;
             use crate::tiles::TileLayout;
@@ -273,23 +275,31 @@ macro_rules! narrow_level {
 
             /// The entry of a quantized format.
             const fn quantized<D: codes::Dot<$token>, B: Block>() -> FormatKernels {
-                blocks::<B>(Int8Products {
+                blocks::<B>(products::<D, B>())
+            }
+
+            /// The entry of a quantized format that is decoded in plain Rust.
+            const fn decoded<D: codes::Dot<$token>, B: Groups>() -> FormatKernels {
+                groups::<B>(products::<D, B>())
+            }
+
+            const fn products<D: codes::Dot<$token>, B: Block>() -> Int8Products {
+                Int8Products {
                     matmul: |w, x, out| codes::matmul::<_, D, B>($token::new(), w, x, out),
                     rows: |w, active, x, out| codes::rows::<_, D, B>($token::new(), w, active, x, out),
-                    axpy_columns: crate::scalar::columns::axpy,
-                    matmul_columns: crate::scalar::columns::matmul,
+                    columns: crate::scalar::columns::products::<B>(),
                     matmul_interleaved: crate::scalar::interleaved::matmul(B::FORMAT),
-                })
+                }
             }
 
             /// The entries of a table.
             pub(super) const fn formats<D: codes::Dot<$token>>() -> crate::table::ByFormat {
                 use crate::layout::*;
-                use crate::simd::{Bf16, F16};
+                use half::bf16;
                 crate::table::by_format([
-                    stored::<F32>(),
-                    stored::<F16>(),
-                    stored::<Bf16>(),
+                    stored::<f32>(),
+                    stored::<f16>(),
+                    stored::<bf16>(),
                     quantized::<D, BlockQ4_0>(),
                     quantized::<D, BlockQ4_1>(),
                     quantized::<D, BlockQ5_0>(),
@@ -301,6 +311,19 @@ macro_rules! narrow_level {
                     quantized::<D, BlockQ5K>(),
                     quantized::<D, BlockQ6K>(),
                     quantized::<D, BlockIq4Nl>(),
+                    quantized::<D, BlockIq4Xs>(),
+                    quantized::<D, BlockMxFp4>(),
+                    decoded::<D, BlockTq1_0>(),
+                    quantized::<D, BlockTq2_0>(),
+                    decoded::<D, BlockQ1_0>(),
+                    decoded::<D, BlockQ2_0>(),
+                    decoded::<D, BlockIq1S>(),
+                    decoded::<D, BlockIq1M>(),
+                    decoded::<D, BlockIq2Xxs>(),
+                    decoded::<D, BlockIq2Xs>(),
+                    decoded::<D, BlockIq2S>(),
+                    decoded::<D, BlockIq3Xxs>(),
+                    decoded::<D, BlockIq3S>(),
                     quantized::<D, BlockBit3>(),
                     quantized::<D, BlockBit7>(),
                 ])

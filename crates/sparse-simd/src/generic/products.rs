@@ -1,7 +1,7 @@
 //! Products with few tokens, which read the weights where they are: dot products of rows, and sums of rows.
 
 use super::gemm::{self, GemmStep};
-use crate::simd::{F32, Simd, Stored, first, first_mut};
+use crate::simd::{Simd, Stored, first, first_mut};
 use crate::{Columns, MatMut, Rows};
 use core::ops::Range;
 
@@ -101,7 +101,7 @@ fn dots<S: Simd, W: Stored, const R: usize, const T: usize>(
             let w = unsafe { W::load(s, rows[i], col * W::BYTES) };
             for k in 0..T {
                 // SAFETY: as above; a token has `cols` values.
-                let x = unsafe { F32::load(s, bytemuck::cast_slice(tokens[k]), col * F32::BYTES) };
+                let x = unsafe { f32::load(s, bytemuck::cast_slice(tokens[k]), col * f32::BYTES) };
                 sums[k][i] = s.fma(w, x, sums[k][i]);
             }
         }

@@ -1,7 +1,8 @@
 //! Sums of weighted rows of any format: rows are decoded to f32, a strip of columns at a time.
 
 use super::gemm::{GemmStep, Job};
-use crate::layout::Block;
+use crate::columns::Recipe;
+use crate::layout::{Block, Scales};
 use crate::simd::{Simd, Stored, first, first_mut};
 use crate::{MatMut, Rows};
 use bytemuck::{Pod, Zeroable};
@@ -39,39 +40,54 @@ pub(crate) trait DecodeStep: Simd {
     }
 }
 
-/// A format whose rows are added.
-pub(crate) trait Strips {
+/// How rows of a format are decoded.
+pub(crate) trait Strips: Copy {
     /// Decodes blocks, no more than a strip of them, to what [`decode`](crate::BlockFormat::decode) makes of them, bit
     /// for bit.
-    fn decode<S: DecodeStep>(s: S, bytes: &[u8], out: &mut Strip);
+    fn decode<S: DecodeStep>(self, s: S, bytes: &[u8], out: &mut Strip);
 
     /// `out` += `h[0]` * `rows[0]`, then the others likewise.
     #[inline(always)]
-    fn add<S: DecodeStep, const R: usize>(s: S, rows: [&[u8]; R], h: [f32; R], out: &mut [f32]) {
+    fn add<S: DecodeStep, const R: usize>(self, s: S, rows: [&[u8]; R], h: [f32; R], out: &mut [f32]) {
         let mut strips = [Strip([0.0; STRIP]); R];
         for (row, strip) in rows.iter().zip(&mut strips) {
-            Self::decode(s, row, strip);
+            self.decode(s, row, strip);
         }
         add_strips(s, &strips, h, out);
     }
 }
 
+/// A way that is known when the crate is compiled.
+pub(crate) trait Known: Strips {
+    const NEW: Self;
+}
+
 /// Rows of floats.
+#[derive(Clone, Copy)]
 pub(crate) struct Floats<W>(PhantomData<W>);
+
+impl<W: Stored> Known for Floats<W> {
+    const NEW: Self = Self(PhantomData);
+}
 
 impl<W: Stored> Strips for Floats<W> {
     #[inline(always)]
-    fn decode<S: DecodeStep>(s: S, bytes: &[u8], out: &mut Strip) {
+    fn decode<S: DecodeStep>(self, s: S, bytes: &[u8], out: &mut Strip) {
         values::<S, W>(s, bytes, out);
     }
 }
 
 /// Rows of blocks.
+#[derive(Clone, Copy)]
 pub(crate) struct Blocks<B>(PhantomData<B>);
+
+impl<B: Block> Known for Blocks<B> {
+    const NEW: Self = Self(PhantomData);
+}
 
 impl<B: Block> Strips for Blocks<B> {
     #[inline(always)]
-    fn decode<S: DecodeStep>(s: S, bytes: &[u8], out: &mut Strip) {
+    fn decode<S: DecodeStep>(self, s: S, bytes: &[u8], out: &mut Strip) {
         match B::LEN {
             32 => small::<S, B>(s, bytes, out),
             _ => supers::<S, B>(s, bytes, out),
@@ -79,15 +95,26 @@ impl<B: Block> Strips for Blocks<B> {
     }
 
     #[inline(always)]
-    fn add<S: DecodeStep, const R: usize>(s: S, rows: [&[u8]; R], h: [f32; R], out: &mut [f32]) {
+    fn add<S: DecodeStep, const R: usize>(self, s: S, rows: [&[u8]; R], h: [f32; R], out: &mut [f32]) {
         if B::LEN == 32 {
             return add_blocks::<S, B, R>(s, rows, h, out);
         }
         let mut strips = [Strip([0.0; STRIP]); R];
         for (row, strip) in rows.iter().zip(&mut strips) {
-            Self::decode(s, row, strip);
+            self.decode(s, row, strip);
         }
         add_strips(s, &strips, h, out);
+    }
+}
+
+/// Rows of blocks that a function in plain Rust decodes.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain(pub(crate) fn(bytes: &[u8], out: &mut [f32]));
+
+impl Strips for Plain {
+    #[inline(always)]
+    fn decode<S: DecodeStep>(self, _: S, bytes: &[u8], out: &mut Strip) {
+        (self.0)(bytes, &mut out.0);
     }
 }
 
@@ -100,16 +127,17 @@ pub(crate) fn add_rows<S: DecodeStep, F: Strips>(
     h: &[f32],
     cols: Range<usize>,
     out: &mut [f32],
+    f: F,
 ) {
     let w = Window { w, bytes: cols_to_bytes(w, cols), strip: cols_to_bytes(w, 0..STRIP).end };
     let (active, rest) = active.as_chunks::<ROWS>();
     let (h, h_rest) = h.as_chunks::<ROWS>();
     for (i, (rows, h)) in active.iter().zip(h).enumerate() {
         let next = active.get(i + AHEAD).map_or(rest, |next| next);
-        add::<S, F, ROWS>(s, &w, rows, *h, next, out);
+        add(s, f, &w, rows, *h, next, out);
     }
     for (row, h) in rest.iter().zip(h_rest) {
-        add::<S, F, 1>(s, &w, &[*row], [*h], &[], out);
+        add(s, f, &w, &[*row], [*h], &[], out);
     }
 }
 
@@ -133,6 +161,7 @@ impl<'a> Window<'a> {
 #[inline(always)]
 fn add<S: DecodeStep, F: Strips, const R: usize>(
     s: S,
+    f: F,
     w: &Window<'_>,
     rows: &[u32; R],
     h: [f32; R],
@@ -148,7 +177,7 @@ fn add<S: DecodeStep, F: Strips, const R: usize>(
         for (part, row) in parts.iter_mut().zip(rows) {
             *part = &w.row(*row)[bytes.clone()];
         }
-        F::add(s, parts, h, out);
+        f.add(s, parts, h, out);
     }
 }
 
@@ -205,6 +234,7 @@ pub(crate) fn weighted_sum<S: GemmStep + DecodeStep, F: Strips>(
     x: &[f32],
     w: Rows<'_>,
     out: &mut MatMut<'_>,
+    f: F,
 ) {
     if w.rows() == 0 {
         return (0..out.tokens()).for_each(|t| out.row(t).fill(0.0));
@@ -219,7 +249,7 @@ pub(crate) fn weighted_sum<S: GemmStep + DecodeStep, F: Strips>(
             let panels: &mut [S::Floats] = bytemuck::cast_slice_mut(&mut panels);
             for r in 0..rows.rows() {
                 let mut strip = Strip([0.0; STRIP]);
-                F::decode(s, &rows.row(r)[cols_to_bytes(w, cols.clone())], &mut strip);
+                f.decode(s, &rows.row(r)[cols_to_bytes(w, cols.clone())], &mut strip);
                 let vectors: &[S::Floats] = bytemuck::cast_slice(&strip.0);
                 for (p, vectors) in vectors.chunks_exact(S::VECTORS).enumerate() {
                     panels[(p * DEPTH + r) * S::VECTORS..][..S::VECTORS].copy_from_slice(vectors);
@@ -278,9 +308,14 @@ pub(crate) fn values_of_block<S: DecodeStep, B: Block>(s: S, block: &B) -> S::Wi
     values
 }
 
-/// The scale of a block of 32, which it begins with, and the minimum, which follows if there is one, in all lanes.
+/// The scale of a block of 32, and the minimum if there is one, in all lanes.
 #[inline(always)]
 pub(crate) fn factors<S: Simd, B: Block>(s: S, block: &B) -> [S::F; 2] {
+    let Some(Recipe { halves: [0, ..], .. }) = B::COLUMNS else {
+        let Scales { d, m, .. } = block.scales();
+        return [s.splat(d), s.splat(m)];
+    };
+    // Vectors convert half-precision numbers faster.
     let bytes = bytemuck::bytes_of(block);
     let mut halves = S::Halves::zeroed();
     let words: &mut [u16] = bytemuck::cast_slice_mut(core::slice::from_mut(&mut halves));
@@ -301,13 +336,14 @@ pub(crate) fn scaled<S: Simd, B: Block>(s: S, codes: S::F, d: S::F, m: S::F) -> 
     if B::HAS_MIN { s.add(scaled, m) } else { scaled }
 }
 
-/// Super-blocks of 256.
+/// Blocks of 64, 128 or 256.
 #[inline(always)]
 fn supers<S: Simd, B: Block>(s: S, bytes: &[u8], out: &mut Strip) {
-    if let [block] = bytemuck::cast_slice::<u8, B>(bytes) {
+    let blocks = bytemuck::cast_slice::<u8, B>(bytes);
+    for (block, out) in blocks.iter().zip(out.0.chunks_exact_mut(B::LEN)) {
         let (mut codes, scales) = ([0; STRIP], block.scales());
-        block.codes(&mut codes);
-        for (g, (codes, out)) in codes.as_chunks().0.iter().zip(out.0.as_chunks_mut().0).enumerate() {
+        block.codes(&mut codes[..B::LEN]);
+        for (g, (codes, out)) in codes.as_chunks().0.iter().zip(out.as_chunks_mut().0).enumerate() {
             let (sub, min) = (f32::from(scales.sub[g]), f32::from(scales.min[g]));
             group::<S, B>(s, codes, scales.d * sub, scales.m * min, out);
         }

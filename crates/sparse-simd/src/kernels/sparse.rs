@@ -95,7 +95,7 @@ impl Kernels {
         same_len("axpy_columns_q8", "rows", rows.len(), "out", out.len());
         chunks("axpy_columns_q8", &rows, w.rows());
         ascending("axpy_columns_q8", active, w.cols());
-        let kernel = self.int8_products("axpy_columns", w.format()).axpy_columns;
+        let kernel = self.column_products("axpy_columns", w.format()).axpy;
         // SAFETY: the shapes fit and the columns exist, and a table is only handed out on CPUs of its level.
         unsafe { kernel(w, active, h, rows, out) }
     }
@@ -113,7 +113,7 @@ impl Kernels {
         same_len("matmul_columns_q8", "rows", rows.len(), "out.cols", out.cols());
         same_len("matmul_columns_q8", "x.tokens", x.tokens(), "out.tokens", out.tokens());
         chunks("matmul_columns_q8", &rows, w.rows());
-        let kernel = self.int8_products("matmul_columns", w.format()).matmul_columns;
+        let kernel = self.column_products("matmul_columns", w.format()).matmul;
         // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
         unsafe { kernel(w, x, rows, out) }
     }

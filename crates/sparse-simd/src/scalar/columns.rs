@@ -1,17 +1,27 @@
 //! Products with weights stored by columns.
 
-use crate::columns::{All, Choice, Recipe, SubScales, place, run_of_group, unpack, value};
+use crate::columns::{All, Choice, SubScales, place, run_of_group, unpack};
+use crate::layout::Block;
+use crate::table::ColumnProducts;
 use crate::{ColumnLayout, Columns, MatMut, Q8};
 use core::ops::Range;
 use half::f16;
 
 const CHUNK: usize = ColumnLayout::CHUNK;
 
-pub(crate) fn axpy(w: Columns<'_>, active: &[u32], h: Q8<'_>, rows: Range<usize>, out: &mut [f32]) {
+/// The products of a format that can be stored by columns.
+pub(crate) const fn products<B: Block>() -> Option<ColumnProducts> {
+    match B::COLUMNS {
+        Some(_) => Some(ColumnProducts { axpy, matmul }),
+        None => None,
+    }
+}
+
+fn axpy(w: Columns<'_>, active: &[u32], h: Q8<'_>, rows: Range<usize>, out: &mut [f32]) {
     sum(w, active, h, rows, out);
 }
 
-pub(crate) fn matmul(w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut MatMut<'_>) {
+fn matmul(w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut MatMut<'_>) {
     for t in 0..x.tokens() {
         sum(w, All(w.cols()), x.row(t), rows.clone(), out.row(t));
     }
@@ -21,7 +31,7 @@ pub(crate) fn matmul(w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, out: &mut Ma
 /// the active columns of the group, of code times activation and of activations.
 fn sum(w: Columns<'_>, active: impl Choice, h: Q8<'_>, rows: Range<usize>, out: &mut [f32]) {
     let (layout, data) = (w.layout(), w.data());
-    let Some(recipe) = Recipe::of(w.format()) else { return };
+    let Some(recipe) = w.format().recipe() else { return };
     let half = |at: usize| f16::from_le_bytes([data[at], data[at + 1]]).to_f32();
     // The K formats subtract their minima.
     let sign = if recipe.subs == SubScales::None { 1.0 } else { -1.0 };
@@ -40,7 +50,7 @@ fn sum(w: Columns<'_>, active: impl Choice, h: Q8<'_>, rows: Range<usize>, out: 
                 let mut column = [0; CHUNK];
                 unpack(recipe.chunk_planes(), &data[at..][..recipe.chunk_bytes()], &mut column);
                 for (r, sum) in codes.iter_mut().enumerate() {
-                    *sum += value(w.format(), column[place(r)]) * i32::from(h.q[c]);
+                    *sum += recipe.value(column[place(r)]) * i32::from(h.q[c]);
                 }
             }
             for r in chunk..rows.end.min(chunk + CHUNK) {

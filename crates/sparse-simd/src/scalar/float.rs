@@ -1,9 +1,10 @@
 //! Float weights, the KV cache's half-precision rows, norms and activations.
 
 use crate::activation::{TANH_FORM, TANH_FORM_CUBE};
+use crate::layout::Float;
 use crate::{Activation, BlockFormat, Columns, MatMut, Rows};
 use core::ops::Range;
-use half::{bf16, f16};
+use half::f16;
 
 /// Sum of `x[i] * value(w[i])`, in eight partial sums so that compilers can use vectors.
 fn dot<W: Copy>(x: &[f32], w: &[W], value: impl Fn(W) -> f32) -> f32 {
@@ -16,58 +17,22 @@ fn dot<W: Copy>(x: &[f32], w: &[W], value: impl Fn(W) -> f32) -> f32 {
     sums.iter().sum()
 }
 
-/// A format of floats.
-pub(super) trait Value<const N: usize> {
-    const FORMAT: BlockFormat;
-    fn value(bytes: [u8; N]) -> f32;
-}
-
-pub(super) struct F32;
-pub(super) struct F16;
-pub(super) struct Bf16;
-
-impl Value<4> for F32 {
-    const FORMAT: BlockFormat = BlockFormat::F32;
-    fn value(bytes: [u8; 4]) -> f32 {
-        f32::from_le_bytes(bytes)
-    }
-}
-
-impl Value<2> for F16 {
-    const FORMAT: BlockFormat = BlockFormat::F16;
-    fn value(bytes: [u8; 2]) -> f32 {
-        f16::from_le_bytes(bytes).to_f32()
-    }
-}
-
-impl Value<2> for Bf16 {
-    const FORMAT: BlockFormat = BlockFormat::Bf16;
-    fn value(bytes: [u8; 2]) -> f32 {
-        bf16::from_le_bytes(bytes).to_f32()
-    }
-}
-
-pub(super) fn matmul<const N: usize, W: Value<N>>(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
+pub(super) fn matmul<W: Float>(w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
     for r in 0..w.rows() {
-        let row = w.row(r).as_chunks::<N>().0;
+        let row = bytemuck::cast_slice(w.row(r));
         for (t, x) in x.chunks_exact(w.cols()).enumerate() {
             out.row(t)[r] = dot(x, row, W::value);
         }
     }
 }
 
-pub(super) fn matmul_rows<const N: usize, W: Value<N>>(
-    w: Rows<'_>,
-    active: &[u32],
-    x: &[f32],
-    out: &mut [f32],
-) {
+pub(super) fn matmul_rows<W: Float>(w: Rows<'_>, active: &[u32], x: &[f32], out: &mut [f32]) {
     for (r, out) in active.iter().zip(out.chunks_mut(1)) {
-        matmul::<N, W>(w.slice(*r as usize..*r as usize + 1), x, &mut MatMut::new(out, 1));
+        matmul::<W>(w.slice(*r as usize..*r as usize + 1), x, &mut MatMut::new(out, 1));
     }
 }
 
-pub(super) fn axpy_columns<const N: usize, W: Value<N>>(
+pub(super) fn axpy_columns<W: Float>(
     w: Columns<'_>,
     active: &[u32],
     h: &[f32],
@@ -76,8 +41,8 @@ pub(super) fn axpy_columns<const N: usize, W: Value<N>>(
 ) {
     out.fill(0.0);
     for &c in active {
-        let (h, column) = (h[c as usize], &w.floats(c as usize)[rows.start * N..rows.end * N]);
-        for (y, w) in out.iter_mut().zip(column.as_chunks::<N>().0) {
+        let (h, column) = (h[c as usize], bytemuck::cast_slice(w.floats(c as usize)));
+        for (y, w) in out.iter_mut().zip(&column[rows.clone()]) {
             *y += h * W::value(*w);
         }
     }

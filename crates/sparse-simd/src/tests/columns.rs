@@ -1,6 +1,6 @@
 //! Weights stored by columns, and products with some rows or some columns.
 
-use super::data::{Activations, Rng, quantized, set_halves, weights};
+use super::data::{Activations, Rng, quantized, set_factors, weights};
 use super::matmul::reference;
 use super::{levels, none, within};
 use crate::{BlockFormat, ColumnLayout, Columns, MatMut, Q8, Rows};
@@ -12,6 +12,11 @@ const SHAPES: [(usize, usize); 9] =
 
 fn shapes(format: BlockFormat) -> impl Iterator<Item = (usize, usize)> {
     SHAPES.into_iter().filter(move |shape| format.row_bytes(shape.1).is_some())
+}
+
+/// The formats that can be stored by columns.
+fn columnar() -> impl Iterator<Item = BlockFormat> {
+    BlockFormat::ALL.into_iter().filter(|format| format.has_columns())
 }
 
 /// The bytes of a copy by columns, one byte off any alignment.
@@ -36,7 +41,7 @@ fn only(x: &Activations, active: &[u32]) -> Activations {
 
 #[test]
 fn a_copy_by_columns_can_be_undone() {
-    for format in BlockFormat::ALL {
+    for format in columnar() {
         for (rows, cols) in shapes(format).chain([(3, 1)].into_iter().filter(|_| !format.is_quantized())) {
             let bytes = Rng(rows as u64).bytes(format.row_bytes(cols).unwrap() * rows);
             let (layout, copy) = relaid(Rows::new(format, cols, &bytes).unwrap());
@@ -49,13 +54,14 @@ fn a_copy_by_columns_can_be_undone() {
 
 #[test]
 fn sizes_are_those_that_are_documented() {
-    for format in BlockFormat::ALL {
+    for format in columnar() {
         let layout = ColumnLayout::new(format, 2048, 5632).unwrap();
         let rows = format.row_bytes(5632).unwrap() * 2048;
         let more = match format {
             BlockFormat::Q3K => 114.0 / 110.0,
             BlockFormat::Q4K => 148.0 / 144.0,
             BlockFormat::Q5K => 180.0 / 176.0,
+            BlockFormat::Iq4Xs => 138.0 / 136.0,
             _ => 1.0,
         };
         assert_eq!(layout.bytes() as f64, (rows as f64 * more).round(), "{}", format.name());
@@ -68,6 +74,7 @@ fn shapes_that_do_not_fit_are_refused() {
     assert!(error(BlockFormat::Q4_0, 4, 33).starts_with("rows of 33 values cannot be Q4_0"));
     assert!(error(BlockFormat::F32, 4, 0).starts_with("rows of 0 values"));
     assert!(error(BlockFormat::Q4K, usize::MAX, 256).starts_with("rows of 256 values"));
+    assert_eq!(error(BlockFormat::Iq2Xxs, 4, 256), "IQ2_XXS weights cannot be stored by columns");
     let layout = ColumnLayout::new(BlockFormat::Q4_0, 2, 32).unwrap();
     assert_eq!(
         Columns::new(layout, &[0; 36]).unwrap_err().to_string(),
@@ -77,8 +84,8 @@ fn shapes_that_do_not_fit_are_refused() {
 
 /// What is wrong with the sparse and dense products by columns, and with those of some rows, at any level.
 fn wrong(w: Rows<'_>, x: &Activations, columns: &[u32], rows: &[u32]) -> Vec<String> {
-    let (layout, copy) = relaid(w);
-    let by_columns = Columns::new(layout, &copy[1..]).unwrap();
+    let relaid = w.format().has_columns().then(|| relaid(w));
+    let by_columns = relaid.as_ref().map(|(layout, copy)| Columns::new(*layout, &copy[1..]).unwrap());
     let kept = only(x, columns);
     let mut failures = Vec::new();
     for kernels in levels() {
@@ -90,19 +97,21 @@ fn wrong(w: Rows<'_>, x: &Activations, columns: &[u32], rows: &[u32]) -> Vec<Str
                     .push(format!("{level} {name} {shape:?} {what} row {r}: {found}, expected {expected}"));
             }
         };
-        let mut out = vec![f32::NAN; w.rows()];
-        kernels.axpy_columns_q8(by_columns, columns, x.view().row(0), 0..w.rows(), &mut out);
-        for (r, &y) in out.iter().enumerate() {
-            check("axpy", r, kept.view().row(0), y);
+        if let Some(by_columns) = by_columns {
+            let mut out = vec![f32::NAN; w.rows()];
+            kernels.axpy_columns_q8(by_columns, columns, x.view().row(0), 0..w.rows(), &mut out);
+            for (r, &y) in out.iter().enumerate() {
+                check("axpy", r, kept.view().row(0), y);
+            }
+            let mut part = vec![f32::NAN; w.rows()];
+            for first in (0..w.rows()).step_by(64) {
+                let range = first..w.rows().min(first + 64);
+                let part = &mut part[range.clone()];
+                kernels.axpy_columns_q8(by_columns, columns, x.view().row(0), range, part);
+            }
+            assert_eq!(out, part, "{} {}: rows depend on the range", kernels.level(), w.format().name());
         }
-        let mut part = vec![f32::NAN; w.rows()];
-        for first in (0..w.rows()).step_by(64) {
-            let range = first..w.rows().min(first + 64);
-            kernels.axpy_columns_q8(by_columns, columns, x.view().row(0), range.clone(), &mut part[range]);
-        }
-        assert_eq!(out, part, "{} {}: rows depend on the range", kernels.level(), w.format().name());
-
-        if w.rows() > 0 {
+        if let Some(by_columns) = by_columns.filter(|_| w.rows() > 0) {
             let mut dense = vec![f32::NAN; w.rows() * x.view().tokens()];
             let mut matrix = MatMut::new(&mut dense, w.rows());
             let split = w.rows() / 128 * 64;
@@ -148,7 +157,7 @@ fn extreme_codes_do_not_saturate() {
         for byte in [0x00, 0x7F, 0x80, 0xFF] {
             for q in [127, -127] {
                 let mut bytes = vec![byte; format.row_bytes(cols * 3).unwrap()];
-                set_halves(format, &mut bytes, || 1.0);
+                set_factors(format, &mut bytes, || 1.0);
                 let x = Activations::new(cols, vec![q; cols * 7], vec![1.0; cols * 7 / 32]);
                 let columns: Vec<u32> = (0..cols as u32).filter(|c| c % 7 != 3).collect();
                 failures.extend(wrong(Rows::new(format, cols, &bytes).unwrap(), &x, &columns, &[1, 2]));
@@ -286,7 +295,7 @@ fn single_rows_are_decoded_exactly() {
         let mut rng = Rng(3);
         let mut bytes = weights(format, cols, &mut rng);
         for scale in [0.37, 0.0, 6e-8, 65504.0, f32::INFINITY, f32::NAN] {
-            set_halves(format, &mut bytes, || scale);
+            set_factors(format, &mut bytes, || scale);
             let w = Rows::new(format, cols, &bytes).unwrap();
             let mut values = vec![0.0; cols];
             format.decode(&bytes, &mut values).unwrap();
@@ -304,14 +313,14 @@ fn single_rows_are_decoded_exactly() {
 
 #[test]
 fn non_finite_scales_reach_the_result_of_their_row_alone() {
-    for format in quantized() {
+    for format in quantized().filter(|format| format.has_columns()) {
         let cols = 2 * format.block_len();
         for scale in [f32::NAN, f32::INFINITY] {
             let mut rng = Rng(7);
             let x = Activations::random(cols, 1, &mut rng);
             let mut bytes = weights(format, cols * 66, &mut rng);
             let at = 64 * format.row_bytes(cols).unwrap();
-            set_halves(format, &mut bytes[at..][..format.block_bytes()], || scale);
+            set_factors(format, &mut bytes[at..][..format.block_bytes()], || scale);
             let (layout, copy) = relaid(Rows::new(format, cols, &bytes).unwrap());
             let w = Columns::new(layout, &copy[1..]).unwrap();
             let (first, second): (Vec<u32>, Vec<u32>) =

@@ -36,21 +36,37 @@ pub(super) fn quantized() -> impl Iterator<Item = BlockFormat> {
 /// Where a block has its half-precision factors.
 fn halves(format: BlockFormat) -> &'static [usize] {
     match format {
-        BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Q8_0 => &[0],
-        BlockFormat::Iq4Nl | BlockFormat::Bit3 | BlockFormat::Bit7 => &[0],
-        BlockFormat::Q4_1 | BlockFormat::Q5_1 | BlockFormat::Q4K | BlockFormat::Q5K => &[0, 2],
         BlockFormat::Q2K => &[80, 82],
         BlockFormat::Q3K => &[108],
         BlockFormat::Q6K => &[208],
+        BlockFormat::Tq1_0 => &[52],
+        BlockFormat::Tq2_0 => &[64],
+        BlockFormat::Q4_1 | BlockFormat::Q5_1 | BlockFormat::Q4K | BlockFormat::Q5K => &[0, 2],
         BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => &[],
+        BlockFormat::MxFp4 | BlockFormat::Iq1M => &[],
+        _ => &[0],
     }
 }
 
-/// Overwrites the half-precision factors of all blocks.
-pub(super) fn set_halves(format: BlockFormat, bytes: &mut [u8], mut value: impl FnMut() -> f32) {
+/// Overwrites the factors of all blocks.
+pub(super) fn set_factors(format: BlockFormat, bytes: &mut [u8], mut value: impl FnMut() -> f32) {
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
         for &at in halves(format) {
             block[at..at + 2].copy_from_slice(bytemuck::bytes_of(&Half::from_f32(value())));
+        }
+        match format {
+            // A power of two.
+            BlockFormat::MxFp4 => {
+                let value = value();
+                block[0] = if value.is_finite() { 124 + value.abs() as u8 % 8 } else { 255 };
+            }
+            BlockFormat::Iq1M => {
+                let bits = Half::from_f32(value()).to_bits();
+                for (i, word) in block[48..].chunks_exact_mut(2).enumerate() {
+                    word[1] = word[1] & 15 | ((bits >> (4 * i) & 15) as u8) << 4;
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -58,7 +74,7 @@ pub(super) fn set_halves(format: BlockFormat, bytes: &mut [u8], mut value: impl 
 /// Random rows with finite factors.
 pub(super) fn weights(format: BlockFormat, values: usize, rng: &mut Rng) -> Vec<u8> {
     let mut bytes = rng.bytes(values / format.block_len() * format.block_bytes());
-    set_halves(format, &mut bytes, || rng.float());
+    set_factors(format, &mut bytes, || rng.float());
     match format {
         BlockFormat::F32 => rng.floats(values).iter().flat_map(|x| x.to_le_bytes()).collect(),
         BlockFormat::F16 => {

@@ -1,6 +1,6 @@
 //! Interleaved rows: the layout and back, and products.
 
-use super::data::{Activations, Rng, quantized, set_halves, weights};
+use super::data::{Activations, Rng, quantized, set_factors, weights};
 use super::matmul::reference;
 use super::{levels, none, within};
 use crate::interleaved::{Interleaved, InterleavedLayout};
@@ -22,7 +22,7 @@ fn interleaved(format: BlockFormat, rows: usize, cols: usize, bytes: &[u8]) -> (
 proptest! {
     #[test]
     fn rows_come_back_byte_for_byte(
-        format in prop::sample::select(quantized().collect::<Vec<_>>()),
+        format in prop::sample::select(formats().collect::<Vec<_>>()),
         rows in 0_usize..20,
         blocks in 1_usize..4,
         seed: u64,
@@ -103,7 +103,7 @@ fn extreme_codes_are_exact() {
             for q in [127, -127] {
                 let (rows, cols) = (8, 512);
                 let mut bytes = vec![fill; rows * format.row_bytes(cols).unwrap()];
-                set_halves(format, &mut bytes, || 1.0);
+                set_factors(format, &mut bytes, || 1.0);
                 let (layout, groups) = interleaved(format, rows, cols, &bytes);
                 let x = Activations::new(cols, vec![q; cols], vec![1.0; cols / 32]);
                 for k in levels() {
@@ -156,7 +156,7 @@ fn what_is_not_finite_stays_so() {
         let (rows, cols) = (8, 256);
         let mut bytes = weights(format, rows * cols, &mut Rng(7));
         let row = format.row_bytes(cols).unwrap();
-        set_halves(format, &mut bytes[2 * row..3 * row], || f32::NAN);
+        set_factors(format, &mut bytes[2 * row..3 * row], || f32::NAN);
         let (layout, groups) = interleaved(format, rows, cols, &bytes);
         let w = Interleaved::new(layout, &groups).unwrap();
         let x = Activations::random(cols, 1, &mut Rng(8));

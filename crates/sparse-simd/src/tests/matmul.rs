@@ -1,6 +1,6 @@
 //! Matrix products.
 
-use super::data::{Activations, Rng, quantized, set_halves, weights};
+use super::data::{Activations, Rng, quantized, set_factors, weights};
 use super::{levels, none, within};
 use crate::layout::*;
 use crate::{Kernels, Level, MatMut, Q8, Rows};
@@ -50,39 +50,19 @@ fn shapes(format: BlockFormat) -> impl Iterator<Item = (usize, usize, usize)> {
 
 /// Row times token in f64, and the sum of absolute values that the bound is relative to.
 pub(super) fn reference(format: BlockFormat, row: &[u8], x: Q8<'_>) -> (f64, f64) {
-    fn blocks<B: Block>(row: &[u8], x: Q8<'_>) -> (f64, f64) {
-        let (mut sum, mut size) = (0.0, 0.0);
-        for (b, block) in bytemuck::cast_slice::<u8, B>(row).iter().enumerate() {
-            let scales = block.scales();
-            let mut codes = [0; 256];
-            block.codes(&mut codes[..B::LEN]);
-            for (i, code) in codes[..B::LEN].iter().enumerate() {
-                let at = b * B::LEN + i;
-                let x = f64::from(x.d[at / 32]) * f64::from(x.q[at]);
-                let main = f64::from(scales.d) * f64::from(scales.sub[i / 16]) * f64::from(*code) * x;
-                let min = f64::from(scales.m) * f64::from(scales.min[i / 16]) * x;
-                sum += main + min;
-                size += main.abs() + min.abs();
-            }
+    let (mut sum, mut size) = (0.0, 0.0);
+    for (b, block) in row.chunks_exact(format.block_bytes()).enumerate() {
+        let (scales, codes) = (format.scales(block), format.codes(block));
+        for (i, code) in codes.iter().enumerate() {
+            let at = b * codes.len() + i;
+            let x = f64::from(x.d[at / 32]) * f64::from(x.q[at]);
+            let main = f64::from(scales.d) * f64::from(scales.sub[i / 16]) * f64::from(*code) * x;
+            let min = f64::from(scales.m) * f64::from(scales.min[i / 16]) * x;
+            sum += main + min;
+            size += main.abs() + min.abs();
         }
-        (sum, size)
     }
-    match format {
-        BlockFormat::Q4_0 => blocks::<BlockQ4_0>(row, x),
-        BlockFormat::Q4_1 => blocks::<BlockQ4_1>(row, x),
-        BlockFormat::Q5_0 => blocks::<BlockQ5_0>(row, x),
-        BlockFormat::Q5_1 => blocks::<BlockQ5_1>(row, x),
-        BlockFormat::Q8_0 => blocks::<BlockQ8_0>(row, x),
-        BlockFormat::Q2K => blocks::<BlockQ2K>(row, x),
-        BlockFormat::Q3K => blocks::<BlockQ3K>(row, x),
-        BlockFormat::Q4K => blocks::<BlockQ4K>(row, x),
-        BlockFormat::Q5K => blocks::<BlockQ5K>(row, x),
-        BlockFormat::Q6K => blocks::<BlockQ6K>(row, x),
-        BlockFormat::Iq4Nl => blocks::<BlockIq4Nl>(row, x),
-        BlockFormat::Bit3 => blocks::<BlockBit3>(row, x),
-        BlockFormat::Bit7 => blocks::<BlockBit7>(row, x),
-        BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => unreachable!("not quantized"),
-    }
+    (sum, size)
 }
 
 fn product(kernels: &Kernels, w: Rows<'_>, x: Q8<'_>) -> Vec<f32> {
@@ -140,7 +120,7 @@ fn extreme_codes_do_not_saturate() {
         for byte in [0x00, 0x0F, 0x7F, 0x80, 0xF0, 0xFF] {
             for (even, odd) in [(127, 127), (-127, -127), (127, -127), (-127, 127)] {
                 let mut bytes = vec![byte; format.row_bytes(cols * 3).unwrap()];
-                set_halves(format, &mut bytes, || 1.0);
+                set_factors(format, &mut bytes, || 1.0);
                 let q = (0..cols * 5).map(|i| if i % 2 == 0 { even } else { odd }).collect();
                 let x = Activations::new(cols, q, vec![1.0; cols * 5 / 32]);
                 failures.extend(wrong(Rows::new(format, cols, &bytes).unwrap(), x.view()));
@@ -160,7 +140,7 @@ fn integer_parts_are_exact() {
         for seed in 0..50 {
             let mut rng = Rng(seed);
             let mut bytes = weights(format, cols * 3, &mut rng);
-            set_halves(format, &mut bytes, || 1.0);
+            set_factors(format, &mut bytes, || 1.0);
             let q = (0..cols * 6).map(|_| (rng.next() % 255) as i8).map(|q| q.max(-127)).collect();
             let x = Activations::new(cols, q, vec![1.0; cols * 6 / 32]);
             let w = Rows::new(format, cols, &bytes).unwrap();
@@ -192,7 +172,7 @@ fn non_finite_scales_reach_the_result_of_their_row_alone() {
                 let x = Activations::random(cols, 5, &mut rng);
                 let mut bytes = weights(format, cols * 3, &mut rng);
                 let at = format.row_bytes(cols).unwrap() + bad * format.block_bytes();
-                set_halves(format, &mut bytes[at..][..format.block_bytes()], || scale);
+                set_factors(format, &mut bytes[at..][..format.block_bytes()], || scale);
                 for kernels in levels() {
                     let out = product(kernels, Rows::new(format, cols, &bytes).unwrap(), x.view());
                     for (i, y) in out.iter().enumerate() {
@@ -412,7 +392,7 @@ proptest! {
         let mut rng = Rng(seed);
         let mut bytes = rng.bytes(format.row_bytes(cols * rows).unwrap());
         let mut scales = scales.iter().copied().cycle();
-        set_halves(format, &mut bytes, || scales.next().unwrap());
+        set_factors(format, &mut bytes, || scales.next().unwrap());
         let x = Activations::random(cols, tokens, &mut rng);
         let failures = wrong(Rows::new(format, cols, &bytes).unwrap(), x.view());
         prop_assert!(failures.is_empty(), "{}", failures.join("\n"));

@@ -1,29 +1,33 @@
 //! Kernels for AVX2 with FMA and F16C.
 //!
 //! - `quantized`: products of quantized weights, one driver for all formats; `small` and `super_blocks` tell it
-//!   where a format's codes and scales are.
+//!   where a format's codes and scales are, and `groups` decodes the others in plain Rust.
 //! - `simd`: everything on floats, from the generic kernels; `rope` is what these cannot say.
 //! - `quantize`: activations to int8; `int8`: products of packed int8 weights.
 
 mod columns;
+pub(super) mod dot;
+mod groups;
 mod int8;
 pub(super) mod interleaved;
 mod load;
 mod quantize;
-mod quantized;
+pub(super) mod quantized;
 mod rope;
 mod scan;
-mod simd;
+pub(super) mod simd;
 mod small;
 mod super_blocks;
 
 use crate::layout::*;
-use crate::simd::{Bf16, F16, F32, Stored};
-use crate::table::{ByFormat, FormatKernels, Int8Products, Table, by_format};
+use crate::simd::Stored;
+use crate::table::{ByFormat, ColumnProducts, FormatKernels, Int8Products, Table, by_format};
 use crate::{Kernels, Level};
 use quantized::Step;
 
 pub(super) use simd::float_products;
+
+use half::{bf16, f16};
 
 pub(crate) static KERNELS: Kernels = Kernels(TABLE);
 
@@ -51,22 +55,35 @@ pub(crate) const TABLE: Table = Table {
 };
 
 const FORMATS: ByFormat = by_format([
-    floats::<F32>(),
-    floats::<F16>(),
-    floats::<Bf16>(),
-    blocks::<BlockQ4_0>(),
-    blocks::<BlockQ4_1>(),
-    blocks::<BlockQ5_0>(),
-    blocks::<BlockQ5_1>(),
-    blocks::<BlockQ8_0>(),
+    floats::<f32>(),
+    floats::<f16>(),
+    floats::<bf16>(),
+    blocks::<8, BlockQ4_0>(),
+    blocks::<8, BlockQ4_1>(),
+    blocks::<8, BlockQ5_0>(),
+    blocks::<8, BlockQ5_1>(),
+    blocks::<8, BlockQ8_0>(),
     super_blocks::<BlockQ2K>(),
     super_blocks::<BlockQ3K>(),
     super_blocks::<BlockQ4K>(),
     super_blocks::<BlockQ5K>(),
     super_blocks::<BlockQ6K>(),
-    blocks::<BlockIq4Nl>(),
-    blocks::<BlockBit3>(),
-    blocks::<BlockBit7>(),
+    blocks::<8, BlockIq4Nl>(),
+    super_blocks::<BlockIq4Xs>(),
+    blocks::<8, BlockMxFp4>(),
+    decoded::<BlockTq1_0>(),
+    super_blocks::<BlockTq2_0>(),
+    decoded::<BlockQ1_0>(),
+    decoded::<BlockQ2_0>(),
+    decoded::<BlockIq1S>(),
+    decoded::<BlockIq1M>(),
+    decoded::<BlockIq2Xxs>(),
+    decoded::<BlockIq2Xs>(),
+    decoded::<BlockIq2S>(),
+    decoded::<BlockIq3Xxs>(),
+    decoded::<BlockIq3S>(),
+    blocks::<8, BlockBit3>(),
+    blocks::<8, BlockBit7>(),
 ]);
 
 /// The entry of a format of floats.
@@ -74,12 +91,12 @@ const fn floats<W: Stored>() -> FormatKernels {
     simd::floats::<W>(simd::float_products::<W>())
 }
 
-/// The entry of a format with blocks of 32.
-const fn blocks<B: Block>() -> FormatKernels
+/// The entry of a format of which `N` blocks are a step.
+const fn blocks<const N: usize, B: Block>() -> FormatKernels
 where
-    [B; 8]: Step,
+    [B; N]: Step,
 {
-    simd::blocks::<B>(products::<[B; 8], B>())
+    simd::blocks::<B>(products::<[B; N], B>())
 }
 
 /// The entry of a format with blocks of 256.
@@ -87,12 +104,29 @@ const fn super_blocks<B: Block + Step>() -> FormatKernels {
     simd::blocks::<B>(products::<B, B>())
 }
 
+/// The entry of a quantized format that is decoded in plain Rust.
+const fn decoded<B: Groups>() -> FormatKernels {
+    let columns = column_products::<B>();
+    simd::groups::<B>(Int8Products {
+        matmul: groups::matmul::<B>,
+        rows: groups::rows::<B>,
+        columns,
+        matmul_interleaved: None,
+    })
+}
+
 const fn products<S: Step, B: Block>() -> Int8Products {
     Int8Products {
         matmul: quantized::matmul::<S>,
         rows: quantized::rows::<S>,
-        axpy_columns: columns::axpy::<B>,
-        matmul_columns: columns::matmul::<B>,
+        columns: column_products::<B>(),
         matmul_interleaved: interleaved::matmul(B::FORMAT),
+    }
+}
+
+const fn column_products<B: Block>() -> Option<ColumnProducts> {
+    match B::COLUMNS {
+        Some(_) => Some(ColumnProducts { axpy: columns::axpy::<B>, matmul: columns::matmul::<B> }),
+        None => None,
     }
 }

@@ -21,15 +21,19 @@ mod small;
 mod supers;
 mod transpose;
 
-use crate::layout::Block;
-use crate::simd::{Bf16, F16, F32, Stored};
-use crate::table::{ByFormat, FloatProducts, FormatKernels, Int8Products, Table, by_format};
-use crate::{Kernels, Level, MatMut, Q8, Rows};
+use crate::layout::*;
+use crate::simd::Stored;
+use crate::table::{
+    ByFormat, ColumnProducts, FloatProducts, FormatKernels, Int8Products, Products, Table, by_format,
+};
+use crate::{BlockFormat, Kernels, Level, MatMut, Q8, Rows};
 use columns::ColumnFormat;
 use format::Format;
 use lanes::{Bit3, Bit7};
 use small::{Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use supers::{Q2K, Q3K, Q4K, Q5K, Q6K};
+
+use half::{bf16, f16};
 
 pub(crate) static KERNELS: Kernels = Kernels(TABLE);
 
@@ -54,9 +58,9 @@ pub(crate) const TABLE: Table = Table {
 };
 
 const FORMATS: ByFormat = by_format([
-    floats::<F32>(),
-    floats::<F16>(),
-    floats::<Bf16>(),
+    floats::<f32>(),
+    floats::<f16>(),
+    floats::<bf16>(),
     blocks::<Q4_0>(),
     blocks::<Q4_1>(),
     blocks::<Q5_0>(),
@@ -68,6 +72,19 @@ const FORMATS: ByFormat = by_format([
     blocks::<Q5K>(),
     blocks::<Q6K>(),
     blocks::<Iq4Nl>(),
+    as_avx2::<BlockIq4Xs>(),
+    as_avx2::<BlockMxFp4>(),
+    decoded::<BlockTq1_0>(),
+    as_avx2::<BlockTq2_0>(),
+    decoded::<BlockQ1_0>(),
+    decoded::<BlockQ2_0>(),
+    decoded::<BlockIq1S>(),
+    decoded::<BlockIq1M>(),
+    decoded::<BlockIq2Xxs>(),
+    decoded::<BlockIq2Xs>(),
+    decoded::<BlockIq2S>(),
+    decoded::<BlockIq3Xxs>(),
+    decoded::<BlockIq3S>(),
     blocks::<Bit3>(),
     blocks::<Bit7>(),
 ]);
@@ -83,10 +100,26 @@ const fn blocks<F: ColumnFormat>() -> FormatKernels {
     simd::blocks::<F::Block>(Int8Products {
         matmul: matmul::<F>,
         rows: gemv::rows::<F>,
-        axpy_columns: columns::axpy::<F>,
-        matmul_columns: columns::matmul::<F>,
+        columns: Some(ColumnProducts { axpy: columns::axpy::<F>, matmul: columns::matmul::<F> }),
         matmul_interleaved: super::avx2::interleaved::matmul(<F::Block as Block>::FORMAT),
     })
+}
+
+/// The entry of a quantized format whose products are those of AVX2.
+const fn as_avx2<B: Block>() -> FormatKernels {
+    simd::blocks::<B>(avx2_products(B::FORMAT))
+}
+
+/// The same, of a format that is decoded in plain Rust.
+const fn decoded<B: Groups>() -> FormatKernels {
+    simd::groups::<B>(avx2_products(B::FORMAT))
+}
+
+const fn avx2_products(format: BlockFormat) -> Int8Products {
+    match super::avx2::TABLE.formats[format as usize].products {
+        Products::Int8(products) => products,
+        Products::Floats(_) => panic!("not quantized"),
+    }
 }
 
 /// Tokens from which decoding a tile of weights for all of them is faster than reading the weights per token.

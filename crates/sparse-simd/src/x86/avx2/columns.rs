@@ -3,7 +3,7 @@
 use super::load::{bytes16, bytes32};
 use super::simd::{Avx2, with_avx2};
 use super::small::spread_bits;
-use crate::x86::columns::pairs::{self, Bytes, column_functions};
+use crate::generic::columns::pairs::{Bytes, column_functions};
 use core::arch::x86_64::*;
 
 column_functions!(Avx2, "avx2,fma,f16c");
@@ -17,7 +17,7 @@ impl Bytes for Avx2 {
     }
 
     #[inline(always)]
-    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+    fn either(self, a: __m256i, b: __m256i) -> __m256i {
         with_avx2!(_mm256_or_si256(a, b))
     }
 
@@ -27,7 +27,7 @@ impl Bytes for Avx2 {
     }
 
     #[inline(always)]
-    fn look_up(self, values: &[i8; 16], codes: __m256i) -> __m256i {
+    fn values(self, values: &[i8; 16], codes: __m256i) -> __m256i {
         with_avx2!(_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes16(values)), codes))
     }
 

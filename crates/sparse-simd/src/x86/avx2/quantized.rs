@@ -5,17 +5,18 @@
 //! see [`Step::codes`]), which are scaled as floats. Minima go through the sums of the activations, one
 //! multiplication per step.
 
+use super::dot::{Dot, Pairs};
 use super::load;
-use crate::x86::shared::{AHEAD, prefetch_bytes, prefetch_far};
+use crate::generic::prefetch::{AHEAD, prefetch_bytes, prefetch_far};
 use crate::{MatMut, Q8, Rows};
 use bytemuck::Pod;
 use core::arch::x86_64::*;
 
 /// Tokens per tile of a batch: a group's codes are unpacked once for all of them.
-const TOKENS: usize = 4;
+pub(super) const TOKENS: usize = 4;
 
 /// 256 columns of one row of weights.
-pub(super) trait Step: Pod {
+pub(in crate::x86) trait Step: Pod {
     /// Whether codes are signed.
     const SIGNED: bool = false;
     /// Whether there are scales per 16 columns below the floats.
@@ -42,7 +43,7 @@ pub(super) trait Step: Pod {
 }
 
 /// Value `i` of a step is `d[i / 32] * sub[i / 16] * (code[i] - CENTRE) + m[i / 32] * mins[i / 16]`.
-pub(super) struct Factors {
+pub(in crate::x86) struct Factors {
     /// Scales of the eight groups.
     pub(super) d: __m256,
     /// Sixteen sub-scales of 16 bits; not used unless [`Step::SUB_SCALES`].
@@ -55,7 +56,7 @@ pub(super) struct Factors {
 
 /// 256 columns of one token's activations, or the last groups of them.
 #[derive(Clone, Copy)]
-struct X<'a> {
+pub(super) struct X<'a> {
     /// Codes of the groups that are there.
     codes: &'a [[i8; 32]],
     /// Scales, zero for groups that are not.
@@ -63,33 +64,62 @@ struct X<'a> {
     sums: __m256i,
 }
 
-/// # Safety
-/// As for [`Table`](crate::table::Table).
+/// `out[t][r]` = row `r` of `w` times token `t` of `x`.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+    // SAFETY: this function asks for the same features.
+    unsafe { all_rows::<S, Pairs>(w, x, out) }
+}
+
+/// `out[i]` = row `active[i]` of `w` times `x`, one token.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn rows<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
+    // SAFETY: this function asks for the same features.
+    unsafe { some_rows::<S, Pairs>(w, active, x, out) }
+}
+
+// Everything below is always inlined: such functions cannot ask for CPU features, and have those of the functions that
+// they become a part of.
+
+/// [`matmul`] with another way to multiply bytes.
+///
+/// # Safety
+/// - The CPU has AVX2, FMA and F16C, and what `D` needs.
+#[inline(always)]
+pub(in crate::x86) unsafe fn all_rows<S: Step, D: Dot>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     if w.cols() < 256 {
-        return narrow::<S>(w, x, out);
+        // SAFETY: the caller's promise.
+        return unsafe { narrow::<S, D>(w, x, out) };
     }
     // Two streams from far apart keep more of the memory's banks busy than neighboring rows do.
     let half = w.rows() / 2;
     for r in 0..half {
-        columns::<S, 2>(w, [r, half + r], x, out);
+        // SAFETY: the caller's promise.
+        unsafe { columns::<S, D, 2>(w, [r, half + r], x, out) };
     }
     if 2 * half < w.rows() {
-        columns::<S, 1>(w, [2 * half], x, out);
+        // SAFETY: the caller's promise.
+        unsafe { columns::<S, D, 1>(w, [2 * half], x, out) };
     }
 }
 
-/// `out[i]` = row `active[i]` of `w` times `x`, one token.
+/// [`rows`] with another way to multiply bytes.
 ///
 /// # Safety
-/// As for [`Table`](crate::table::Table).
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn rows<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
+/// - The CPU has AVX2, FMA and F16C, and what `D` needs.
+#[inline(always)]
+pub(in crate::x86) unsafe fn some_rows<S: Step, D: Dot>(
+    w: Rows<'_>,
+    active: &[u32],
+    x: Q8<'_>,
+    out: &mut [f32],
+) {
     let row = |i: usize| active[i.min(active.len() - 1)] as usize;
     if w.cols() < 256 {
         for (i, out) in out.iter_mut().enumerate() {
-            narrow::<S>(w.slice(row(i)..row(i) + 1), x, &mut MatMut::new(core::slice::from_mut(out), 1));
+            let w = w.slice(row(i)..row(i) + 1);
+            // SAFETY: the caller's promise.
+            unsafe { narrow::<S, D>(w, x, &mut MatMut::new(core::slice::from_mut(out), 1)) };
         }
         return;
     }
@@ -98,19 +128,29 @@ pub(super) fn rows<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f
     let (pairs, last) = out.as_chunks_mut::<2>();
     for (i, out) in pairs.iter_mut().enumerate() {
         let i = 2 * i;
-        let [[a], [b]] = dot::<S, true, 2, 1>(w, [row(i), row(i + 1)], [next(i), next(i + 1)], x, 0);
+        let (r, next) = ([row(i), row(i + 1)], [next(i), next(i + 1)]);
+        // SAFETY: the caller's promise.
+        let [[a], [b]] = unsafe { dot::<S, D, true, 2, 1>(w, r, next, x, 0) };
         *out = [a, b];
     }
     if let [out] = last {
         let i = active.len() - 1;
-        *out = dot::<S, true, 1, 1>(w, [row(i)], [next(i)], x, 0)[0][0];
+        // SAFETY: the caller's promise.
+        *out = unsafe { dot::<S, D, true, 1, 1>(w, [row(i)], [next(i)], x, 0) }[0][0];
     }
 }
 
 /// Rows `r` times all tokens.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn columns<S: Step, const R: usize>(w: Rows<'_>, r: [usize; R], x: Q8<'_>, out: &mut MatMut<'_>) {
+///
+/// # Safety
+/// As for [`all_rows`].
+#[inline(always)]
+unsafe fn columns<S: Step, D: Dot, const R: usize>(
+    w: Rows<'_>,
+    r: [usize; R],
+    x: Q8<'_>,
+    out: &mut MatMut<'_>,
+) {
     // What is read next of adjacent rows is what follows in memory.
     let mut next = [core::ptr::null(); R];
     for (next, r) in next.iter_mut().zip(r) {
@@ -119,19 +159,24 @@ fn columns<S: Step, const R: usize>(w: Rows<'_>, r: [usize; R], x: Q8<'_>, out: 
     let mut t = 0;
     while t < x.tokens() {
         // The rest in one tile: fewer tokens must not take longer.
-        t += match x.tokens() - t {
-            1 => tile::<S, R, 1>(w, r, next, x, t, out),
-            2 => tile::<S, R, 2>(w, r, next, x, t, out),
-            3 => tile::<S, R, 3>(w, r, next, x, t, out),
-            _ => tile::<S, R, TOKENS>(w, r, next, x, t, out),
+        // SAFETY: the caller's promise.
+        t += unsafe {
+            match x.tokens() - t {
+                1 => tile::<S, D, R, 1>(w, r, next, x, t, out),
+                2 => tile::<S, D, R, 2>(w, r, next, x, t, out),
+                3 => tile::<S, D, R, 3>(w, r, next, x, t, out),
+                _ => tile::<S, D, R, TOKENS>(w, r, next, x, t, out),
+            }
         };
     }
 }
 
 /// Rows `r` times tokens `t..t + T`; returns `T`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn tile<S: Step, const R: usize, const T: usize>(
+///
+/// # Safety
+/// As for [`all_rows`].
+#[inline(always)]
+unsafe fn tile<S: Step, D: Dot, const R: usize, const T: usize>(
     w: Rows<'_>,
     r: [usize; R],
     next: [*const u8; R],
@@ -139,7 +184,8 @@ fn tile<S: Step, const R: usize, const T: usize>(
     t: usize,
     out: &mut MatMut<'_>,
 ) -> usize {
-    let sums = dot::<S, false, R, T>(w, r, next, x, t);
+    // SAFETY: the caller's promise.
+    let sums = unsafe { dot::<S, D, false, R, T>(w, r, next, x, t) };
     for i in 0..T {
         let out = out.row(t + i);
         for (r, sums) in r.iter().zip(&sums) {
@@ -152,11 +198,12 @@ fn tile<S: Step, const R: usize, const T: usize>(
 /// Rows `r`, at least 256 columns wide, times `T` tokens from `t` on. If that is one, as much is fetched from `next`
 /// on as the rows have; `SCATTERED` says whether rows are chosen one by one.
 ///
-/// Arrays are filled by loops here: closures that need CPU features do not get inlined into `map` and `from_fn`,
-/// which have none.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn dot<S: Step, const SCATTERED: bool, const R: usize, const T: usize>(
+/// Arrays are filled by loops here: closures do not get inlined into `map` and `from_fn` if they need CPU features.
+///
+/// # Safety
+/// As for [`all_rows`].
+#[inline(always)]
+unsafe fn dot<S: Step, D: Dot, const SCATTERED: bool, const R: usize, const T: usize>(
     w: Rows<'_>,
     r: [usize; R],
     next: [*const u8; R],
@@ -172,13 +219,18 @@ fn dot<S: Step, const SCATTERED: bool, const R: usize, const T: usize>(
     for (i, token) in tokens.iter_mut().enumerate().skip(1) {
         *token = x.row(t + i);
     }
-    let mut sums = [[_mm256_setzero_ps(); T]; R];
-    let mut parts = [X { codes: &[], d: _mm256_setzero_ps(), sums: _mm256_setzero_si256() }; T];
+    // SAFETY: the caller's promise.
+    let (zero, none) = unsafe { (_mm256_setzero_ps(), _mm256_setzero_si256()) };
+    let mut sums = [[zero; T]; R];
+    let mut parts = [X { codes: &[], d: zero, sums: none }; T];
     for s in 0..full {
         for (part, token) in parts.iter_mut().zip(&tokens) {
             part.codes = &token.q.as_chunks().0[s * 8..][..8];
-            part.d = load::floats(&token.d.as_chunks().0[s]);
-            part.sums = load::words16(&token.sums.as_chunks().0[s]);
+            // SAFETY: the caller's promise.
+            unsafe {
+                part.d = load::floats(&token.d.as_chunks().0[s]);
+                part.sums = load::words16(&token.sums.as_chunks().0[s]);
+            }
         }
         if T == 1 {
             for next in next {
@@ -190,8 +242,8 @@ fn dot<S: Step, const SCATTERED: bool, const R: usize, const T: usize>(
                 }
             }
         }
-        // SAFETY: this function asks for the same features.
-        unsafe { step(&steps, s, &parts, 0, &mut sums) };
+        // SAFETY: the caller's promise.
+        unsafe { step::<S, D, R, T>(&steps, s, &parts, 0, &mut sums) };
     }
     let groups = x.cols / 32 % 8;
     if groups > 0 {
@@ -200,32 +252,54 @@ fn dot<S: Step, const SCATTERED: bool, const R: usize, const T: usize>(
             *steps = bytemuck::cast_slice(&w.row(r)[w.row_bytes() - size_of::<S>()..]);
         }
         for (part, token) in parts.iter_mut().zip(&tokens) {
-            *part = last_groups(token, groups);
+            // SAFETY: the caller's promise.
+            *part = unsafe { last_groups(token, groups) };
         }
-        // SAFETY: as above.
-        unsafe { step(&steps, 0, &parts, 8 - groups, &mut sums) };
+        // SAFETY: the caller's promise.
+        unsafe { step::<S, D, R, T>(&steps, 0, &parts, 8 - groups, &mut sums) };
     }
     let mut out = [[0.0; T]; R];
     for (out, sums) in out.iter_mut().flatten().zip(sums.iter().flatten()) {
-        *out = load::sum(*sums);
+        // SAFETY: the caller's promise.
+        *out = unsafe { load::sum(*sums) };
     }
     out
 }
 
 /// Rows of fewer than 256 columns, padded at the front.
-#[target_feature(enable = "avx2,fma,f16c")]
-fn narrow<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+///
+/// # Safety
+/// As for [`all_rows`].
+#[inline(always)]
+unsafe fn narrow<S: Step, D: Dot>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     let mut padded = S::zeroed();
     for r in 0..w.rows() {
         bytemuck::bytes_of_mut(&mut padded)[size_of::<S>() - w.row_bytes()..].copy_from_slice(w.row(r));
         for t in 0..x.tokens() {
             let groups = x.cols / 32;
-            let mut sums = [[_mm256_setzero_ps()]];
-            let part = last_groups(&x.row(t), groups);
-            // SAFETY: this function asks for the same features.
-            unsafe { step(&[core::slice::from_ref(&padded)], 0, &[part], 8 - groups, &mut sums) };
-            out.row(t)[r] = load::sum(sums[0][0]);
+            // SAFETY: the caller's promise.
+            unsafe {
+                let mut sums = [[_mm256_setzero_ps()]];
+                let part = last_groups(&x.row(t), groups);
+                let w = core::slice::from_ref(&padded);
+                step::<S, D, 1, 1>(&[w], 0, &[part], 8 - groups, &mut sums);
+                out.row(t)[r] = load::sum(sums[0][0]);
+            }
         }
+    }
+}
+
+/// The activations of strip `i` of a token, which has `groups` groups and is the last if those are fewer than eight.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn part<'a>(x: &Q8<'a>, i: usize, groups: usize) -> X<'a> {
+    if groups < 8 {
+        return last_groups(x, groups);
+    }
+    X {
+        codes: &x.q.as_chunks().0[8 * i..][..8],
+        d: load::floats(&x.d.as_chunks().0[i]),
+        sums: load::words16(&x.sums.as_chunks().0[i]),
     }
 }
 
@@ -249,12 +323,10 @@ fn last_groups<'a>(x: &Q8<'a>, groups: usize) -> X<'a> {
 
 /// Adds the products of step `s`, of its groups from `first` on.
 ///
-/// Always inlined, so that the sums stay in registers; such a function cannot ask for CPU features itself.
-///
 /// # Safety
-/// - The CPU has AVX2, FMA and F16C.
+/// As for [`all_rows`].
 #[inline(always)]
-unsafe fn step<S: Step, const R: usize, const T: usize>(
+pub(super) unsafe fn step<S: Step, D: Dot, const R: usize, const T: usize>(
     w: &[&[S]; R],
     s: usize,
     x: &[X<'_>; T],
@@ -289,19 +361,42 @@ unsafe fn step<S: Step, const R: usize, const T: usize>(
                 };
                 for t in 0..T {
                     let x = load::bytes32(&x[t].codes[g - first]);
-                    let pairs = if S::SIGNED {
-                        _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))
-                    } else if S::CENTRE > 0 {
-                        let center = _mm256_maddubs_epi16(_mm256_set1_epi8(S::CENTRE), x);
-                        _mm256_sub_epi16(_mm256_maddubs_epi16(codes, x), center)
-                    } else {
-                        _mm256_maddubs_epi16(codes, x)
-                    };
-                    let products = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, sub));
+                    let products = _mm256_cvtepi32_ps(products::<S, D>(codes, x, sub));
                     sums[r][t] = _mm256_fmadd_ps(products, _mm256_set1_ps(scales[r][t][g]), sums[r][t]);
                 }
             }
         }
+    }
+}
+
+/// Products of a group with its sub-scales, as eight sums.
+///
+/// # Safety
+/// As for [`all_rows`].
+#[inline(always)]
+unsafe fn products<S: Step, D: Dot>(codes: __m256i, x: __m256i, sub: __m256i) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if D::FUSED && !S::SUB_SCALES {
+            let zero = _mm256_setzero_si256();
+            if S::SIGNED {
+                return D::add(zero, _mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes));
+            }
+            let products = D::add(zero, codes, x);
+            if S::CENTRE == 0 {
+                return products;
+            }
+            return _mm256_sub_epi32(products, D::add(zero, _mm256_set1_epi8(S::CENTRE), x));
+        }
+        let pairs = if S::SIGNED {
+            _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))
+        } else if S::CENTRE > 0 {
+            let center = _mm256_maddubs_epi16(_mm256_set1_epi8(S::CENTRE), x);
+            _mm256_sub_epi16(_mm256_maddubs_epi16(codes, x), center)
+        } else {
+            _mm256_maddubs_epi16(codes, x)
+        };
+        _mm256_madd_epi16(pairs, sub)
     }
 }
 

@@ -1,19 +1,31 @@
 //! Eight floats at a time, and the kernels made of that.
 
+use super::dot::{Dot, Pairs};
 use super::{load, small};
+use crate::generic::prefetch::prefetch_far;
+use crate::generic::sums::DecodeStep;
 use crate::generic::{float_functions, product_functions};
-use crate::x86::shared::prefetch_far;
 use core::arch::x86_64::*;
+use core::marker::PhantomData;
 
-/// Proof of AVX2, FMA and F16C.
+/// Proof of AVX2, FMA and F16C, and of what `D` needs.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2(());
+pub(in crate::x86) struct Avx2<D = Pairs>(PhantomData<D>);
+
+impl<D> Avx2<D> {
+    /// # Safety
+    /// - The CPU has AVX2, FMA and F16C, and what `D` needs.
+    #[inline(always)]
+    pub(in crate::x86) unsafe fn assume() -> Self {
+        Self(PhantomData)
+    }
+}
 
 impl Avx2 {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn new() -> Self {
-        Self(())
+        Self(PhantomData)
     }
 }
 
@@ -29,7 +41,7 @@ macro_rules! with_avx2 {
 }
 pub(super) use with_avx2;
 
-impl Simd for Avx2 {
+impl<D: Dot> Simd for Avx2<D> {
     type F = __m256;
     type Floats = [f32; 8];
     type Halves = [u16; 8];

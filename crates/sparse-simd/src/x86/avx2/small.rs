@@ -1,9 +1,9 @@
 //! The formats with blocks of 32: eight blocks are a step.
 
-use super::load::{bytes8, bytes16, bytes32, words16};
+use super::load::{bytes8, bytes16, bytes32, floats, words16};
 use super::quantized::{Factors, Step};
+use crate::generic::lanes::{BIT3, BIT7, LanePlaces, part};
 use crate::layout::*;
-use crate::x86::shared::{BIT3, BIT7, LanePlaces, part};
 use core::arch::x86_64::*;
 
 impl Step for [BlockQ4_0; 8] {
@@ -103,6 +103,26 @@ impl Step for [BlockIq4Nl; 8] {
     }
 }
 
+impl Step for [BlockMxFp4; 8] {
+    const SIGNED: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(&self, g: usize) -> __m256i {
+        _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes16(&FP4_VALUES)), nibbles(&self[g].qs))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn factors(&self) -> Factors {
+        let mut d = [0.0; 8];
+        for (d, block) in d.iter_mut().zip(self) {
+            *d = block.scale();
+        }
+        scales(floats(&d))
+    }
+}
+
 impl Step for [BlockBit3; 8] {
     const CENTRE: i8 = 4;
 
@@ -178,7 +198,7 @@ fn lane_codes<const DOWN: i32>(halves: __m256i, places: &LanePlaces) -> __m256i 
 /// The 32 nibbles of 16 bytes: low ones first.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn nibbles(qs: &[u8; 16]) -> __m256i {
+pub(super) fn nibbles(qs: &[u8; 16]) -> __m256i {
     let qs = bytes16(qs);
     _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(qs), qs), _mm256_set1_epi8(15))
 }

@@ -1,9 +1,10 @@
-//! The K formats: one block of 256 is a step.
+//! Formats with blocks of 256: one block is a step.
 
 use super::load::{bytes16, bytes32, half};
 use super::quantized::{Factors, Step};
+use super::small::nibbles;
+use crate::generic::scales::{k_scales, q3_k_scales};
 use crate::layout::*;
-use crate::x86::shared::{k_scales, q3_k_scales};
 use core::arch::x86_64::*;
 
 impl Step for BlockQ2K {
@@ -98,6 +99,56 @@ impl Step for BlockQ6K {
         let sub = _mm256_cvtepi8_epi16(bytes16(&self.scales));
         factors(half(self.d), sub, 0.0, sub)
     }
+}
+
+impl Step for BlockIq4Xs {
+    const SIGNED: bool = true;
+    const SUB_SCALES: bool = true;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(&self, g: usize) -> __m256i {
+        _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes16(&IQ4_NL_VALUES)), nibbles(&self.qs[g]))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn factors(&self) -> Factors {
+        let sub = iq4_xs_scales(self);
+        let twice = _mm256_set_m128i(_mm_unpackhi_epi16(sub, sub), _mm_unpacklo_epi16(sub, sub));
+        factors(half(self.d), twice, 0.0, twice)
+    }
+}
+
+impl Step for BlockTq2_0 {
+    const CENTRE: i8 = 1;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn codes(&self, g: usize) -> __m256i {
+        two_bits(&self.qs, g)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn factors(&self) -> Factors {
+        let none = _mm256_setzero_si256();
+        factors(half(self.d), none, 0.0, none)
+    }
+}
+
+/// The eight scales of IQ4_XS in 16 bits.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn iq4_xs_scales(block: &BlockIq4Xs) -> __m128i {
+    let both = _mm_cvtsi32_si128(i32::from_le_bytes(block.scales_l));
+    let nibbles = _mm_unpacklo_epi8(both, _mm_srli_epi16::<4>(both));
+    let low = _mm_cvtepu8_epi16(_mm_and_si128(nibbles, _mm_set1_epi8(15)));
+    // The two bits of each scale go to the top of its word, then down.
+    let up = _mm_setr_epi16(1 << 14, 1 << 12, 1 << 10, 1 << 8, 1 << 6, 1 << 4, 1 << 2, 1);
+    let high = _mm_mullo_epi16(_mm_set1_epi16(i16::from_le_bytes(block.scales_h)), up);
+    let high = _mm_slli_epi16::<4>(_mm_srli_epi16::<14>(high));
+    _mm_sub_epi16(_mm_or_si128(low, high), _mm_set1_epi16(32))
 }
 
 /// Each byte shifted right, or left for negative `by`, and masked; the mask must hide what crosses bytes.

@@ -7,7 +7,7 @@
 use super::format::{Bytes, Format, STEP, StepX, Sum};
 use super::transpose::totals;
 use crate::columns::{All, Choice};
-use crate::x86::shared::prefetch_far;
+use crate::generic::prefetch::prefetch_far;
 use crate::{Q8, Rows};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;

@@ -6,7 +6,7 @@
 use super::format::{Bytes, Format, Step, bytes, first};
 use super::small::{GROUPS, gather, halves, load, merge, scales_of_half};
 use crate::BlockFormat;
-use crate::x86::shared::part;
+use crate::generic::lanes::part;
 use core::arch::x86_64::*;
 
 /// For each of 16 bytes the byte of a block that belongs there: two eights of codes, from code `first` on.

@@ -2,7 +2,8 @@
 
 use super::lanes;
 use crate::generic::float_functions;
-use crate::x86::shared::prefetch_far;
+use crate::generic::prefetch::prefetch_far;
+use crate::generic::sums::DecodeStep;
 use core::arch::x86_64::*;
 
 /// Proof of this level's features.

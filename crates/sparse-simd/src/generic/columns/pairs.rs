@@ -1,25 +1,24 @@
-//! Products with weights stored by columns, for levels that multiply bytes in pairs: `pmaddubsw` adds two products in
-//! 16 bits, `pmaddwd` two of those in 32.
+//! Products with weights stored by columns, for levels that multiply bytes in pairs: two products are added in 16 bits,
+//! two of those sums in 32.
 
 use super::{CHUNK, ColumnKernel, Fours, Group};
 use crate::BlockFormat;
-use crate::columns::{Recipe, SubScales, value};
-use crate::layout::IQ4_NL_VALUES;
+use crate::columns::{Code, Recipe, SubScales};
 use crate::simd::Simd;
 
 /// The integer vectors of such a level, with as many bytes as its vectors of floats. A chunk of codes is 64 bytes, and
 /// part `P` of it the vector of that number.
-pub(in crate::x86) trait Bytes: Simd {
+pub(crate) trait Bytes: Simd {
     /// Integers of 8, 16 or 32 bits.
     type I: Copy;
 
     /// The same 32 bits everywhere.
     fn dwords(self, x: i32) -> Self::I;
-    fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    fn either(self, a: Self::I, b: Self::I) -> Self::I;
     /// Codes of up to four bits, times 16.
     fn times_16(self, codes: Self::I) -> Self::I;
     /// The values that codes of four bits stand for.
-    fn look_up(self, values: &[i8; 16], codes: Self::I) -> Self::I;
+    fn values(self, values: &[i8; 16], codes: Self::I) -> Self::I;
     /// Unpacks four columns into each other, first their bytes, then pairs: a lane has four codes of a row.
     fn interleave(self, columns: [Self::I; 4]) -> [Self::I; 4];
     /// `sums`, in 16 bits, plus pairs of products of codes and activations. Codes are unsigned unless `SIGNED`.
@@ -51,18 +50,21 @@ pub(in crate::x86) trait Bytes: Simd {
 }
 
 /// Whether codes become signed bytes; others are multiplied without their offset.
-const fn signed(format: BlockFormat) -> bool {
-    matches!(format, BlockFormat::Q8_0 | BlockFormat::Iq4Nl)
+const fn signed(code: Code) -> bool {
+    !matches!(code, Code::Offset(_))
 }
 
 /// [`ColumnKernel::OFFSET`] at these levels.
-pub(in crate::x86) const fn offset(format: BlockFormat) -> i32 {
-    if signed(format) { 0 } else { -value(format, 0) }
+pub(crate) const fn offset(format: BlockFormat) -> i32 {
+    match format.recipe() {
+        Some(Recipe { code: Code::Offset(offset), .. }) => -offset,
+        _ => 0,
+    }
 }
 
 /// How many fours of products fit 16 bits, of the eight that a group has at most.
-const fn fit(format: BlockFormat, bits: usize) -> usize {
-    let largest = if signed(format) { 128 } else { (1 << bits) - 1 };
+const fn fit(recipe: &Recipe) -> usize {
+    let largest = if signed(recipe.code) { 128 } else { (1 << bits(recipe)) - 1 };
     let fit = i16::MAX as usize / (2 * 127 * largest);
     if fit < 8 { fit } else { 8 }
 }
@@ -72,7 +74,7 @@ const fn fit(format: BlockFormat, bits: usize) -> usize {
 /// # Safety
 /// - The format is that of `K`, and the columns and the group have the chunk.
 #[inline(always)]
-pub(in crate::x86) unsafe fn chunk<S: Bytes, K: ColumnKernel>(
+pub(crate) unsafe fn chunk<S: Bytes, K: ColumnKernel>(
     s: S,
     columns: &Fours,
     offset: usize,
@@ -132,7 +134,7 @@ unsafe fn products<S: Bytes, K: ColumnKernel, const P: usize>(
     offset: usize,
     begin: i32,
 ) -> [S::I; 4] {
-    let fits = const { fit(K::FORMAT, bits(&K::RECIPE)) };
+    let fits = const { fit(&K::RECIPE) };
     let zero = s.dwords(0);
     let (mut sums, mut words) = ([s.dwords(begin); 4], [zero; 4]);
     let mut added = 0;
@@ -145,7 +147,7 @@ unsafe fn products<S: Bytes, K: ColumnKernel, const P: usize>(
         let (codes, h) = (s.interleave(four), s.dwords(h));
         added += 1;
         for k in 0..4 {
-            words[k] = match const { signed(K::FORMAT) } {
+            words[k] = match const { signed(K::RECIPE.code) } {
                 true => s.add_products::<true>(words[k], codes[k], h),
                 false => s.add_products::<false>(words[k], codes[k], h),
             };
@@ -178,13 +180,13 @@ unsafe fn codes_of<S: Bytes, K: ColumnKernel, const P: usize>(s: S, at: *const u
     unsafe {
         let codes = match bits {
             8 => s.eight_bits::<P>(at),
-            6 | 7 => s.or(s.four_bits::<P>(at), s.times_16(s.two_bits::<P>(at.add(32)))),
+            6 | 7 => s.either(s.four_bits::<P>(at), s.times_16(s.two_bits::<P>(at.add(32)))),
             4 | 5 => s.four_bits::<P>(at),
             _ => s.two_bits::<P>(at),
         };
-        match K::FORMAT {
-            BlockFormat::Iq4Nl => s.look_up(&IQ4_NL_VALUES, codes),
-            _ if bits % 2 == 1 => s.or(codes, s.one_bit::<P>(at.add(8 * (bits - 1)), 1 << (bits - 1))),
+        match K::RECIPE.code {
+            Code::Table(values) => s.values(values, codes),
+            _ if bits % 2 == 1 => s.either(codes, s.one_bit::<P>(at.add(8 * (bits - 1)), 1 << (bits - 1))),
             _ => codes,
         }
     }
@@ -251,8 +253,8 @@ fn integers<S: Simd>(s: S, word: u64) -> S::F {
 macro_rules! column_functions {
     ($token:ty, $features:literal) => {
         use crate::columns::All;
+        use crate::generic::columns::{CHUNK, ColumnKernel, Fours, Group, sum};
         use crate::layout::Block;
-        use crate::x86::columns::{CHUNK, ColumnKernel, Fours, Group, sum};
         use crate::{BlockFormat, Columns, MatMut, Q8};
         use core::marker::PhantomData;
         use core::ops::Range;
@@ -262,7 +264,7 @@ macro_rules! column_functions {
 
         impl<B: Block> ColumnKernel for Kernel<B> {
             const FORMAT: BlockFormat = B::FORMAT;
-            const OFFSET: i32 = pairs::offset(B::FORMAT);
+            const OFFSET: i32 = crate::generic::columns::pairs::offset(B::FORMAT);
 
             #[inline]
             #[target_feature(enable = $features)]
@@ -274,7 +276,16 @@ macro_rules! column_functions {
                 out: &mut [f32; CHUNK],
             ) {
                 // SAFETY: the caller's promises.
-                unsafe { pairs::chunk::<_, Self>(<$token>::new(), columns, offset, group, row, out) }
+                unsafe {
+                    crate::generic::columns::pairs::chunk::<_, Self>(
+                        <$token>::new(),
+                        columns,
+                        offset,
+                        group,
+                        row,
+                        out,
+                    )
+                }
             }
         }
 
@@ -313,4 +324,4 @@ macro_rules! column_functions {
         }
     };
 }
-pub(in crate::x86) use column_functions;
+pub(crate) use column_functions;

@@ -4,21 +4,21 @@
 //! codes of four columns, so that a lane holds four codes of a row, with one broadcast dword of activations; the sums
 //! stay in registers, and the group's scales are applied once.
 
-pub(super) mod pairs;
+pub(crate) mod pairs;
 
-use super::shared::prefetch_far;
+use super::prefetch::prefetch_far;
 use crate::columns::{Choice, Recipe, SubScales, run_of_group};
 use crate::{BlockFormat, ColumnLayout, Columns, Q8};
 use core::marker::PhantomData;
 use core::ops::Range;
 
-pub(super) const CHUNK: usize = ColumnLayout::CHUNK;
+pub(crate) const CHUNK: usize = ColumnLayout::CHUNK;
 
 /// Cache lines that are fetched ahead of those that are multiplied: enough to cover the latency of DRAM.
 const AHEAD: usize = 64;
 
 /// How a level multiplies the columns of a format.
-pub(super) trait ColumnKernel {
+pub(crate) trait ColumnKernel {
     const FORMAT: BlockFormat;
     /// What is subtracted from each code as the kernel reads it.
     const OFFSET: i32;
@@ -28,9 +28,9 @@ pub(super) trait ColumnKernel {
         (_, SubScales::None) => 1,
         _ => -1,
     };
-    const RECIPE: Recipe = match Recipe::of(Self::FORMAT) {
+    const RECIPE: Recipe = match Self::FORMAT.recipe() {
         Some(recipe) => recipe,
-        None => panic!("not quantized"),
+        None => panic!("not stored by columns"),
     };
 
     /// Adds to `out` the products of the chunk at byte `offset` of some columns of `group`, rows `row..row + 64`.
@@ -42,7 +42,7 @@ pub(super) trait ColumnKernel {
 }
 
 /// Up to 32 columns in fours, and the activations that they are multiplied with.
-pub(super) struct Fours {
+pub(crate) struct Fours {
     columns: [*const u8; 32],
     h: [i8; 32],
     fours: usize,
@@ -51,32 +51,32 @@ pub(super) struct Fours {
 impl Fours {
     /// Four columns at a time, and their activations.
     #[inline(always)]
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&[*const u8; 4], i32)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[*const u8; 4], i32)> {
         let fours = self.columns.as_chunks::<4>().0.iter().zip(self.h.as_chunks::<4>().0);
         fours.take(self.fours).map(|(columns, h)| (columns, i32::from_le_bytes(h.map(|h| h as u8))))
     }
 }
 
 /// The factors of a group of columns.
-pub(super) struct Group {
+pub(crate) struct Group {
     /// Half-precision scales and minima of all rows.
-    pub(super) d: *const u8,
-    pub(super) m: *const u8,
+    pub(crate) d: *const u8,
+    pub(crate) m: *const u8,
     /// 8-bit scales and minima of all rows.
-    pub(super) scale: *const u8,
-    pub(super) min: *const u8,
+    pub(crate) scale: *const u8,
+    pub(crate) min: *const u8,
     /// Scale of the activations.
-    pub(super) dh: f32,
+    pub(crate) dh: f32,
     /// What minima are multiplied with.
-    pub(super) total: f32,
+    pub(crate) total: f32,
     /// What the offset takes from every sum.
-    pub(super) begin: i32,
+    pub(crate) begin: i32,
 }
 
 impl Group {
     /// The group that column `c` is in, for activations whose sum is `total`.
     #[inline(always)]
-    pub(super) fn new<K: ColumnKernel>(w: Columns<'_>, c: usize, dh: f32, total: i32) -> Self {
+    pub(crate) fn new<K: ColumnKernel>(w: Columns<'_>, c: usize, dh: f32, total: i32) -> Self {
         let (layout, data) = (w.layout(), w.data().as_ptr());
         let d = data.wrapping_add(layout.super_at(c));
         let scale = data.wrapping_add(layout.group_at(c, K::RECIPE.group));
@@ -192,7 +192,7 @@ impl<'a, K: ColumnKernel, C: Choice> Ahead<'a, K, C> {
 /// - The CPU has the level's features.
 /// - The format of `w` is the kernel's, and the shapes fit together.
 #[inline(always)]
-pub(super) unsafe fn sum<K: ColumnKernel, C: Choice>(
+pub(crate) unsafe fn sum<K: ColumnKernel, C: Choice>(
     w: Columns<'_>,
     active: C,
     h: Q8<'_>,

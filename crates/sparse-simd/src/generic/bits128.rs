@@ -1,0 +1,265 @@
+//! The integer kernels of levels with vectors of 16 bytes, written once.
+//!
+//! A level is a token type that implements [`Simd`] and [`Bits128`], and a table made by [`level!`].
+//!
+//! - `quantized`: products of quantized weights, one driver for all formats; `small` and `super_blocks` tell it where
+//!   a format's codes and scales are, and `groups` decodes the others in plain Rust.
+//! - `columns`, `int8`, `scan`, `quantize`: what the drivers for all widths ask of a level.
+
+pub(crate) mod columns;
+pub(crate) mod groups;
+pub(crate) mod int8;
+pub(crate) mod quantize;
+pub(crate) mod quantized;
+pub(crate) mod scan;
+pub(crate) mod small;
+pub(crate) mod super_blocks;
+
+use super::sums::DecodeStep;
+use crate::layout::Block;
+use crate::simd::Simd;
+
+/// Integers in vectors of 16 bytes. Methods are as those of [`Simd`]: safe, and always inlined.
+///
+/// The number in a name is the bits of a lane. Additions wrap.
+pub(crate) trait Bits128: Simd<Floats = [f32; 4], Halves = [u16; 4]> {
+    type I: Copy;
+
+    fn load16(self, x: &[u8; 16]) -> Self::I;
+    /// The lower half; the upper one is zero.
+    fn load8(self, x: &[u8; 8]) -> Self::I;
+    fn store16(self, x: Self::I, out: &mut [u8; 16]);
+    fn splat8(self, x: i8) -> Self::I;
+    fn splat16(self, x: i16) -> Self::I;
+    fn splat32(self, x: i32) -> Self::I;
+
+    fn and(self, a: Self::I, b: Self::I) -> Self::I;
+    fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    fn shl16(self, x: Self::I, by: u32) -> Self::I;
+    /// Zeros come in from above.
+    fn shr16(self, x: Self::I, by: u32) -> Self::I;
+    /// All bits where lanes are equal.
+    fn eq8(self, a: Self::I, b: Self::I) -> Self::I;
+
+    fn add8(self, a: Self::I, b: Self::I) -> Self::I;
+    fn sub8(self, a: Self::I, b: Self::I) -> Self::I;
+    fn add16(self, a: Self::I, b: Self::I) -> Self::I;
+    fn sub16(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The lower halves of products.
+    fn mul16(self, a: Self::I, b: Self::I) -> Self::I;
+    fn add32(self, a: Self::I, b: Self::I) -> Self::I;
+    fn sub32(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The larger of signed lanes.
+    fn max32(self, a: Self::I, b: Self::I) -> Self::I;
+
+    /// Byte `index[i]` of `table`; indices are below 16.
+    fn look_up(self, table: Self::I, index: Self::I) -> Self::I;
+    /// Alternating lanes of 16 bits of the lower halves.
+    fn zip_low16(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Unpacks four vectors into each other, first their bytes, then pairs: a lane of 32 bits has a byte of each.
+    fn interleave4(self, x: [Self::I; 4]) -> [Self::I; 4];
+    /// The lower half's bytes in 16 bits.
+    fn widen_u8(self, x: Self::I) -> Self::I;
+    /// The lower half's signed bytes in 16 bits.
+    fn widen_i8(self, x: Self::I) -> Self::I;
+    /// The lower bytes of lanes of 16 bits, signed, in 16 bits.
+    fn even_i8(self, x: Self::I) -> Self::I;
+    /// The upper bytes of lanes of 16 bits, signed, in 16 bits.
+    fn odd_i8(self, x: Self::I) -> Self::I;
+    /// Lanes of 16 bits below 256 as bytes, those of `a` first.
+    fn narrow_u16(self, a: Self::I, b: Self::I) -> Self::I;
+
+    /// In 16 bits, sums of two products of adjacent bytes. `codes` are below 128 unless they are `SIGNED`; `x` is not
+    /// -128, and a sum fits.
+    fn dot2<const SIGNED: bool>(self, codes: Self::I, x: Self::I) -> Self::I;
+    /// In 32 bits, sums of two products of adjacent lanes of 16 bits.
+    fn madd(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Lane `i` is the sum of the four lanes of 32 bits of `x[i]`.
+    fn lane_sums(self, x: [Self::I; 4]) -> Self::I;
+
+    /// Lanes of 32 bits as floats.
+    fn to_floats(self, x: Self::I) -> Self::F;
+    fn bits(self, x: Self::F) -> Self::I;
+    /// To the nearest integers, ties to even, as signed bytes. Values are at most 127 in magnitude.
+    fn to_bytes(self, x: [Self::F; 4]) -> Self::I;
+
+    /// 32 bytes.
+    #[inline(always)]
+    fn load32(self, x: &[u8; 32]) -> [Self::I; 2] {
+        let halves = x.as_chunks().0;
+        [self.load16(&halves[0]), self.load16(&halves[1])]
+    }
+
+    /// Lanes of 32 bits.
+    #[inline(always)]
+    fn lanes32(self, x: Self::I) -> [i32; 4] {
+        let mut bytes = [0; 16];
+        self.store16(x, &mut bytes);
+        bytemuck::cast(bytes)
+    }
+}
+
+impl<V: Bits128> DecodeStep for V {
+    #[inline(always)]
+    fn codes<B: Block>(self, block: &B, out: &mut [i8; 32]) {
+        match B::LANE {
+            Some(bits) => {
+                let codes = small::lane(self, bits, bytemuck::bytes_of(block));
+                for (out, codes) in out.as_chunks_mut::<16>().0.iter_mut().zip(codes) {
+                    self.store16(codes, bytemuck::cast_mut(out));
+                }
+            }
+            None => block.codes(out),
+        }
+    }
+}
+
+/// The table of a level: `level! { token, features, level, rope }`, in a module of its own. `rope` is its function for
+/// adjacent pairs.
+macro_rules! level {
+    ($token:ty, $features:literal, $level:expr, $rope:expr) => {
+        use crate::generic::bits128::{
+            groups as groups_of_codes, quantize,
+            quantized::{self, Step},
+        };
+        use crate::layout::*;
+        use crate::table::{ByFormat, ColumnProducts, Table, by_format};
+        use crate::{Kernels, Level, Q8Mut};
+        use half::bf16;
+
+        crate::generic::float_functions!($token, $features);
+        crate::generic::product_functions!($token, $features);
+
+        /// Products of columns.
+        mod columns {
+            use super::*;
+            crate::generic::columns::pairs::column_functions!($token, $features);
+        }
+
+        pub(crate) static KERNELS: Kernels = Kernels(TABLE);
+
+        const TABLE: Table = Table {
+            level: $level,
+            formats: FORMATS,
+            prefers_interleaved: false,
+            quantize: quantize_q8,
+            quantize_rows,
+            panels_f32,
+            panels_int8,
+            scan,
+            dot_f32,
+            axpy_f32,
+            to_f16,
+            rms_norm,
+            hadamard,
+            layer_norm,
+            softmax,
+            activate,
+            activate_mul,
+            add,
+            rope: $rope,
+            rope_halves,
+        };
+
+        const FORMATS: ByFormat = by_format([
+            floats::<f32>(float_products::<f32>()),
+            floats::<f16>(float_products::<f16>()),
+            floats::<bf16>(float_products::<bf16>()),
+            entry::<[BlockQ4_0; 4], BlockQ4_0>(),
+            entry::<[BlockQ4_1; 4], BlockQ4_1>(),
+            entry::<[BlockQ5_0; 4], BlockQ5_0>(),
+            entry::<[BlockQ5_1; 4], BlockQ5_1>(),
+            entry::<[BlockQ8_0; 4], BlockQ8_0>(),
+            entry::<BlockQ2K, BlockQ2K>(),
+            entry::<BlockQ3K, BlockQ3K>(),
+            entry::<BlockQ4K, BlockQ4K>(),
+            entry::<BlockQ5K, BlockQ5K>(),
+            entry::<BlockQ6K, BlockQ6K>(),
+            entry::<[BlockIq4Nl; 4], BlockIq4Nl>(),
+            entry::<BlockIq4Xs, BlockIq4Xs>(),
+            entry::<[BlockMxFp4; 4], BlockMxFp4>(),
+            decoded::<BlockTq1_0>(),
+            entry::<BlockTq2_0, BlockTq2_0>(),
+            decoded::<BlockQ1_0>(),
+            decoded::<BlockQ2_0>(),
+            decoded::<BlockIq1S>(),
+            decoded::<BlockIq1M>(),
+            decoded::<BlockIq2Xxs>(),
+            decoded::<BlockIq2Xs>(),
+            decoded::<BlockIq2S>(),
+            decoded::<BlockIq3Xxs>(),
+            decoded::<BlockIq3S>(),
+            entry::<[BlockBit3; 4], BlockBit3>(),
+            entry::<[BlockBit7; 4], BlockBit7>(),
+        ]);
+
+        /// The entry of a quantized format, of which some blocks are a step.
+        const fn entry<S: Step, B: Block>() -> FormatKernels {
+            blocks::<B>(Int8Products {
+                matmul: matmul_q8::<S>,
+                rows: rows_q8::<S>,
+                columns: columns_of::<B>(),
+                matmul_interleaved: crate::scalar::interleaved::matmul(B::FORMAT),
+            })
+        }
+
+        /// The entry of a quantized format that is decoded in plain Rust.
+        const fn decoded<B: Groups>() -> FormatKernels {
+            /// # Safety
+            /// As for [`FormatKernels`].
+            unsafe fn matmul<B: Groups>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+                // SAFETY: the caller's promise.
+                unsafe { matmul_decoded(w, x, out, Decoded::read::<B>) }
+            }
+
+            /// # Safety
+            /// As for [`FormatKernels`].
+            unsafe fn rows<B: Groups>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
+                for (&r, out) in active.iter().zip(out) {
+                    let (row, mut out) =
+                        (r as usize..r as usize + 1, MatMut::new(core::slice::from_mut(out), 1));
+                    // SAFETY: the caller's promise.
+                    unsafe { matmul_decoded(w.slice(row), x, &mut out, Decoded::read::<B>) };
+                }
+            }
+
+            groups::<B>(Int8Products {
+                matmul: matmul::<B>,
+                rows: rows::<B>,
+                columns: columns_of::<B>(),
+                matmul_interleaved: None,
+            })
+        }
+
+        const fn columns_of<B: Block>() -> Option<ColumnProducts> {
+            match B::COLUMNS {
+                Some(_) => Some(ColumnProducts { axpy: columns::axpy::<B>, matmul: columns::matmul::<B> }),
+                None => None,
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        fn matmul_decoded(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>, decode: Decode) {
+            groups_of_codes::matmul(<$token>::new(), w, x, out, decode);
+        }
+
+        #[target_feature(enable = $features)]
+        fn quantize_q8(x: &[f32], out: &mut Q8Mut<'_>) {
+            quantize::quantize(<$token>::new(), x, out);
+        }
+
+        #[target_feature(enable = $features)]
+        fn matmul_q8<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+            quantized::matmul::<_, S>(<$token>::new(), w, x, out);
+        }
+
+        #[target_feature(enable = $features)]
+        fn rows_q8<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
+            for (&r, out) in active.iter().zip(out) {
+                let r = r as usize;
+                matmul_q8::<S>(w.slice(r..r + 1), x, &mut MatMut::new(core::slice::from_mut(out), 1));
+            }
+        }
+    };
+}
+pub(crate) use level;

@@ -1,0 +1,77 @@
+//! Products with weights stored by columns.
+
+use super::Bits128;
+use super::small::spread_bits;
+use crate::generic::columns::pairs::Bytes;
+
+impl<V: Bits128> Bytes for V {
+    type I = V::I;
+
+    #[inline(always)]
+    fn dwords(self, x: i32) -> V::I {
+        self.splat32(x)
+    }
+
+    #[inline(always)]
+    fn either(self, a: V::I, b: V::I) -> V::I {
+        self.or(a, b)
+    }
+
+    #[inline(always)]
+    fn times_16(self, codes: V::I) -> V::I {
+        self.shl16(codes, 4)
+    }
+
+    #[inline(always)]
+    fn values(self, values: &[i8; 16], codes: V::I) -> V::I {
+        self.look_up(self.load16(bytemuck::cast_ref(values)), codes)
+    }
+
+    #[inline(always)]
+    fn interleave(self, columns: [V::I; 4]) -> [V::I; 4] {
+        self.interleave4(columns)
+    }
+
+    #[inline(always)]
+    fn add_products<const SIGNED: bool>(self, sums: V::I, codes: V::I, h: V::I) -> V::I {
+        self.add16(sums, self.dot2::<SIGNED>(codes, h))
+    }
+
+    #[inline(always)]
+    fn add_words(self, sums: V::I, words: V::I) -> V::I {
+        self.add32(sums, self.madd(words, self.splat16(1)))
+    }
+
+    #[inline(always)]
+    fn floats(self, x: V::I) -> V::F {
+        self.to_floats(x)
+    }
+
+    #[inline(always)]
+    unsafe fn eight_bits<const P: usize>(self, at: *const u8) -> V::I {
+        // SAFETY: the caller's promise.
+        self.load16(unsafe { &*at.add(16 * P).cast() })
+    }
+
+    #[inline(always)]
+    unsafe fn four_bits<const P: usize>(self, at: *const u8) -> V::I {
+        // SAFETY: the caller's promise.
+        let both = self.load16(unsafe { &*at.add(16 * (P % 2)).cast() });
+        let half = if P < 2 { both } else { self.shr16(both, 4) };
+        self.and(half, self.splat8(15))
+    }
+
+    #[inline(always)]
+    unsafe fn two_bits<const P: usize>(self, at: *const u8) -> V::I {
+        // SAFETY: the caller's promise.
+        let all = self.load16(unsafe { &*at.cast() });
+        self.and(self.shr16(all, 2 * P as u32), self.splat8(3))
+    }
+
+    #[inline(always)]
+    unsafe fn one_bit<const P: usize>(self, at: *const u8, bit: i8) -> V::I {
+        // SAFETY: the caller's promise.
+        let bits = self.load8(unsafe { &*at.cast() });
+        self.and(spread_bits(self, bits, 2 * P as i8), self.splat8(bit))
+    }
+}
