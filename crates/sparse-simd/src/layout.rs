@@ -3,7 +3,7 @@
 //! [`BlockFormat`] says how long a block is; the `Block*` structs say where its bits are. All of them are plain
 //! old data of alignment 1, so any byte slice of the right length can be viewed as blocks, at any address
 //! (`bytemuck::cast_slice`). What a block means is written down once, beside its struct, as an implementation of
-//! [`Block`]: integer codes, integer sub-scales and minima, and one or two factors. [`BlockFormat::decode`] and the
+//! `Block`: integer codes, integer sub-scales and minima, and one or two factors. [`BlockFormat::decode`] and the
 //! scalar kernels both read blocks through it.
 
 mod block;
