@@ -207,16 +207,22 @@ macro_rules! formats {
                 }
             }
 
-            /// The codes of a block of a quantized format.
-            #[cfg(test)]
-            pub(crate) fn codes(self, block: &[u8]) -> Vec<i8> {
-                let mut out = vec![0; self.block_len()];
+            /// A block of a quantized format as the products whose sum each value is: of its code, and of its minimum.
+            #[cfg(feature = "test-support")]
+            #[doc(hidden)]
+            pub fn products(self, block: &[u8]) -> Vec<[f64; 2]> {
+                let mut codes = vec![0; self.block_len()];
                 match self {
                     $(Self::$float => {})*
-                    $(Self::$ggml => bytemuck::from_bytes::<$ggml_block>(block).codes(&mut out),)*
-                    $(Self::$lane => bytemuck::from_bytes::<$lane_block>(block).codes(&mut out),)*
+                    $(Self::$ggml => bytemuck::from_bytes::<$ggml_block>(block).codes(&mut codes),)*
+                    $(Self::$lane => bytemuck::from_bytes::<$lane_block>(block).codes(&mut codes),)*
                 }
-                out
+                let scales = self.scales(block);
+                let value = |(i, code): (usize, &i8)| {
+                    let (sub, min) = (f64::from(scales.sub[i / 16]), f64::from(scales.min[i / 16]));
+                    [f64::from(scales.d) * sub * f64::from(*code), f64::from(scales.m) * min]
+                };
+                codes.iter().enumerate().map(value).collect()
             }
 
             /// [`Block::set_sub_scales`].
@@ -401,6 +407,3 @@ pub(crate) fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
         block.decode(values);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -12,7 +12,7 @@
 //!   that the environment variable `SPARSE_SIMD` names.
 //!
 //! No allocation, no threads, no I/O: every function takes slices.
-#![cfg_attr(not(any(feature = "std", test)), no_std)]
+#![cfg_attr(not(feature = "std"), no_std)]
 // Vector instructions: their loads and stores, and the calls behind CPU detection.
 #![allow(unsafe_code)]
 
@@ -62,9 +62,9 @@ pub use panels::{Line, PanelKind, PanelLayout, Panels};
 pub use q8::{Q8, Q8Mut};
 pub use rows::Rows;
 pub use tiles::{TileLayout, TileRow, Tiles};
-
-#[cfg(test)]
-mod tests;
+#[cfg(all(target_arch = "x86_64", feature = "test-support"))]
+#[doc(hidden)]
+pub use x86::avxvnni_by_avx512;
 
 /// The examples of the README are tests.
 #[cfg(all(doctest, feature = "std"))]

@@ -72,28 +72,3 @@ impl<'a> Rows<'a> {
         Rows { data, ..*self }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shapes_are_checked() {
-        let data = [0; 18 * 6];
-        let rows = Rows::new(BlockFormat::Q4_0, 64, &data).unwrap();
-        assert_eq!((rows.rows(), rows.cols(), rows.row_bytes()), (3, 64, 36));
-        assert_eq!(rows.slice(1..3).rows(), 2);
-        assert_eq!(rows.slice(3..3).rows(), 0);
-        let refused = |format, cols| Rows::new(format, cols, &data).unwrap_err().to_string();
-        assert_eq!(
-            refused(BlockFormat::Q4_0, 0),
-            "rows of 0 values cannot be Q4_0: expected a positive multiple of 32"
-        );
-        assert!(refused(BlockFormat::Q4_0, 33).starts_with("rows of 33 values"));
-        assert!(refused(BlockFormat::F32, usize::MAX).starts_with("rows of"));
-        assert_eq!(
-            refused(BlockFormat::Q4_0, 128),
-            "108 bytes are no whole number of Q4_0 rows of 128 values (72 bytes)"
-        );
-    }
-}

@@ -2,9 +2,8 @@
 
 use super::data::Rng;
 use super::{levels, none, within};
-use crate::int8::ZERO;
-use crate::{Int8, Int8Mut, Kernels, Level, Line, MatMut, PanelKind, PanelLayout, Panels, ShapeError};
 use proptest::prelude::*;
+use sparse_simd::{Int8, Int8Mut, Kernels, Level, Line, MatMut, PanelKind, PanelLayout, Panels, ShapeError};
 
 /// Owned packed weights.
 pub(super) struct Packed {
@@ -49,7 +48,7 @@ impl Codes {
 
     /// Code `c` of token `t`.
     fn code(&self, t: usize, c: usize) -> i64 {
-        i64::from(self.q[t * Int8::stride(self.cols) + c]) - i64::from(ZERO)
+        i64::from(self.q[t * Int8::stride(self.cols) + c]) - 128
     }
 }
 
@@ -193,6 +192,7 @@ fn a_part_has_the_same_products() {
             product(range.len(), to - from, |out| match packed.layout.kind() {
                 PanelKind::F32 => kernels.matmul_panels_f32(w, &x[from * cols..to * cols], out),
                 PanelKind::Int8 => kernels.matmul_panels_int8(w, part.view(), out),
+                kind => unreachable!("{kind:?}"),
             })
         };
         for kind in [PanelKind::F32, PanelKind::Int8] {
@@ -274,6 +274,7 @@ fn values_that_are_not_finite_stay_so() {
                     let found = product(rows, tokens, |out| match kind {
                         PanelKind::F32 => kernels.matmul_panels_f32(packed.view(), &x, out),
                         PanelKind::Int8 => kernels.matmul_panels_int8(packed.view(), codes.view(), out),
+                        kind => unreachable!("{kind:?}"),
                     });
                     for (i, found) in found.iter().enumerate() {
                         let odd = i / rows == 3 || i % rows == 20;

@@ -1,7 +1,7 @@
 //! Activation functions over all of f32, against f64.
 
 use super::{levels, none};
-use crate::Activation;
+use sparse_simd::Activation;
 
 /// The function in f64; a product of infinity with zero is NaN, as documented.
 fn reference(f: Activation, x: f64) -> f64 {
@@ -23,6 +23,7 @@ fn reference(f: Activation, x: f64) -> f64 {
         Activation::GeluTanh => {
             x * sigmoid((8.0 / core::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x))
         }
+        f => unreachable!("{f:?} has no reference"),
     }
 }
 
@@ -38,6 +39,7 @@ fn bound(f: Activation, x: f64) -> (f64, f64) {
         Activation::Silu => (6e-7, product),
         Activation::Gelu => (if x < -4.0 { 1e-5 } else { 1e-6 }, product),
         Activation::GeluTanh => (if x < -4.0 { 4e-5 } else { 2e-6 }, product),
+        f => unreachable!("{f:?} has no bound"),
     }
 }
 

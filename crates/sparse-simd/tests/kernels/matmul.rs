@@ -2,10 +2,10 @@
 
 use super::data::{Activations, Rng, quantized, set_factors, weights};
 use super::{levels, none, within};
-use crate::layout::*;
-use crate::{Kernels, Level, MatMut, Q8, Rows};
 use half::f16;
 use proptest::prelude::*;
+use sparse_simd::layout::*;
+use sparse_simd::{Kernels, Level, MatMut, Q8, Rows};
 
 /// Shapes as (rows, cols, tokens): odd and even numbers of rows, whole and part steps, all remainders of tiles, more
 /// columns than a kernel takes at a time.
@@ -52,14 +52,13 @@ fn shapes(format: BlockFormat) -> impl Iterator<Item = (usize, usize, usize)> {
 pub(super) fn reference(format: BlockFormat, row: &[u8], x: Q8<'_>) -> (f64, f64) {
     let (mut sum, mut size) = (0.0, 0.0);
     for (b, block) in row.chunks_exact(format.block_bytes()).enumerate() {
-        let (scales, codes) = (format.scales(block), format.codes(block));
-        for (i, code) in codes.iter().enumerate() {
-            let at = b * codes.len() + i;
+        for (i, products) in format.products(block).into_iter().enumerate() {
+            let at = b * format.block_len() + i;
             let x = f64::from(x.d[at / 32]) * f64::from(x.q[at]);
-            let main = f64::from(scales.d) * f64::from(scales.sub[i / 16]) * f64::from(*code) * x;
-            let min = f64::from(scales.m) * f64::from(scales.min[i / 16]) * x;
-            sum += main + min;
-            size += main.abs() + min.abs();
+            for product in products {
+                sum += product * x;
+                size += (product * x).abs();
+            }
         }
     }
     (sum, size)

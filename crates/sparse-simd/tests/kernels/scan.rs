@@ -2,9 +2,9 @@
 
 use super::data::{Activations, Rng};
 use super::{levels, none, within};
-use crate::{Kernels, Level, TileLayout, TileRow, Tiles};
 use half::f16;
 use proptest::prelude::*;
+use sparse_simd::{Kernels, Level, TileLayout, TileRow, Tiles};
 
 /// Rows as they were before they were packed.
 pub(super) struct Matrix {

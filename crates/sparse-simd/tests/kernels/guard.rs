@@ -4,12 +4,12 @@ use super::data::{Activations, Rng, weights};
 use super::levels;
 use super::panels;
 use super::scan::Matrix;
-use crate::{
+use bytemuck::Pod;
+use half::f16;
+use sparse_simd::{
     Activation, BlockFormat, ColumnLayout, Columns, Int8, Int8Mut, Kernels, Level, MatMut, PanelKind, Panels,
     Q8, Q8Mut, Rows, Tiles,
 };
-use bytemuck::Pod;
-use half::f16;
 use std::ops::{Deref, DerefMut};
 
 /// Which end of the readable memory the slice touches.
@@ -272,6 +272,7 @@ fn packed_products_stay_inside_their_slices() {
                     PanelKind::Int8 => {
                         kernels.matmul_panels_int8(w, Int8 { cols, q: &q, d: &d }, &mut out);
                     }
+                    kind => unreachable!("{kind:?}"),
                 }
                 assert!(found.iter().all(|y| y.is_finite()), "{} {kind:?}", kernels.level());
             }

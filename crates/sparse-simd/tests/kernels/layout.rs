@@ -1,4 +1,6 @@
-use super::*;
+use half::f16;
+use sparse_simd::layout::*;
+use sparse_simd::{BlockFormat, ShapeError};
 
 #[test]
 fn every_format_decodes_at_any_address() {

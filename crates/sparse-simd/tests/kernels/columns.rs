@@ -3,8 +3,8 @@
 use super::data::{Activations, Rng, quantized, set_factors, weights};
 use super::matmul::reference;
 use super::{levels, none, within};
-use crate::{BlockFormat, ColumnLayout, Columns, MatMut, Q8, Rows};
 use proptest::prelude::*;
+use sparse_simd::{BlockFormat, ColumnLayout, Columns, MatMut, Q8, Rows};
 
 /// Shapes as (rows, cols): whole chunks, part of one, one more row, none.
 const SHAPES: [(usize, usize); 9] =

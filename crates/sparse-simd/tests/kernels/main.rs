@@ -1,4 +1,6 @@
 //! Every kernel at every level that this machine has, against plain arithmetic in f64 or the scalar level.
+// Guard pages are mapped by hand.
+#![allow(unsafe_code)]
 
 mod activation;
 mod columns;
@@ -7,19 +9,20 @@ mod data;
 mod guard;
 mod hadamard;
 mod interleaved;
+mod layout;
 mod matmul;
 mod panels;
 mod quantize;
 mod rows;
 mod scan;
 
-use crate::{Kernels, Level};
+use sparse_simd::{Kernels, Level};
 
 /// The kernels of every available level, and those of AVX-VNNI wherever its instruction exists in another form.
 fn levels() -> impl Iterator<Item = &'static Kernels> {
     let levels = Level::available().filter_map(Kernels::at);
     #[cfg(target_arch = "x86_64")]
-    let levels = levels.chain(crate::x86::avxvnni_by_avx512());
+    let levels = levels.chain(sparse_simd::avxvnni_by_avx512());
     levels
 }
 

@@ -3,9 +3,9 @@
 use super::data::{Activations, Rng, quantized, set_factors, weights};
 use super::matmul::reference;
 use super::{levels, none, within};
-use crate::interleaved::{Interleaved, InterleavedLayout};
-use crate::{BlockFormat, Kernels, Level, MatMut, Rows};
 use proptest::prelude::*;
+use sparse_simd::{BlockFormat, Kernels, Level, MatMut, Rows};
+use sparse_simd::{Interleaved, InterleavedLayout};
 
 /// The formats that have products.
 fn formats() -> impl Iterator<Item = BlockFormat> {

@@ -1,7 +1,7 @@
 //! Pseudo-random weights and activations.
 
-use crate::layout::*;
-use crate::{Kernels, Level, Q8, Q8Mut};
+use sparse_simd::layout::*;
+use sparse_simd::{Kernels, Level, Q8, Q8Mut};
 
 /// A small deterministic generator (SplitMix64, Steele et al. 2014).
 pub(super) struct Rng(pub(super) u64);
