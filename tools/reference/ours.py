@@ -18,11 +18,11 @@ def target_folder():
 
 def build():
     """Builds both programs; later calls run them directly, so that nothing but the program is timed."""
-    for target in (["-p", "sparse-model", "--example", "logits"], ["-p", "sparse-cli"]):
+    for target in (["-p", "sparse-cli", "--features", "logits", "--bin", "logits"], ["-p", "sparse-cli"]):
         subprocess.run(["cargo", "build", "--release", "--quiet", *target], cwd=ROOT, check=True)
     release = target_folder() / "release"
     global SPARSE, LOGITS
-    SPARSE, LOGITS = release / "sparse", release / "examples" / "logits"
+    SPARSE, LOGITS = release / "sparse", release / "logits"
 
 
 SPARSE = LOGITS = None

@@ -148,7 +148,7 @@ impl Checks<'_> {
         let (tokens, out) = (self.folder.join("tokens.json"), self.folder.join("logits.f32"));
         let ids = &reference.prose_ids[..reference.tokens.min(reference.prose_ids.len())];
         fs::write(&tokens, serde_json::to_string(ids)?)?;
-        let mut command = program("sparse-model", &["--example", "logits"]);
+        let mut command = program("sparse-cli", &["--features", "logits", "--bin", "logits"]);
         command.arg(model).arg(&tokens).arg(&out).args(["--ctx", &ids.len().to_string()]);
         command.args(["--threads", &self.args.threads.to_string()]);
         output(&mut command)?;

@@ -208,21 +208,21 @@ macro_rules! formats {
             }
 
             /// A block of a quantized format as the products whose sum each value is: of its code, and of its minimum.
-            #[cfg(feature = "test-support")]
             #[doc(hidden)]
-            pub fn products(self, block: &[u8]) -> Vec<[f64; 2]> {
-                let mut codes = vec![0; self.block_len()];
+            pub fn products(self, block: &[u8]) -> impl Iterator<Item = [f64; 2]> {
+                let mut all = [0; 256];
+                let codes = &mut all[..self.block_len()];
                 match self {
                     $(Self::$float => {})*
-                    $(Self::$ggml => bytemuck::from_bytes::<$ggml_block>(block).codes(&mut codes),)*
-                    $(Self::$lane => bytemuck::from_bytes::<$lane_block>(block).codes(&mut codes),)*
+                    $(Self::$ggml => bytemuck::from_bytes::<$ggml_block>(block).codes(codes),)*
+                    $(Self::$lane => bytemuck::from_bytes::<$lane_block>(block).codes(codes),)*
                 }
                 let scales = self.scales(block);
-                let value = |(i, code): (usize, &i8)| {
+                let value = move |(i, code)| {
                     let (sub, min) = (f64::from(scales.sub[i / 16]), f64::from(scales.min[i / 16]));
-                    [f64::from(scales.d) * sub * f64::from(*code), f64::from(scales.m) * min]
+                    [f64::from(scales.d) * sub * f64::from(code), f64::from(scales.m) * min]
                 };
-                codes.iter().enumerate().map(value).collect()
+                all.into_iter().take(self.block_len()).enumerate().map(value)
             }
 
             /// [`Block::set_sub_scales`].

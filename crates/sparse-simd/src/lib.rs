@@ -62,7 +62,8 @@ pub use panels::{Line, PanelKind, PanelLayout, Panels};
 pub use q8::{Q8, Q8Mut};
 pub use rows::Rows;
 pub use tiles::{TileLayout, TileRow, Tiles};
-#[cfg(all(target_arch = "x86_64", feature = "test-support"))]
+// For the tests of this crate. A feature would make builds with and without tests compile all kernels twice.
+#[cfg(all(target_arch = "x86_64", feature = "std", debug_assertions))]
 #[doc(hidden)]
 pub use x86::avxvnni_by_avx512;
 

@@ -19,7 +19,7 @@ pub(crate) fn kernels(level: Level) -> Option<&'static Kernels> {
 }
 
 /// The level of AVX-VNNI, made of AVX-512's form of its instruction, if the CPU has that.
-#[cfg(feature = "test-support")]
+#[cfg(debug_assertions)]
 pub fn avxvnni_by_avx512() -> Option<&'static Kernels> {
     has_avx512().then_some(&avxvnni::BY_AVX512)
 }

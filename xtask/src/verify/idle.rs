@@ -28,7 +28,7 @@ pub(super) fn run(model: Option<&Path>, threads: usize) -> Result<()> {
     fs::write(&tokens, serde_json::to_vec(&ids)?)?;
     let logits = |flags: &[&str]| -> Result<Vec<f32>> {
         let out = folder.path().join("logits.f32");
-        let mut command = program("sparse-model", &["--example", "logits"]);
+        let mut command = program("sparse-cli", &["--features", "logits", "--bin", "logits"]);
         command
             .args([&model, &tokens, &out])
             .args(["--one-by-one", "--threads", &threads.to_string()])

@@ -19,7 +19,7 @@ use core::arch::x86_64::*;
 
 pub(crate) static KERNELS: Kernels = Kernels(vex::TABLE);
 
-#[cfg(feature = "test-support")]
+#[cfg(debug_assertions)]
 pub(crate) static BY_AVX512: Kernels = Kernels(evex::TABLE);
 
 /// The table for one form of the instruction: `table!(module, features, form)`.
@@ -77,14 +77,14 @@ macro_rules! table {
 }
 
 table!(vex, "avx2,fma,f16c,avxvnni", Vex);
-#[cfg(feature = "test-support")]
+#[cfg(debug_assertions)]
 table!(evex, "avx2,fma,f16c,avx512f,avx512vl,avx512vnni", super::super::avx2::dot::Evex);
 
 /// Marks the forms of the instruction.
 trait Fused: Dot {}
 
 impl Fused for Vex {}
-#[cfg(feature = "test-support")]
+#[cfg(debug_assertions)]
 impl Fused for super::avx2::dot::Evex {}
 
 impl<D: Fused> Int8Step for Avx2<D> {

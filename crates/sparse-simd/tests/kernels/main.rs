@@ -21,7 +21,7 @@ use sparse_simd::{Kernels, Level};
 /// The kernels of every available level, and those of AVX-VNNI wherever its instruction exists in another form.
 fn levels() -> impl Iterator<Item = &'static Kernels> {
     let levels = Level::available().filter_map(Kernels::at);
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", debug_assertions))]
     let levels = levels.chain(sparse_simd::avxvnni_by_avx512());
     levels
 }

@@ -52,7 +52,7 @@ fn shapes(format: BlockFormat) -> impl Iterator<Item = (usize, usize, usize)> {
 pub(super) fn reference(format: BlockFormat, row: &[u8], x: Q8<'_>) -> (f64, f64) {
     let (mut sum, mut size) = (0.0, 0.0);
     for (b, block) in row.chunks_exact(format.block_bytes()).enumerate() {
-        for (i, products) in format.products(block).into_iter().enumerate() {
+        for (i, products) in format.products(block).enumerate() {
             let at = b * format.block_len() + i;
             let x = f64::from(x.d[at / 32]) * f64::from(x.q[at]);
             for product in products {

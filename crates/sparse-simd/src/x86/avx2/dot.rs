@@ -47,11 +47,11 @@ impl Dot for Vex {
 }
 
 /// `vpdpbusd` in EVEX form, of AVX-512 VNNI with VL: the same operation, so that CPUs without AVX-VNNI can test the level.
-#[cfg(feature = "test-support")]
+#[cfg(debug_assertions)]
 #[derive(Clone, Copy)]
 pub(in crate::x86) struct Evex;
 
-#[cfg(feature = "test-support")]
+#[cfg(debug_assertions)]
 impl Dot for Evex {
     const FUSED: bool = true;
 

@@ -1,14 +1,15 @@
 //! Writes the logits of a model for given tokens: what comparisons with other implementations start from.
 //!
 //! ```text
-//! cargo run --release -p sparse-model --example logits -- MODEL TOKENS.json OUT.f32 [--ctx 512] [--threads 1] [--one-by-one]
-//!     [--by-columns] [--exact-zero]
+//! cargo run --release -p sparse-cli --features logits --bin logits --
+//!     MODEL TOKENS.json OUT.f32 [--ctx 512] [--threads 1] [--one-by-one] [--by-columns] [--exact-zero]
 //! ```
 //!
-//! `TOKENS.json` is an array of token ids; `OUT.f32` gets little-endian f32, one row of vocabulary length per
-//! token. Tokens are evaluated in separate windows of `--ctx`; `--one-by-one` computes each token alone, as
-//! decoding does, instead of a window as one batch. `--by-columns` sorts the down projections by columns, as they are where
-//! neurons are left out; `--exact-zero` does so, and leaves out neurons whose gate is zero.
+//! `TOKENS.json` is an array of token ids. `OUT.f32` gets little-endian f32, one row of vocabulary
+//! length per token. Tokens are evaluated in separate windows of `--ctx`; `--one-by-one` computes
+//! each token alone, as decoding does, instead of a window as one batch. `--by-columns` sorts the
+//! down projections by columns, as they are where neurons are left out; `--exact-zero` does so, and
+//! leaves out neurons whose gate is zero.
 
 use std::error::Error;
 use std::fs::File;
