@@ -7,6 +7,7 @@ mod fetch;
 mod interrupt;
 mod make;
 mod program;
+mod prose;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ Examples:
   cargo xtask cross                                the crates, built for every target
   cargo xtask cross wasm32 --test --install        tested in Node, with what that needs
   cargo xtask features                             each crate by itself, with each feature alone
+  cargo xtask prose                                sentences and lines that are too long in pages
   cargo xtask verify                               the real model against committed references
   cargo xtask verify story                         exact zeros change no text of the story model"
 )]
@@ -46,6 +48,7 @@ enum Task {
     Features(features::Args),
     Fetch(fetch::Args),
     Gen(make::Args),
+    Prose(prose::Args),
     Verify(verify::Args),
 }
 
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Features(args) => features::run(args),
         Task::Fetch(args) => fetch::run(args),
         Task::Gen(args) => make::run(args),
+        Task::Prose(args) => prose::run(args),
         Task::Verify(args) => verify::run(args),
     });
     match result {
