@@ -283,7 +283,8 @@ mod tests {
     fn the_tiny_file_opens_and_is_labelled() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("tiny.gguf");
-        run(&Args { name: Name::Tiny, out: out.clone(), format: BlockFormat::Q2K, seed: 5, layers: None }).unwrap();
+        run(&Args { name: Name::Tiny, out: out.clone(), format: BlockFormat::Q2K, seed: 5, layers: None })
+            .unwrap();
         let gguf = Gguf::open(out).unwrap();
         assert_eq!(gguf.tensors().len(), 3 + 2 * 9);
         assert_eq!(
