@@ -44,11 +44,10 @@ proptest! {
 /// Whether blocks are factors of two bytes and words of four.
 fn fits(format: BlockFormat) -> bool {
     use BlockFormat as F;
-    match format {
-        F::F32 | F::F16 | F::Bf16 | F::Iq4Xs | F::MxFp4 | F::Tq1_0 | F::Q1_0 => false,
-        F::Iq1S | F::Iq2Xxs | F::Iq2Xs | F::Iq2S | F::Iq3Xxs | F::Iq3S => false,
-        _ => true,
-    }
+    let floats = matches!(format, F::F32 | F::F16 | F::Bf16);
+    let small = matches!(format, F::Iq4Xs | F::MxFp4 | F::Tq1_0 | F::Q1_0);
+    let codebooks = matches!(format, F::Iq1S | F::Iq2Xxs | F::Iq2Xs | F::Iq2S | F::Iq3Xxs | F::Iq3S);
+    !(floats || small || codebooks)
 }
 
 #[test]
