@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sparse_benches::{Matrix as Random, thread_counts};
 use sparse_core::{
     ActivationType, Activations, BatchMode, Compute, Down, FfnScratch, Linear, LowRankPredictor, Matrix,
-    Rule, Selector, SparseFfn, Storage,
+    Rule, Selector, SparseFfn, Storage, interleave,
 };
 use sparse_simd::BlockFormat;
 
@@ -67,10 +67,12 @@ enum Skip {
     Predicted,
 }
 
-/// The same layers twice: dense, and with `down` stored by columns.
+/// The same layers three times, each stored as it is used: dense; with `down` by columns and a gate that is computed as a
+/// whole; and with all three for skipping.
 struct Layers {
     compute: Compute,
     dense: Vec<SparseFfn>,
+    after_gate: Vec<SparseFfn>,
     sparse: Vec<SparseFfn>,
     /// The factors of each layer's predictor.
     factors: Vec<[Matrix; 2]>,
@@ -94,7 +96,8 @@ impl Layers {
         };
         let linear = |weight: &Matrix| Linear::new(weight.clone(), None).expect("no bias");
         let size = 3 * neurons * format.row_bytes(width)?;
-        let (mut dense, mut sparse, mut factors) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut dense, mut after_gate, mut sparse) = (Vec::new(), Vec::new(), Vec::new());
+        let mut factors = Vec::new();
         for _ in 0..if gated { MEMORY.div_ceil(size) } else { 1 } {
             let [up, down] = [matrix(format, neurons, width)?, matrix(format, width, neurons)?];
             let gate = if gated { Some(matrix(format, neurons, width)?) } else { None };
@@ -107,12 +110,22 @@ impl Layers {
                 .expect("shapes that fit")
             };
             dense.push(layer());
-            sparse.push(layer());
-            sparse.last_mut()?.sort_by_columns().expect("a size that can be addressed");
+            for skipping in [&mut after_gate, &mut sparse] {
+                let mut layer = layer();
+                layer.sort_by_columns().expect("a size that can be addressed");
+                skipping.push(layer);
+            }
             factors
                 .push([matrix(BlockFormat::Q8_0, RANK, width)?, matrix(BlockFormat::Q8_0, neurons, RANK)?]);
         }
         let compute = Compute::new(threads);
+        for ffn in &mut after_gate {
+            let all = Selector::Fixed { active: vec![true; neurons], skip_gate: false };
+            ffn.set_selector(all).expect("a selector that fits");
+        }
+        for layers in [&mut dense, &mut after_gate] {
+            interleave(&compute, layers.iter_mut().flat_map(SparseFfn::whole_matrices_mut), |_| ());
+        }
         let mut x = Activations::with_capacity(1, width);
         x.resize(1);
         x.x_mut().iter_mut().enumerate().for_each(|(i, x)| *x = (i * 31 % 97) as f32 / 48.0 - 1.0);
@@ -120,7 +133,19 @@ impl Layers {
         let scratch = FfnScratch::new(1, &dense);
         let projected = Activations::with_capacity(1, RANK);
         let (scores, out) = (vec![0.0; neurons], vec![0.0; width]);
-        Some(Self { compute, dense, sparse, factors, x, projected, scores, scratch, out, seed: 1 })
+        Some(Self {
+            compute,
+            dense,
+            after_gate,
+            sparse,
+            factors,
+            x,
+            projected,
+            scores,
+            scratch,
+            out,
+            seed: 1,
+        })
     }
 
     /// Bytes that a dense pass reads.
@@ -130,7 +155,8 @@ impl Layers {
 
     /// Gives every layer another random set of `percent` active neurons.
     fn choose(&mut self, skip: Skip, percent: u64) {
-        for (ffn, [p, q]) in self.sparse.iter_mut().zip(&self.factors) {
+        let layers = if skip == Skip::AfterGate { &mut self.after_gate } else { &mut self.sparse };
+        for (ffn, [p, q]) in layers.iter_mut().zip(&self.factors) {
             let mut active = Vec::with_capacity(ffn.neurons());
             for _ in 0..ffn.neurons() {
                 self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -153,7 +179,11 @@ impl Layers {
 
     /// Computes one token in every layer; returns how long it took and the bytes read.
     fn pass(&mut self, skip: Skip) -> (Duration, u64) {
-        let layers = if skip == Skip::Nothing { &self.dense } else { &self.sparse };
+        let layers = match skip {
+            Skip::Nothing => &self.dense,
+            Skip::AfterGate => &self.after_gate,
+            Skip::All | Skip::Predicted => &self.sparse,
+        };
         let (mut bytes, start) = (0, Instant::now());
         for ffn in layers {
             let Self { compute, x, scratch, out, .. } = self;

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// Measure the models beside llama.cpp and candle, in turn, and kernels beside ruvector-sparse-inference.
     ///
     /// llama.cpp is built from the Python package llama-cpp-python, once for each instruction set; that needs a C++ compiler and
-    /// takes minutes. candle is slow on some formats and gets fewer tokens; `--peers llama.cpp` leaves it out.
+    /// takes minutes. candle is slow on some formats and gets fewer tokens; `--peers llama.cpp` leaves it and the kernels out.
     #[arg(long, value_name = "PEER", num_args = 0.., default_missing_values = ["llama.cpp", "candle"])]
     peers: Vec<Peer>,
     /// Only this criterion bench; may be given several times.

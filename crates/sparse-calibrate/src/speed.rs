@@ -361,7 +361,13 @@ mod tests {
     fn a_layer_takes_what_its_selector_takes_too() {
         let mut model = tiny();
         // Neurons take no time at all; a dense layer takes a second.
-        let free = FfnTimes { rows: vec![0.0; 9], down: vec![0.0; 9], dense_rows: 0.0, dense_down: 0.0 };
+        let free = FfnTimes {
+            rows: vec![0.0; 9],
+            down: vec![0.0; 9],
+            dense_rows: 0.0,
+            dense_gate: 0.0,
+            dense_down: 0.0,
+        };
         let curves = Curves { layers: vec![(free, 1.0); 2] };
         let some = FfnCounts { tokens: 1, gate: 1, up: 1, down: 1, bytes: 1 };
         set_selectors(&mut model, vec![Selector::Dense, Selector::ExactZero]).unwrap();
@@ -376,7 +382,8 @@ mod tests {
     #[test]
     fn break_even_is_where_selector_and_neurons_take_as_long_as_the_dense_layer() {
         let line = || [0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9].to_vec();
-        let times = FfnTimes { rows: line(), down: line(), dense_rows: 1.0, dense_down: 1.0 };
+        let times =
+            FfnTimes { rows: line(), down: line(), dense_rows: 1.0, dense_gate: 1.0, dense_down: 1.0 };
         let curves = Curves { layers: vec![(times.clone(), 3.0), (times, 2.5)] };
         let model = tiny();
         let at = |seconds: f64, first: bool| curves.break_even(&model, &[seconds; 2], first);

@@ -241,7 +241,8 @@ mod tests {
         let open = || Arc::new(Model::from_gguf(&gguf, 1).unwrap());
         let (dense, mut sparse) = (open(), open());
         let line = || [0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9].to_vec();
-        let times = FfnTimes { rows: line(), down: line(), dense_rows: 1.0, dense_down: 1.0 };
+        let times =
+            FfnTimes { rows: line(), down: line(), dense_rows: 1.0, dense_gate: 1.0, dense_down: 1.0 };
         let curves = || Curves::of(vec![(times.clone(), 2.0); 2]);
         let windows: Vec<Vec<u32>> =
             (0..4).map(|w| (0..32).map(|t| (w * 71 + t * 37) % 260).collect()).collect();
@@ -290,8 +291,13 @@ mod tests {
         // What is computed takes twice as long as the dense layers, or no time. No loss is below
         // -1.
         let mut note = |seconds: f64, budget: f64, all: bool| {
-            let times =
-                FfnTimes { rows: vec![seconds; 9], down: vec![0.0; 9], dense_rows: seconds, dense_down: 0.0 };
+            let times = FfnTimes {
+                rows: vec![seconds; 9],
+                down: vec![0.0; 9],
+                dense_rows: seconds,
+                dense_gate: seconds,
+                dense_down: 0.0,
+            };
             let reference = Reference::new(&dense, windows.clone());
             let mut trials = Trials::new(&dense, Curves::of(vec![(times, 1.0); 2]), reference, budget);
             trials.all = all;
@@ -317,6 +323,7 @@ mod tests {
             rows: vec![seconds; 9],
             down: vec![seconds; 9],
             dense_rows: seconds,
+            dense_gate: seconds,
             dense_down: seconds,
         };
         let reference = Reference::new(&dense, vec![vec![1; 32]]);

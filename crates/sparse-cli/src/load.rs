@@ -63,8 +63,8 @@ impl<'a> Source<'a> {
     }
 
     /// Opens the file to compute with it, which reads it over and over. A small one goes into memory of its
-    /// own, where that is faster, what will be stored `anew` apart from the rest; a large one is mapped, so
-    /// that the system may drop what it can read again.
+    /// own, where that is faster, but for what will be stored `anew`. A large one is mapped, so that the system
+    /// may drop what it can read again.
     pub(crate) fn weights(self, anew: impl Fn(&TensorInfo) -> bool) -> anyhow::Result<Gguf> {
         let gguf = self.gguf()?;
         match gguf.file_len() as u64 <= SMALL {
@@ -238,11 +238,21 @@ pub(crate) struct Loaded {
     pub(crate) interleaving: Interleaving,
 }
 
-/// What storing rows by eights took, where this CPU multiplies them faster like that.
+/// What storing rows by eights took, where this CPU multiplies them faster like that, and the memory afterwards.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Interleaving {
     interleaved_bytes: usize,
     interleave_ms: f64,
+    /// Of the whole process, pages of mapped files among it; `None` where the system does not say.
+    resident_bytes: Option<u64>,
+}
+
+/// The memory of this process, which Linux knows.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes << 10)
 }
 
 impl Loaded {
@@ -268,7 +278,8 @@ pub(crate) fn model(
     }
     let before = Instant::now();
     let interleaved_bytes = model.interleave();
-    let interleaving = Interleaving { interleaved_bytes, interleave_ms: ms(before.elapsed()) };
+    let interleave_ms = ms(before.elapsed());
+    let interleaving = Interleaving { interleaved_bytes, interleave_ms, resident_bytes: resident_bytes() };
     let name = model.name().map_or_else(|| source.file_name(), str::to_owned);
     let time = start.elapsed();
     info!(%name, level = %model.compute().kernels.level(), threads, ?time, ?interleaving, "model loaded");

@@ -26,7 +26,14 @@ const ALIGN: usize = 64;
 /// unless something else still uses it. Matrices whose rows are used one by one are better left out.
 ///
 /// Matrices that follow each other in `matrices` are in one memory, in that order, which should be the order of use.
-pub fn interleave<'a>(compute: &Compute, matrices: impl IntoIterator<Item = &'a mut Matrix>) -> usize {
+///
+/// `release` is given the bytes of each matrix as it was, once they are not read any more: those of a mapped file can be
+/// given back although the map stays.
+pub fn interleave<'a>(
+    compute: &Compute,
+    matrices: impl IntoIterator<Item = &'a mut Matrix>,
+    release: impl Fn(&[u8]),
+) -> usize {
     let (mut moved, mut batch, mut len) = (0, Vec::new(), 0);
     for matrix in matrices {
         if matrix.is_interleaved() || !compute.kernels.prefers_interleaved(matrix.format()) {
@@ -40,15 +47,20 @@ pub fn interleave<'a>(compute: &Compute, matrices: impl IntoIterator<Item = &'a 
         len += layout.bytes().next_multiple_of(ALIGN);
         moved += layout.bytes();
         if len >= TOGETHER {
-            interleave_batch(compute, core::mem::take(&mut batch), core::mem::take(&mut len));
+            interleave_batch(compute, core::mem::take(&mut batch), core::mem::take(&mut len), &release);
         }
     }
-    interleave_batch(compute, batch, len);
+    interleave_batch(compute, batch, len, &release);
     moved
 }
 
 /// Matrices, their layouts and where they begin in a memory of `len` bytes.
-fn interleave_batch(compute: &Compute, batch: Vec<(&mut Matrix, InterleavedLayout, usize)>, len: usize) {
+fn interleave_batch(
+    compute: &Compute,
+    batch: Vec<(&mut Matrix, InterleavedLayout, usize)>,
+    len: usize,
+    release: &impl Fn(&[u8]),
+) {
     let storage =
         Storage::filled(len, |mut memory| {
             let mut jobs = Vec::new();
@@ -73,6 +85,7 @@ fn interleave_batch(compute: &Compute, batch: Vec<(&mut Matrix, InterleavedLayou
         Storage::Shared { owner, .. } => owner,
     };
     for (matrix, layout, start) in batch {
+        release(matrix.storage().bytes());
         let range = start..start + layout.bytes();
         matrix.set_interleaved(layout, Storage::Shared { owner: Arc::clone(&owner), range });
     }

@@ -43,10 +43,10 @@ fn interleaved_matrices_are_the_same_matrices() {
         for threads in [1, 2] {
             let compute = compute(threads).unwrap();
             let mut after = before.clone();
-            let moved = interleave(&compute, &mut after);
+            let moved = interleave(&compute, &mut after, |_| ());
             let moves = compute.kernels.prefers_interleaved(format);
             assert_eq!(moved > 0, moves, "{format:?}");
-            assert_eq!(interleave(&compute, &mut after), 0, "{format:?}: twice");
+            assert_eq!(interleave(&compute, &mut after, |_| ()), 0, "{format:?}: twice");
             for (before, after) in before.iter().zip(&after) {
                 assert_eq!(after.is_interleaved(), moves);
                 assert_eq!(
@@ -113,7 +113,7 @@ fn rows_that_a_selector_leaves_out_are_contiguous_again() {
         let Down::Rows(down) = ffn.down() else { return [of(ffn.gate().unwrap()), of(ffn.up()), false] };
         [of(ffn.gate().unwrap()), of(ffn.up()), down.is_interleaved()]
     };
-    assert_eq!(interleave(&compute, ffn.whole_matrices_mut()), ffn.bytes());
+    assert_eq!(interleave(&compute, ffn.whole_matrices_mut(), |_| ()), ffn.bytes());
     assert_eq!(interleaved(&ffn), [true, true, true]);
     assert!(near(&rows, &run(&ffn)));
     // All gates are computed to see which are zero.
@@ -126,10 +126,10 @@ fn rows_that_a_selector_leaves_out_are_contiguous_again() {
     ffn.set_selector(Selector::Fixed { active: vec![true; neurons], skip_gate: true }).unwrap();
     assert_eq!(interleaved(&ffn), [false, false, false]);
     assert!(near(&rows, &run(&ffn)));
-    assert_eq!(interleave(&compute, ffn.whole_matrices_mut()), 0);
+    assert_eq!(interleave(&compute, ffn.whole_matrices_mut(), |_| ()), 0);
     ffn.set_selector(Selector::Dense).unwrap();
     ffn.sort_by_rows();
-    interleave(&compute, ffn.whole_matrices_mut());
+    interleave(&compute, ffn.whole_matrices_mut(), |_| ());
     assert_eq!(interleaved(&ffn), [true, true, true]);
     assert!(near(&rows, &run(&ffn)));
 }

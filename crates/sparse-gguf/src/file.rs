@@ -20,7 +20,7 @@ pub(crate) fn open(path: &Path) -> Result<SharedBytes, Error> {
         return Err(Error::NotAFile { path: path.to_owned(), found });
     }
     #[cfg(feature = "mmap")]
-    let bytes = map::file(path).map(|map| Arc::new(map) as SharedBytes);
+    let bytes = map::file(path).map(|map| map as SharedBytes);
     #[cfg(not(feature = "mmap"))]
     let bytes = std::fs::read(path).map(|bytes| Arc::new(bytes) as SharedBytes);
     bytes.map_err(|source| Error::Open { path: path.to_owned(), source })
@@ -47,18 +47,33 @@ fn other_than_file(ty: FileType) -> Option<&'static str> {
     Some("device")
 }
 
-/// Reads tensors from the files that they are in into memory: those that are `apart` together, and the
-/// others.
+/// Gives the memory of `bytes` back to the system if they are in a file that [`Gguf::open`](crate::Gguf::open)
+/// mapped: what is read again comes from the file. Other bytes stay as they are.
+///
+/// For weights that were copied and are not read any more, while others of the file are.
+pub fn release(bytes: &[u8]) {
+    #[cfg(feature = "mmap")]
+    map::release(bytes);
+    #[cfg(not(feature = "mmap"))]
+    let _ = bytes;
+}
+
+/// Reads tensors from the files that they are in into memory. Those that are `apart` stay in their maps; without
+/// maps, they are together in another memory.
 pub(crate) fn read(
     files: &[PathBuf],
     tensors: &[TensorInfo],
+    places: Vec<Place>,
     apart: impl Fn(&TensorInfo) -> bool,
 ) -> Result<Vec<Place>, Error> {
     let (apart, others): (Vec<_>, Vec<_>) = tensors.iter().enumerate().partition(|(_, t)| apart(t));
-    let mut places = gather(files, &others)?;
-    places.extend(gather(files, &apart)?);
-    places.sort_by_key(|(i, _)| *i);
-    Ok(places.into_iter().map(|(_, place)| place).collect())
+    let read = gather(files, &others)?;
+    let apart = if cfg!(feature = "mmap") { Vec::new() } else { gather(files, &apart)? };
+    let mut places = places;
+    for (i, place) in read.into_iter().chain(apart) {
+        places[i] = place;
+    }
+    Ok(places)
 }
 
 /// Reads numbered tensors into one memory, in pages of 2 MB where the system has them.

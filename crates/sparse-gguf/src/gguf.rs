@@ -65,15 +65,15 @@ impl Gguf {
         Self::open(path)?.into_memory(apart)
     }
 
-    /// Reads all tensors into memory of their own, where what happens to the files no longer matters.
+    /// Reads tensors into memory of their own, where what happens to the files no longer matters.
     /// What is in memory already stays there.
     ///
     /// On Linux, with feature `mmap`, that is memory in pages of 2 MB. It is faster to read over and over
     /// than a map, whose pages have 4 kB, but cannot be given up when memory gets short.
     ///
     /// It is given back as a whole, when the last that holds a tensor is gone. The tensors for which
-    /// `apart` says so are together in another memory: those that are not wanted for long, since they
-    /// will be stored in another way.
+    /// `apart` says so stay in the map: those that are read once, to be stored in another way. Without
+    /// feature `mmap` they are together in another memory.
     ///
     /// # Errors
     /// When a file cannot be read or there is not enough memory.
@@ -81,7 +81,7 @@ impl Gguf {
         if self.files.is_empty() {
             return Ok(self);
         }
-        let places = file::read(&self.files, &self.tensors, apart)?;
+        let places = file::read(&self.files, &self.tensors, self.places, apart)?;
         Ok(Self { places, files: Vec::new(), ..self })
     }
 

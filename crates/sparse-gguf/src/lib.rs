@@ -19,6 +19,7 @@ mod value;
 mod writer;
 
 pub use error::Error;
+pub use file::release;
 pub use gguf::{Gguf, SharedBytes};
 pub use metadata::Metadata;
 #[cfg(feature = "write")]

@@ -174,7 +174,21 @@ impl Model {
     /// Matrices whose rows are used one by one stay as they are, and become so again when a selector or a screen needs it.
     pub fn interleave(&mut self) -> usize {
         let with_head = self.screen.is_none();
-        sparse_core::interleave(&self.compute, self.weights.whole_matrices_mut(with_head))
+        sparse_core::interleave(
+            &self.compute,
+            self.weights.whole_matrices_mut(with_head),
+            sparse_gguf::release,
+        )
+    }
+
+    /// [`interleave`](Self::interleave) for some feed-forward layers alone.
+    pub(crate) fn interleave_ffns(&mut self, which: impl Fn(&SparseFfn) -> bool) {
+        let ffns = self.weights.layers.iter_mut().map(|l| &mut l.ffn).filter(|ffn| which(ffn));
+        sparse_core::interleave(
+            &self.compute,
+            ffns.flat_map(SparseFfn::whole_matrices_mut),
+            sparse_gguf::release,
+        );
     }
 
     /// Weight bytes that decoding one token reads if no neuron is skipped, the whole head included, KV cache not.

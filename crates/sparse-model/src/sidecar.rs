@@ -29,7 +29,7 @@ use std::hash::Hash;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use sparse_core::{BatchTimes, Density, FfnTimes, Selector, SparseFfn};
+use sparse_core::{BatchTimes, Compute, Density, FfnTimes, Selector, SparseFfn};
 use sparse_gguf::{Gguf, Sink, TensorView};
 
 pub use encoder::{EncoderLoss, EncoderSidecar};
@@ -44,6 +44,9 @@ use crate::{Error, Model};
 const SAMPLE: usize = 1024;
 /// Rounds of timing when a sidecar is applied: a few milliseconds per kind of layer.
 const ROUNDS: usize = 5;
+
+/// Bytes of layers that are timed in turn: more than caches hold.
+const TIMED_BYTES: usize = 64 << 20;
 
 /// Selectors for the layers of one model, and what they cost in accuracy.
 #[derive(Clone, Debug)]
@@ -267,8 +270,10 @@ pub fn prepare(model: &mut Model, densities: Option<&[Density]>) -> Result<usize
         (ffn.inputs(), ffn.neurons(), bytes)
     };
     let kinds: Vec<_> = model.ffns().map(|ffn| sparse(ffn).then(|| kind(ffn))).collect();
-    let dense = timed(model, &kinds, |ffns| FfnTimes::dense(model.compute(), ffns, 1, ROUNDS));
+    let dense = timed(model, &kinds, |ffns| dense_time(model.compute(), ffns));
     sort_by_columns(model)?;
+    // As they will run.
+    model.interleave_ffns(sparse);
     let times = timed(model, &kinds, |ffns| {
         let selector = FfnTimes::selector(model.compute(), ffns, ROUNDS);
         (FfnTimes::measure(model.compute(), ffns, ROUNDS), selector)
@@ -296,6 +301,19 @@ pub fn prepare(model: &mut Model, densities: Option<&[Density]>) -> Result<usize
         ffn.set_crossover(crossover);
     }
     Ok(slower)
+}
+
+/// Seconds that layers of one kind take for a token if they leave nothing out and are stored for that.
+fn dense_time(compute: &Compute, ffns: &[&SparseFfn]) -> f64 {
+    let mut bytes = 0;
+    let enough = |ffn: &&&SparseFfn| {
+        let before = bytes;
+        bytes += ffn.bytes();
+        before < TIMED_BYTES
+    };
+    let mut copies: Vec<_> = ffns.iter().take_while(enough).map(|ffn| ffn.dense_copy()).collect();
+    sparse_core::interleave(compute, copies.iter_mut().flat_map(SparseFfn::whole_matrices_mut), |_| ());
+    FfnTimes::dense(compute, &copies.iter().collect::<Vec<_>>(), 1, ROUNDS)
 }
 
 /// Stores the layers that leave neurons out so that a neuron's part of `down` is contiguous.

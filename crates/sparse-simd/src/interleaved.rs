@@ -10,7 +10,7 @@
 //! everything else:         bytes 0..4 of rows 0..8 | bytes 4..8 of rows 0..8, and so on
 //! ```
 //!
-//! The last group is filled up with rows of zeros. Formats of floats are not interleaved.
+//! The last group is filled up with rows of zeros.
 
 use core::ops::Range;
 
@@ -26,6 +26,7 @@ pub struct InterleavedLayout {
     rows: usize,
     cols: usize,
     row_bytes: usize,
+    parts: Parts,
 }
 
 impl InterleavedLayout {
@@ -35,16 +36,14 @@ impl InterleavedLayout {
     /// The layout of `rows` rows of `cols` values in `format`.
     ///
     /// # Errors
-    /// If `cols` is zero or no multiple of the format's block length, or the matrix is too large to address.
-    ///
-    /// # Panics
-    /// If the format is not quantized.
+    /// If `cols` is zero or no multiple of the format's block length, or the matrix is too large to address. If the
+    /// format's values are floats, or its blocks are not half-precision factors and whole words of four bytes.
     pub fn new(format: BlockFormat, rows: usize, cols: usize) -> Result<Self, ShapeError> {
-        assert!(format.is_quantized(), "{} rows are not interleaved", format.name());
+        let parts = Parts::of(format).ok_or(ShapeError::NoInterleaving { format })?;
         let row_bytes = format.row_bytes(cols).filter(|bytes| *bytes > 0);
         let bytes = row_bytes.and_then(|bytes| bytes.checked_mul(rows.checked_next_multiple_of(ROWS)?));
         match (row_bytes, bytes) {
-            (Some(row_bytes), Some(_)) => Ok(Self { format, rows, cols, row_bytes }),
+            (Some(row_bytes), Some(_)) => Ok(Self { format, rows, cols, row_bytes, parts }),
             _ => Err(ShapeError::Cols { format, cols }),
         }
     }
@@ -80,7 +79,7 @@ impl InterleavedLayout {
     /// If `w` has another format or width, or `out` is not as long as its groups.
     pub fn interleave(&self, w: Rows<'_>, out: &mut [u8]) {
         assert_eq!((w.format(), w.cols()), (self.format, self.cols), "interleave: w and layout");
-        let (parts, size) = (Parts::of(self.format), self.format.block_bytes());
+        let (parts, size) = (self.parts, self.format.block_bytes());
         let groups = w.rows().div_ceil(ROWS);
         assert_eq!(out.len(), groups * ROWS * self.row_bytes, "interleave: length of out");
         for (g, group) in out.chunks_exact_mut(ROWS * self.row_bytes).enumerate() {
@@ -99,21 +98,31 @@ impl InterleavedLayout {
 }
 
 /// The parts of a block that are interleaved.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Parts {
-    /// Where the half-precision factors are.
+    /// Where the half-precision factors are: at the beginning or at the end.
     halves: &'static [usize],
-    /// Where everything else begins: the factors are all that comes before or behind it.
+    /// Where everything else begins.
     first: usize,
     /// How long that is, in words of four bytes.
     words: usize,
 }
 
 impl Parts {
-    fn of(format: BlockFormat) -> Self {
+    /// `None` if the format has no such parts.
+    fn of(format: BlockFormat) -> Option<Self> {
+        if !format.is_quantized() {
+            return None;
+        }
         let halves = format.recipe().map_or(&[][..], |recipe| recipe.halves);
-        let first = if halves.first() == Some(&0) { 2 * halves.len() } else { 0 };
-        Self { halves, first, words: (format.block_bytes() - 2 * halves.len()) / 4 }
+        let rest = format.block_bytes() - 2 * halves.len();
+        let follow = |first: usize| halves.iter().enumerate().all(|(i, at)| *at == first + 2 * i);
+        let first = match (follow(0), follow(rest)) {
+            (true, _) => 2 * halves.len(),
+            (false, true) => 0,
+            (false, false) => return None,
+        };
+        rest.is_multiple_of(4).then_some(Self { halves, first, words: rest / 4 })
     }
 
     /// Writes `block` as row `r` of `tile`.
@@ -191,11 +200,11 @@ impl<'a> Interleaved<'a> {
     /// # Panics
     /// If a number is out of range, or `block` is not as long as a block.
     pub fn restore_block(&self, r: usize, b: usize, block: &mut [u8]) {
-        let InterleavedLayout { format, rows, row_bytes, .. } = self.layout;
+        let InterleavedLayout { format, rows, row_bytes, parts, .. } = self.layout;
         assert!(r < rows, "row {r} of {rows}");
         assert_eq!(block.len(), format.block_bytes(), "restore_block: length of a block");
         let group = &self.data[r / ROWS * ROWS * row_bytes..][..ROWS * row_bytes];
-        Parts::of(format).get(r % ROWS, &group[b * ROWS * block.len()..][..ROWS * block.len()], block);
+        parts.get(r % ROWS, &group[b * ROWS * block.len()..][..ROWS * block.len()], block);
     }
 
     /// Writes the rows as they were.

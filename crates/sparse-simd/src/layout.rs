@@ -73,6 +73,12 @@ pub enum ShapeError {
         /// The format asked for.
         format: BlockFormat,
     },
+    /// A format whose blocks cannot be interleaved.
+    #[error("{} rows cannot be interleaved", .format.name())]
+    NoInterleaving {
+        /// The format asked for.
+        format: BlockFormat,
+    },
     /// A column-major copy whose length is not that of its layout.
     #[error("{rows} x {cols} weights by columns of {} are {expected} bytes, found {found}", .format.name())]
     Columns {

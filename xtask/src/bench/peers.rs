@@ -82,17 +82,26 @@ pub(super) fn run(args: &Args, report: &mut Report) -> Result<()> {
         };
         sets.push((set, python));
     }
-    program::run(cargo().arg("build").args(PEERS))?;
-    let mut rows = Vec::new();
-    for model in args.models()? {
-        for &threads in &args.threads {
-            for (set, python) in &sets {
+    // Peers in Rust take minutes to build.
+    let rust = args.peers.contains(&Peer::Candle);
+    if rust {
+        program::run(cargo().arg("build").args(PEERS))?;
+    }
+    for (set, python) in &sets {
+        let mut rows = Vec::new();
+        for model in args.models()? {
+            for &threads in &args.threads {
                 rows.extend(compare(args, *set, python, &model, threads)?);
             }
         }
+        table(args, *set, &rows, report)?;
     }
+    if rust { kernels(report) } else { Ok(()) }
+}
+
+fn table(args: &Args, set: Instructions, rows: &[Row], report: &mut Report) -> Result<()> {
     report.table(
-        "peers",
+        &format!("peers, {}", set.name()),
         &format!(
             "A prompt of {PROMPT} tokens, {TOKENS} decoded after a prompt of 16; the first token after opening the file and \
              a prompt of 32. candle, which is slow, has a prompt of {} and decodes {}. {} rounds in turn, a new process \
@@ -101,7 +110,6 @@ pub(super) fn run(args: &Args, report: &mut Report) -> Result<()> {
         ),
         &[
             ("model", |r: &Row| r.model.clone()),
-            ("instructions", |r| r.instructions.name().to_owned()),
             ("threads", |r| r.threads.to_string()),
             ("engine", |r| r.engine.to_owned()),
             ("prefill tokens/s", |r| spread(r.prefill_tokens_per_s, 0)),
@@ -113,9 +121,8 @@ pub(super) fn run(args: &Args, report: &mut Report) -> Result<()> {
             ("decode", |r| ratio(r, r.decode_ratio)),
             ("first token", |r| ratio(r, r.first_token_ratio)),
         ],
-        &rows,
-    )?;
-    kernels(report)
+        rows,
+    )
 }
 
 /// A Python with llama.cpp built for `set`, which takes minutes the first time.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::{Activations, ColumnMatrix, Compute, Matrix, SegmentedMatrix};
 
 /// The weights that turn neurons into outputs. Neuron j is column j of the down projection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Down {
     /// Output by output, `[outputs x neurons]`, as files have it. Skipping a neuron saves nothing.

@@ -1,6 +1,6 @@
 //! How a layer's weights are stored: whole matrices by eight rows, what is left out row by row or column by column.
 
-use super::{Down, Selector, SparseFfn};
+use super::{Crossover, Down, Selector, SparseFfn};
 use crate::{ColumnMatrix, Error, Linear, Matrix};
 
 impl SparseFfn {
@@ -23,6 +23,22 @@ impl SparseFfn {
     pub fn sort_by_rows(&mut self) {
         if let Down::Columns(columns) = &self.down {
             self.down = Down::Rows(columns.to_rows());
+        }
+    }
+
+    /// The layer without its selector and its means. It shares the weights that are shared anyway, and copies the others.
+    #[must_use]
+    pub fn dense_copy(&self) -> Self {
+        Self {
+            gate: self.gate.clone(),
+            up: self.up.clone(),
+            down: self.down.clone(),
+            down_bias: self.down_bias.clone(),
+            hidden_norm: self.hidden_norm.clone(),
+            selector: Selector::Dense,
+            means: None,
+            crossover: Crossover::default(),
+            ..*self
         }
     }
 

@@ -24,8 +24,10 @@ pub struct FfnTimes {
     pub rows: Vec<f64>,
     /// Of some columns of `down`.
     pub down: Vec<f64>,
-    /// Of all rows.
+    /// Of all rows, stored as where some are left out.
     pub dense_rows: f64,
+    /// Of all rows of the gate as it is stored, which is as a whole where none is left out.
+    pub dense_gate: f64,
     /// Of all columns.
     pub dense_down: f64,
 }
@@ -34,6 +36,7 @@ impl FfnTimes {
     /// Times layers of one shape for `rounds` rounds; medians count. `down` must be stored so that skipping saves bytes.
     pub fn measure(compute: &Compute, ffns: &[&SparseFfn], rounds: usize) -> Self {
         let mut samples = vec![[Vec::new(), Vec::new()]; DENSITIES.len() + 1];
+        let mut gates = Vec::new();
         for round in 0..rounds {
             // Each layer is as good as the next; every density meets another one in every round.
             for (i, samples) in samples.iter_mut().enumerate() {
@@ -42,12 +45,21 @@ impl FfnTimes {
                 let density = DENSITIES.get(i).copied();
                 samples[0].push(bench.rows(&ffn.up, density));
                 samples[1].push(bench.down(&ffn.down, density));
+                if let (None, Some(gate)) = (density, &ffn.gate) {
+                    gates.push(bench.rows(gate, None));
+                }
             }
         }
         let at = |i: usize, part: usize| median(samples[i][part].clone());
         let curve = |part| (0..DENSITIES.len()).map(|i| at(i, part)).collect();
         let dense = |part| at(DENSITIES.len(), part);
-        Self { rows: curve(0), down: curve(1), dense_rows: dense(0), dense_down: dense(1) }
+        Self {
+            rows: curve(0),
+            down: curve(1),
+            dense_rows: dense(0),
+            dense_gate: median(gates),
+            dense_down: dense(1),
+        }
     }
 
     /// Seconds that computing everything takes for so many tokens together, as the layers, of one shape, are stored.
@@ -76,7 +88,8 @@ impl FfnTimes {
     /// Seconds of the parts of a layer at this density, its selector left out.
     pub fn layer_at(&self, density: Density) -> f64 {
         // Where there is no gate its density is 0, and so is its time.
-        self.rows_at(density.gate) + self.rows_at(density.up) + self.down_at(density.down)
+        let gate = if density.gate < 1.0 { self.rows_at(density.gate) } else { self.dense_gate };
+        gate + self.rows_at(density.up) + self.down_at(density.down)
     }
 
     /// The densities up to which skipping is faster, for one token after the other.
@@ -239,7 +252,8 @@ mod tests {
     #[test]
     fn curves_are_interpolated_and_end_at_dense() {
         let line = |slope: f32| DENSITIES.iter().map(|d| f64::from(slope * d)).collect::<Vec<_>>();
-        let times = FfnTimes { rows: line(1.0), down: line(2.0), dense_rows: 1.0, dense_down: 1.0 };
+        let times =
+            FfnTimes { rows: line(1.0), down: line(2.0), dense_rows: 1.0, dense_gate: 1.0, dense_down: 1.0 };
         assert!((times.rows_at(0.5) - 0.5).abs() < 1e-6);
         assert!((times.rows_at(0.01) - 0.01).abs() < 1e-6);
         assert!((times.down_at(0.25) - 0.5).abs() < 1e-6);

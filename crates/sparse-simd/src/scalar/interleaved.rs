@@ -7,15 +7,16 @@ use crate::{BlockFormat, MatMut, Q8};
 
 /// Products of the formats that have them.
 ///
-/// `out[t][r]` is the sum over the groups of 32 columns, in their [`order`], of two fused steps:
+/// `out[t][r]` is the sum over the groups of 32 columns, in their order, of two fused steps:
 ///
 /// ```text
-/// sum = I * (d * dx) + sum     I: exact sum of code times activation, with sub-scales of 16 columns if there are such
+/// sum = I * (d * dx) + sum     I: exact sum of code times activation
 /// sum = m * (dx * X) + sum     X: exact sum of activations; for formats with minima or an offset
 /// ```
 ///
-/// `d` and `m` are the scale and the minimum of the group, rounded to f32. Codes are unsigned where the format has an
-/// offset for all of a block: it becomes the minimum `-offset * d`.
+/// `d` and `m` are the scale and the minimum of the group, rounded to f32. In formats with a scale per half of a group
+/// they are those of the block, and the integers of the halves are factors in `I` and `X`. Codes are unsigned where the
+/// format has an offset for all of a block: it becomes the minimum `-offset * d`.
 pub(crate) const fn matmul(format: BlockFormat) -> Option<MatmulInterleaved> {
     Some(match format {
         BlockFormat::Q4_0 => products::<BlockQ4_0, 8>,
@@ -23,6 +24,8 @@ pub(crate) const fn matmul(format: BlockFormat) -> Option<MatmulInterleaved> {
         BlockFormat::Q5_0 => products::<BlockQ5_0, 16>,
         BlockFormat::Q5_1 => products::<BlockQ5_1, 0>,
         BlockFormat::Q8_0 => products::<BlockQ8_0, 0>,
+        BlockFormat::Q2K => products::<BlockQ2K, 0>,
+        BlockFormat::Q3K => products::<BlockQ3K, 0>,
         BlockFormat::Q4K => products::<BlockQ4K, 0>,
         BlockFormat::Q5K => products::<BlockQ5K, 0>,
         BlockFormat::Q6K => products::<BlockQ6K, 0>,
@@ -45,7 +48,7 @@ fn products<B: Block, const OFFSET: i8>(w: Interleaved<'_>, x: Q8<'_>, out: &mut
             block.codes(&mut codes[..B::LEN]);
             for t in 0..x.tokens() {
                 let (x, sum) = (x.row(t), &mut out.row(t)[r]);
-                for g in order(B::FORMAT).into_iter().take(groups) {
+                for g in 0..groups {
                     let at = b * groups + g;
                     *sum = group::<B, OFFSET>(&scales, g, &codes[g * 32..][..32], &x, at, *sum);
                 }
@@ -72,17 +75,17 @@ fn group<B: Block, const OFFSET: i8>(
     }
     let d = if sub_scales(B::FORMAT) { scales.d } else { scales.d * f32::from(subs[0]) };
     let sum = libm::fmaf(dot as f32, d * x.d[at], sum);
-    let min = if OFFSET > 0 { d * -f32::from(OFFSET) } else { scales.m * f32::from(scales.min[2 * g]) };
-    let total = i32::from(x.sums[2 * at]) + i32::from(x.sums[2 * at + 1]);
+    let [first, second] = [x.sums[2 * at], x.sums[2 * at + 1]].map(i32::from);
+    let [min, next] = [scales.min[2 * g], scales.min[2 * g + 1]];
+    let (min, total) = match sub_scales(B::FORMAT) {
+        true => (scales.m, i32::from(min) * first + i32::from(next) * second),
+        false if OFFSET > 0 => (d * -f32::from(OFFSET), first + second),
+        false => (scales.m * f32::from(min), first + second),
+    };
     if B::HAS_MIN || OFFSET > 0 { libm::fmaf(min, x.d[at] * total as f32, sum) } else { sum }
-}
-
-/// The order in which the groups of a block are added: those that share bytes follow each other.
-fn order(format: BlockFormat) -> [usize; 8] {
-    if format == BlockFormat::Q6K { [0, 2, 1, 3, 4, 6, 5, 7] } else { [0, 1, 2, 3, 4, 5, 6, 7] }
 }
 
 /// Whether the halves of a group have scales of their own.
 fn sub_scales(format: BlockFormat) -> bool {
-    format == BlockFormat::Q6K
+    matches!(format, BlockFormat::Q2K | BlockFormat::Q3K | BlockFormat::Q6K)
 }
