@@ -13,6 +13,8 @@ use crate::text::{Text, drawn_evenly, pace, sampled};
 pub(crate) const PROBES: usize = 2;
 /// Tokens of made-up text that the result is measured on, at most: each costs a decoding step.
 const SAMPLED_TEST: usize = 16_384;
+/// Tokens of made-up text, at most.
+const MADE_UP: usize = 1 << 18;
 /// Share of the time in which a model may make up all text.
 const SAMPLING: f64 = 0.25;
 /// Tokens of a window of made-up text, at least.
@@ -51,7 +53,8 @@ impl Windows {
             let expected = format!("8 to {limit} tokens");
             return Err(Error::Option { option: "window", value: options.window.to_string(), expected });
         }
-        let wanted = options.fit_tokens + options.tune_tokens + options.test_tokens.min(SAMPLED_TEST);
+        let wanted = [options.fit_tokens, options.tune_tokens, options.test_tokens.min(SAMPLED_TEST)];
+        let wanted = wanted.into_iter().fold(0, usize::saturating_add).min(MADE_UP);
         match text {
             Text::Given { text, test } => {
                 let mut windows = Self::cut(dense, text, test, options.window, options)?;
