@@ -143,3 +143,31 @@ impl Windows {
         self.test[0].len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sparse_gguf::Gguf;
+    use sparse_testdata::TinyLlama;
+
+    use super::*;
+
+    #[test]
+    fn no_window_serves_two_purposes() {
+        let gguf = Gguf::from_bytes(TinyLlama::default().build().to_bytes()).unwrap();
+        let model = Model::from_gguf(&gguf, 1).unwrap();
+        let options = Options { window: 8, fit_tokens: 16, tune_tokens: 24, ..Options::default() };
+        // The second token of a window says which it is; the first may be the one that begins a text.
+        let text: Vec<u32> = (0..30).flat_map(|w| [200, w, 2, 3, 4, 5, 6, 7]).collect();
+        for (fit, tune) in [(16, 24), (usize::MAX, usize::MAX), (0, 0)] {
+            let options = Options { fit_tokens: fit, tune_tokens: tune, ..options.clone() };
+            let windows = Windows::cut(&model, &text, None, 8, &options).unwrap();
+            let parts = [&windows.fit, &windows.tune, &windows.test];
+            let mut all: Vec<u32> = parts.iter().flat_map(|part| part.iter().map(|w| w[1])).collect();
+            let found = all.len();
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!((found, all.len()), (30, 30), "{fit} and {tune} tokens");
+            assert!(parts.iter().all(|part| !part.is_empty()));
+        }
+    }
+}
