@@ -1,5 +1,6 @@
 //! Calibration of the feed-forward layers.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use sparse_core::{Density, Selector};
@@ -313,10 +314,8 @@ fn choose(
     let mut inside: Vec<(&Tried, &Found)> =
         tried.iter().filter_map(|t| Some((t, t.found.as_ref()?))).collect();
     inside.retain(|(_, found)| trials.all || found.seconds() < GAIN * dense);
-    let key = |found: &Found| (found.seconds().min(dense), found.bytes_share);
     inside.sort_by(|(_, a), (_, b)| {
-        let (a, b) = (key(a), key(b));
-        a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
+        fastest_first(dense, (a.seconds(), a.bytes_share), (b.seconds(), b.bytes_share))
     });
     for (tried, found) in inside {
         let verified = verify(held_out, trials.budget, sparse, &*tried.family, found.knob, schedule)?;
@@ -325,6 +324,11 @@ fn choose(
         }
     }
     Ok(None)
+}
+
+/// The order of two configurations of so many seconds and bytes, beside so many `dense` seconds.
+fn fastest_first(dense: f64, a: (f64, f64), b: (f64, f64)) -> Ordering {
+    a.0.min(dense).total_cmp(&b.0.min(dense)).then(a.1.total_cmp(&b.1))
 }
 
 /// Measures a configuration on text that it was not chosen by, and makes it less sparse until it is
@@ -382,4 +386,16 @@ fn reports(
         set_selectors(sparse, selectors)?;
     }
     Ok(reports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fastest_comes_first_and_what_reads_least_among_those_that_gain_nothing() {
+        let mut found = [(3.0, 0.2), (1.0, 0.9), (2.5, 0.4), (1.0, 0.3), (0.5, 1.0)];
+        found.sort_by(|a, b| fastest_first(2.0, *a, *b));
+        assert_eq!(found, [(0.5, 1.0), (1.0, 0.3), (1.0, 0.9), (3.0, 0.2), (2.5, 0.4)]);
+    }
 }

@@ -174,4 +174,48 @@ mod tests {
         assert_eq!(thresholds(&[1.0, 2.0], 4.0), [4.0, 2.0]);
         assert_eq!(shares(&[1.0, -2.0, 3.0, 4.0], &[1.0, 10.0]).collect::<Vec<_>>(), [1.0, 20.0, 3.0, 40.0]);
     }
+
+    #[test]
+    fn a_ratio_is_of_what_is_left_out_of_up_and_of_down() {
+        let ascending = |scale: f32| (0..100).map(|i| scale * i as f32).collect::<Vec<f32>>();
+        let layers = vec![LayerShares { by_gate: vec![1.0, 2.0], by_hidden: vec![4.0, 5.0] }];
+        let shares = Shares { layers, gated: true, gate: ascending(1.0), hidden: ascending(10.0) };
+        let shares = Arc::new(shares);
+        let at = |ratio: f32| GateFamily { shares: Arc::clone(&shares), ratio }.selectors(0.5).remove(0);
+        // Half of the values of `h` are below 500, a fifth of the gates below 20.
+        let Selector::Gate { gate, hidden } = at(0.4) else { panic!("a gate") };
+        assert_eq!((gate, hidden), (vec![20.0, 10.0], Some(vec![125.0, 100.0])));
+        let Selector::Intermediate { hidden } = at(0.0) else { panic!("no gate") };
+        assert_eq!(hidden, [125.0, 100.0]);
+    }
+
+    #[test]
+    fn shares_are_scaled_by_what_a_layer_costs() {
+        use sparse_gguf::Gguf;
+        let gguf = Gguf::from_bytes(sparse_testdata::TinyLlama::default().build().to_bytes()).unwrap();
+        let open = || Arc::new(Model::from_gguf(&gguf, 1).unwrap());
+        let (dense, mut sparse) = (open(), open());
+        let windows: Vec<Vec<u32>> =
+            (0..4).map(|w| (0..32).map(|t| (w * 71 + t * 37) % 260).collect()).collect();
+        let samples = crate::samples::collect(&dense, &windows, &mut Silent).unwrap();
+        let mut reference = Reference::new(&dense, windows);
+        let shares = Shares::new(&dense, &mut sparse, &samples, &mut reference, 4, &mut Silent).unwrap();
+        let mut scales = Vec::new();
+        for (i, (layer, ffn)) in shares.layers.iter().zip(dense.ffns()).enumerate() {
+            let norms = ffn.down().norms();
+            let scale = layer.by_hidden[0] / norms[0];
+            let pairs = || layer.by_hidden.iter().zip(&norms);
+            assert!(pairs().all(|(share, norm)| (share - scale * norm).abs() < 1e-4 * share.abs()), "{i}");
+            // Before `up` is known, its mean stands in for it.
+            let values = samples[i].neurons(dense.compute(), ffn, samples[i].fitted());
+            let mean = |values: &[f32]| values.iter().step_by(norms.len()).map(|v| v.abs()).sum::<f32>();
+            let up = mean(&values.hidden) / mean(&values.gate);
+            let expected = scale * norms[0] * up;
+            assert!((layer.by_gate[0] - expected).abs() < 1e-3 * expected, "{i}");
+            scales.push(scale);
+        }
+        // Random layers lose energy and predictions at different rates.
+        assert!(scales.iter().all(|s| *s > 0.0 && s.is_finite() && *s != 1.0), "{scales:?}");
+        assert!((scales[0] / scales[1] - 1.0).abs() > 0.01, "{scales:?}");
+    }
 }

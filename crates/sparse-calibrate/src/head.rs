@@ -476,10 +476,10 @@ fn compare(
     let mut result = Continuations { texts: 0, tokens, same: 0 };
     let room = prompt + tokens;
     let mut sessions = [Session::new(whole, room)?, Session::new(screened, room)?];
-    schedule.begin("comparing continuations", texts);
     // Several from each window if there are few.
-    let starts =
-        (0..windows[0].len() / prompt).flat_map(|part| windows.iter().map(move |w| &w[part * prompt..]));
+    let parts = windows[0].len() / prompt;
+    let starts = (0..parts).flat_map(|part| windows.iter().map(move |w| &w[part * prompt..]));
+    schedule.begin("comparing continuations", texts.min(parts * windows.len()));
     for text in starts.take(texts) {
         if result.texts > 0 && schedule.seconds_left() <= 0.0 {
             break;

@@ -1,11 +1,5 @@
-//! Finds out how sparse a language model is, and makes it so where that pays.
-//!
-//! [`calibrate`] watches the feed-forward layers at work on a text and tries the selectors that
-//! suit them, in the time that it is given: first what could save time on this machine, by measured
-//! curves, then what that loses, by the divergence from the dense model. The fastest configuration
-//! inside the budget is measured on text that nothing was fitted to and on text that the model
-//! makes up, and timed. If it is not shown to be faster than computing everything, the model stays
-//! dense.
+#![doc = include_str!("../README.md")]
+//! ## Where things are
 //!
 //! From the bottom up:
 //!
@@ -23,8 +17,6 @@
 //! - `ffn.rs`, `head.rs`: the feed-forward layers, and a [screen](sparse_core::Screen) for the
 //!   output head.
 //! - `encoder.rs`: the same for sentence encoders, whose loss is the cosine to the dense embedding.
-//! - [`calibrate_lanes`]: which neurons are stored in how many bits.
-//! - [`profile`]: how local activations are in the first place.
 
 mod calibrate;
 mod encoder;

@@ -348,6 +348,28 @@ mod tests {
     }
 
     #[test]
+    fn the_dense_model_has_no_loss_and_one_without_neurons_has() {
+        use crate::family::set_selectors;
+        use crate::progress::Silent;
+        use sparse_core::Selector;
+        let gguf = sparse_testdata::TinyLlama::default().build().to_bytes();
+        let gguf = sparse_gguf::Gguf::from_bytes(gguf).unwrap();
+        let open = || Arc::new(Model::from_gguf(&gguf, 1).unwrap());
+        let (dense, mut sparse) = (open(), open());
+        let windows: Vec<Vec<u32>> =
+            (0..4).map(|w| (0..32).map(|t| (w * 71 + t * 37) % 260).collect()).collect();
+        let mut reference = Reference::new(&dense, windows);
+        let same = reference.measure(&sparse, Until::Windows(4), &mut Silent).unwrap();
+        assert_eq!((same.loss.tokens, same.top1), (60, 1.0));
+        assert!(same.loss.kl < 1e-6, "{:?}", same.loss);
+        let none = || Selector::Intermediate { hidden: vec![1e9; 160] };
+        set_selectors(&mut sparse, vec![none(), none()]).unwrap();
+        let lost = reference.measure(&sparse, Until::Windows(2), &mut Silent).unwrap();
+        assert_eq!((lost.loss.tokens, lost.counts[0].tokens, lost.counts[0].down), (30, 62, 0));
+        assert!(lost.top1 < 1.0 && lost.loss.kl > 1e-3 && lost.loss.kl_error > 0.0, "{:?}", lost.loss);
+    }
+
+    #[test]
     fn losses_have_intervals_and_are_looked_at_until_they_are_clear() {
         let loss = |kl, kl_error| Loss { tokens: 100, kl, kl_error, ..Loss::default() };
         let some = loss(0.01, 0.001);

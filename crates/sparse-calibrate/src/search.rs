@@ -20,7 +20,7 @@ pub(crate) const RETRIES: usize = 4;
 /// Factor that makes a setting with this loss smaller, to bring it inside the budget.
 pub(crate) fn back_off(upper: f64, budget: f64) -> f32 {
     match upper.is_finite() {
-        true => (budget / upper).powf(1.0 / POWER).clamp(0.5, 0.94) as f32,
+        true => (budget / upper).powf(1.0 / POWER).clamp(0.5, 0.98) as f32,
         false => 0.5,
     }
 }
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn back_off_goes_by_how_far_over_the_budget_a_loss_is() {
         assert!((back_off(0.04, 0.02) - 0.5_f32.sqrt()).abs() < 1e-6);
-        assert_eq!([back_off(0.0201, 0.02), back_off(1.0, 0.02), back_off(f64::NAN, 0.02)], [0.94, 0.5, 0.5]);
+        assert_eq!([back_off(0.0201, 0.02), back_off(1.0, 0.02), back_off(f64::NAN, 0.02)], [0.98, 0.5, 0.5]);
     }
 
     #[test]

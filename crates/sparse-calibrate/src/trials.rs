@@ -233,23 +233,49 @@ mod tests {
     use sparse_testdata::TinyLlama;
 
     use super::*;
+    use crate::family::alone_in;
     use crate::progress::Silent;
+
+    /// Two tiny models, the same.
+    fn models() -> (Arc<Model>, Arc<Model>) {
+        let gguf = Gguf::from_bytes(TinyLlama::default().build().to_bytes()).unwrap();
+        let open = || Arc::new(Model::from_gguf(&gguf, 1).unwrap());
+        (open(), open())
+    }
+
+    fn windows(n: u32) -> Vec<Vec<u32>> {
+        (0..n).map(|w| (0..32).map(|t| (w * 71 + t * 37) % 260).collect()).collect()
+    }
+
+    /// What is computed takes no time, what is dense a second.
+    fn free() -> Curves {
+        let times = FfnTimes { rows: vec![0.0; 9], down: vec![0.0; 9], dense_rows: 0.0, dense_gate: 0.0, dense_down: 0.0 };
+        Curves::of(vec![(times, 1.0); 2])
+    }
+
+    /// One setting.
+    struct Fixed(Selector);
+
+    impl Family for Fixed {
+        fn name(&self) -> String {
+            "fixed".into()
+        }
+        fn selectors(&self, _: f32) -> Vec<Selector> {
+            alone_in(2, 0, self.0.clone())
+        }
+    }
 
     #[test]
     fn what_an_oracle_cannot_do_is_not_tried() {
-        let gguf = Gguf::from_bytes(TinyLlama::default().build().to_bytes()).unwrap();
-        let open = || Arc::new(Model::from_gguf(&gguf, 1).unwrap());
-        let (dense, mut sparse) = (open(), open());
+        let (dense, mut sparse) = models();
         let line = || [0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9].to_vec();
         let times =
             FfnTimes { rows: line(), down: line(), dense_rows: 1.0, dense_gate: 1.0, dense_down: 1.0 };
         let curves = || Curves::of(vec![(times.clone(), 2.0); 2]);
-        let windows: Vec<Vec<u32>> =
-            (0..4).map(|w| (0..32).map(|t| (w * 71 + t * 37) % 260).collect()).collect();
         let mut silent = Silent;
         let mut schedule = Schedule::new(&mut silent, Instant::now() + Duration::from_secs(60));
         let mut why = |budget: f64, seconds: f64, first: bool| {
-            let reference = Reference::new(&dense, windows.clone());
+            let reference = Reference::new(&dense, windows(4));
             let mut trials = Trials::new(&dense, curves(), reference, budget);
             trials.oracle_fails(&mut sparse, &[seconds; 2], first, &mut schedule).unwrap()
         };
@@ -259,6 +285,11 @@ mod tests {
         assert!(over.contains("saves time below 20 % of the neurons"), "{over}");
         assert_eq!(why(1e9, 1.4, false), None);
         assert!(why(1e-9, 0.0, true).expect("half of two projections").contains("below 50 %"));
+        // An oracle may lose more than the budget: real selectors choose better among tokens and layers.
+        let percent = over.rsplit_once("loses ").and_then(|(_, loss)| loss.strip_suffix(" %"));
+        let lost: f64 = percent.expect("a loss").parse().expect("a number");
+        assert!(lost > 0.0);
+        assert_eq!(why(0.3 * lost / 100.0, 1.4, false), None);
         for (seconds, first) in [(2.0, false), (1.0, true)] {
             let slow = why(1e9, seconds, first).expect("no time is left");
             assert!(slow.contains("takes longer than the dense layers"), "{slow}");
@@ -267,7 +298,6 @@ mod tests {
 
     #[test]
     fn a_family_that_is_over_the_budget_before_it_saves_time_is_dropped() {
-        use crate::family::alone_in;
         /// Leaves out neurons of one layer, more of them with a larger knob.
         struct Leaving;
         impl Family for Leaving {
@@ -281,11 +311,7 @@ mod tests {
                 (0.3, 0.9)
             }
         }
-        let gguf = Gguf::from_bytes(TinyLlama::default().build().to_bytes()).unwrap();
-        let open = || Arc::new(Model::from_gguf(&gguf, 1).unwrap());
-        let (dense, mut sparse) = (open(), open());
-        let windows: Vec<Vec<u32>> =
-            (0..4).map(|w| (0..32).map(|t| (w * 71 + t * 37) % 260).collect()).collect();
+        let (dense, mut sparse) = models();
         let mut silent = Silent;
         let mut schedule = Schedule::new(&mut silent, Instant::now() + Duration::from_secs(60));
         // What is computed takes twice as long as the dense layers, or no time. No loss is below
@@ -298,7 +324,7 @@ mod tests {
                 dense_gate: seconds,
                 dense_down: 0.0,
             };
-            let reference = Reference::new(&dense, windows.clone());
+            let reference = Reference::new(&dense, windows(4));
             let mut trials = Trials::new(&dense, Curves::of(vec![(times, 1.0); 2]), reference, budget);
             trials.all = all;
             let tried = trials.search(&mut sparse, Box::new(Leaving), &mut schedule).unwrap();
@@ -315,10 +341,34 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_is_for_the_upper_bound_on_a_text_as_long_as_the_test() {
+        let (dense, mut sparse) = models();
+        let mut silent = Silent;
+        let mut schedule = Schedule::new(&mut silent, Instant::now() + Duration::from_secs(60));
+        let mut found = |selector: &Selector, budget: f64, longer: f64| {
+            // Two windows, so that all of them are looked at whatever the budget.
+            let reference = Reference::new(&dense, windows(2));
+            let mut trials = Trials::new(&dense, free(), reference, budget);
+            trials.longer = longer;
+            let tried = trials.search(&mut sparse, Box::new(Fixed(selector.clone())), &mut schedule).unwrap();
+            (tried.found.as_ref().map(|found| found.loss), trials.fastest_layers(&[tried]))
+        };
+        let some = Selector::Intermediate { hidden: vec![0.05; 160] };
+        let (loss, fastest) = found(&some, 1e9, 1.0);
+        let loss = loss.expect("whatever the loss");
+        assert!(loss.kl > 0.0 && loss.kl_error > 0.0, "{loss:?}");
+        // One layer takes no time now, the other as long as before.
+        assert_eq!(fastest, [0.0, 1.0]);
+        let between = 0.5 * (loss.increase() + loss.upper());
+        assert_eq!(found(&some, between, 1.0), (None, vec![1.0, 1.0]), "over by its upper bound");
+        assert!(found(&some, between, 100.0).0.is_some(), "a longer text has a narrower interval");
+        // What leaves out nothing is the dense model.
+        assert_eq!(found(&Selector::Dense, 1e9, 1.0).0, None);
+    }
+
+    #[test]
     fn a_predictor_is_as_fast_as_it_and_the_active_neurons_allow() {
-        let gguf = Gguf::from_bytes(TinyLlama::default().build().to_bytes()).unwrap();
-        let open = || Arc::new(Model::from_gguf(&gguf, 1).unwrap());
-        let (dense, mut sparse) = (open(), open());
+        let (dense, mut sparse) = models();
         let flat = |seconds: f64| FfnTimes {
             rows: vec![seconds; 9],
             down: vec![seconds; 9],
@@ -335,5 +385,12 @@ mod tests {
         };
         assert!(free > 0.0 && free < 1.0 && slow > 15.0, "{free} {slow}");
         assert_eq!(trials.fastest_layers(&[]), [1.0, 1.0]);
+        // It may miss a fifth of the active neurons, whose time is saved.
+        let line: Vec<f64> = [0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9].map(|d| 1000.0 * d).to_vec();
+        let steep = FfnTimes { rows: line.clone(), down: line, dense_rows: 1000.0, dense_down: 1000.0 };
+        let reference = Reference::new(&dense, vec![vec![1; 32]]);
+        let trials = Trials::new(&dense, Curves::of(vec![(steep, 3000.0); 2]), reference, 0.01);
+        let named = trials.fastest_predictor(&mut sparse, 32, &[active; 2]).unwrap();
+        assert!(named.iter().all(|seconds| (1200.0..1210.0).contains(seconds)), "{named:?}");
     }
 }

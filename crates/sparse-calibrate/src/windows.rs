@@ -13,6 +13,8 @@ use crate::text::{Text, drawn_evenly, pace, sampled};
 pub(crate) const PROBES: usize = 2;
 /// Tokens of made-up text that the result is measured on, at most: each costs a decoding step.
 const SAMPLED_TEST: usize = 16_384;
+/// Tokens of made-up text, at most.
+const MADE_UP: usize = 1 << 18;
 /// Share of the time in which a model may make up all text.
 const SAMPLING: f64 = 0.25;
 /// Tokens of a window of made-up text, at least.
@@ -51,7 +53,8 @@ impl Windows {
             let expected = format!("8 to {limit} tokens");
             return Err(Error::Option { option: "window", value: options.window.to_string(), expected });
         }
-        let wanted = options.fit_tokens + options.tune_tokens + options.test_tokens.min(SAMPLED_TEST);
+        let wanted = [options.fit_tokens, options.tune_tokens, options.test_tokens.min(SAMPLED_TEST)];
+        let wanted = wanted.into_iter().fold(0, usize::saturating_add).min(MADE_UP);
         match text {
             Text::Given { text, test } => {
                 let mut windows = Self::cut(dense, text, test, options.window, options)?;
@@ -138,5 +141,33 @@ impl Windows {
     /// Tokens of a window, other than the model's own text.
     pub(crate) fn len(&self) -> usize {
         self.test[0].len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sparse_gguf::Gguf;
+    use sparse_testdata::TinyLlama;
+
+    use super::*;
+
+    #[test]
+    fn no_window_serves_two_purposes() {
+        let gguf = Gguf::from_bytes(TinyLlama::default().build().to_bytes()).unwrap();
+        let model = Model::from_gguf(&gguf, 1).unwrap();
+        let options = Options { window: 8, fit_tokens: 16, tune_tokens: 24, ..Options::default() };
+        // The second token of a window says which it is; the first may be the one that begins a text.
+        let text: Vec<u32> = (0..30).flat_map(|w| [200, w, 2, 3, 4, 5, 6, 7]).collect();
+        for (fit, tune) in [(16, 24), (usize::MAX, usize::MAX), (0, 0)] {
+            let options = Options { fit_tokens: fit, tune_tokens: tune, ..options.clone() };
+            let windows = Windows::cut(&model, &text, None, 8, &options).unwrap();
+            let parts = [&windows.fit, &windows.tune, &windows.test];
+            let mut all: Vec<u32> = parts.iter().flat_map(|part| part.iter().map(|w| w[1])).collect();
+            let found = all.len();
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!((found, all.len()), (30, 30), "{fit} and {tune} tokens");
+            assert!(parts.iter().all(|part| !part.is_empty()));
+        }
     }
 }

@@ -529,20 +529,20 @@ pub(crate) struct CalibrateArgs {
     /// Tokens per window; the second half of each is scored
     #[arg(short, long, value_name = "N", default_value_t = 512)]
     pub(crate) ctx: usize,
-    /// Tokens that settings are chosen by
-    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    /// Tokens that settings are chosen by, at most; -1 is all that the text has
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = numbers::unlimited)]
     pub(crate) tune_tokens: usize,
-    /// Tokens that the result is measured on
-    #[arg(long, value_name = "N", default_value_t = 65_536)]
+    /// Tokens that the result is measured on, at most; -1 is all that the text has
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = numbers::unlimited)]
     pub(crate) test_tokens: usize,
-    /// Tokens that selectors and screen are fitted to
-    #[arg(long, value_name = "N", default_value_t = 8192)]
+    /// Tokens that selectors and screen are fitted to, at most; -1 is all that the text has
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = numbers::unlimited)]
     pub(crate) fit_tokens: usize,
     /// Look at this part of the model only
     #[arg(long, value_name = "PART")]
     pub(crate) only: Option<Part>,
-    /// Greedy texts of 64 tokens to compare with and without the screen of the head
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    /// Greedy texts of 64 tokens to compare with and without the screen of the head; -1 is as many as there are
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = numbers::unlimited)]
     pub(crate) continuations: usize,
     /// Ranks of the predictors to try; without a value, none
     #[arg(long, value_name = "R,...", value_delimiter = ',', num_args = 0.., default_value = "32,64,128")]

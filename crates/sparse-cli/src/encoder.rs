@@ -16,7 +16,7 @@ pub(crate) fn open(args: &EncoderArgs) -> anyhow::Result<Encoder> {
     let mut options = EncoderOptions::default();
     options.format = args.format;
     options.threads = args.compute.threads();
-    options.max_tokens = args.max_tokens.map(Into::into);
+    options.max_tokens = (args.max_tokens > 0).then_some(args.max_tokens);
     options.sparsity = match &args.sparse {
         None => EncoderSparsity::Dense,
         Some(file) if args.sparse_always => EncoderSparsity::Always(file.clone()),

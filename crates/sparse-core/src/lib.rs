@@ -1,15 +1,4 @@
-//! Feed-forward layers over quantized weights that compute only the neurons that matter, and what they run on.
-//!
-//! - [`SparseInferenceEngine`]: a network of two layers, ready to run (feature `std`).
-//! - [`SparseFfn`]: a feed-forward layer that computes the neurons that its [`Selector`] chooses.
-//! - [`Screen`]: a compact copy of an output head that says which of its rows matter (feature `std`).
-//! - [`Matrix`]: one weight tensor, still in its block format, in memory that it owns or shares with a file map.
-//! - [`SegmentedMatrix`]: several of them, one above the other.
-//! - [`PackedMatrix`]: the same, unpacked into f32 or int8 and laid out for products with several vectors.
-//! - [`Activations`]: a batch of input vectors, in f32 and in int8, shared by all matrices that read it.
-//! - [`Pool`]: long-lived worker threads for the short parallel sections of decode.
-//! - [`ReadBandwidth`]: how fast this machine reads memory.
-//! - [`Compute`]: the kernels and the pool that a computation runs on.
+#![doc = include_str!("../README.md")]
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;

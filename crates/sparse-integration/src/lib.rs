@@ -1,19 +1,4 @@
-//! Local models behind the interfaces that other programs expect.
-//!
-//! - [`EmbeddingProvider`]: text in, one vector per text out, whoever computes it.
-//! - [`SparseEmbeddingProvider`]: one that runs a sentence-transformers model on this machine's CPU.
-//!
-//! ```no_run
-//! use sparse_integration::{EmbeddingConfig, SparseEmbeddingProvider};
-//!
-//! # fn main() -> Result<(), sparse_integration::Error> {
-//! let config = EmbeddingConfig::new("models/all-MiniLM-L6-v2");
-//! let provider = SparseEmbeddingProvider::new(config)?;
-//! let embedding = provider.embed("Hello world")?;
-//! assert_eq!(embedding.len(), provider.dimension());
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
 mod embedding;

@@ -1,22 +1,4 @@
-//! Whole transformers on quantized weights: language models ([`Model`]), and BERT encoders for
-//! sentence embeddings ([`Encoder`]).
-//!
-//! ```no_run
-//! use std::ops::ControlFlow;
-//! use std::sync::Arc;
-//! use sparse_model::{GenerateOptions, Model, Session, generate};
-//!
-//! # fn main() -> Result<(), sparse_model::Error> {
-//! let model = Arc::new(Model::open("model.gguf", 2)?);
-//! let mut session = Session::new(&model, 2048)?;
-//! let prompt = model.tokenizer().encode("Once upon a time", Default::default())?;
-//! generate(&mut session, &prompt, &GenerateOptions::default(), |piece| {
-//!     print!("{piece}");
-//!     ControlFlow::Continue(())
-//! })?;
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 
 pub mod chat;
 pub mod lanes;

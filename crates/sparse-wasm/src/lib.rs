@@ -1,13 +1,4 @@
-//! The sparse engine for JavaScript: in browsers and in Node.
-//!
-//! ```js
-//! const { create_sparse_engine, infer } = require("./sparse_wasm.js");
-//! const engine = create_sparse_engine(512, 2048, 0.1);
-//! const output = infer(engine, new Float32Array(512).fill(0.1));
-//! ```
-//!
-//! `cargo build -p sparse-wasm --release --target wasm32-unknown-unknown`, then `wasm-bindgen --target nodejs` (or
-//! `web`) makes the package. A build with `-Ctarget-feature=+simd128` computes with vectors.
+#![doc = include_str!("../README.md")]
 
 use sparse_core::SparseInferenceEngine;
 use wasm_bindgen::prelude::*;

@@ -7,7 +7,7 @@ use clap::Args;
 use sparse_model::{EncoderFormat, Prompt};
 use sparse_precision::PrecisionLane;
 
-use super::{ComputeArgs, models};
+use super::{ComputeArgs, models, numbers};
 
 /// Which embedding model.
 #[derive(Debug, Args)]
@@ -19,9 +19,9 @@ pub(crate) struct EncoderArgs {
     /// Weights in memory: f32, the reference; int8; a block format such as Q8_0 or Q4_0; or a lane such as Bit5
     #[arg(long, value_name = "FORMAT", default_value_t)]
     pub(crate) format: EncoderFormat,
-    /// Tokens that a text is cut down to [default: what the model was made for]
-    #[arg(long, value_name = "N")]
-    pub(crate) max_tokens: Option<NonZeroUsize>,
+    /// Tokens that a text is cut down to; -1 is the most that the model was made for [default: -1]
+    #[arg(long, value_name = "N", default_value = "-1", hide_default_value = true, value_parser = numbers::or_default)]
+    pub(crate) max_tokens: usize,
     /// Neurons to leave out where that is faster on this machine: the file that `sparse calibrate` wrote for this model.
     /// Timed when the model is loaded; embeddings then depend, a little, on that and on how many texts are computed together
     #[arg(long, value_name = "FILE")]

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, FromArgMatches};
+use clap::{ArgAction, CommandFactory, FromArgMatches};
 
 use super::Cli;
 
@@ -21,6 +21,8 @@ impl Cli {
         let unknown = match first.kind() {
             ErrorKind::InvalidSubcommand => first.get(ContextKind::InvalidSubcommand),
             ErrorKind::UnknownArgument => first.get(ContextKind::InvalidArg),
+            // "-help me" is a text.
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion if args.iter().any(is_text) => None,
             _ => return Err(first),
         };
         // It may be a prompt, or options of `generate`, unless it looks like a command mistyped.
@@ -50,19 +52,41 @@ impl Cli {
         named.is_some_and(|name| Self::command().get_subcommands().any(|c| name == c.get_name()))
     }
 
-    /// Parses with -1 as a value wherever a value may stand: what is no number there says so itself.
+    /// Parses with -1 as a value wherever a value may stand: what is no number there says so itself. A text such as
+    /// "- one" that would be no option is a text.
     fn parse_args(args: &[OsString]) -> Result<Self, clap::Error> {
-        fn allow(command: clap::Command) -> clap::Command {
-            let values = |arg: clap::Arg| match arg.get_action().takes_values() {
-                true => arg.allow_negative_numbers(true),
-                false => arg,
-            };
-            command.mut_args(values).mut_subcommands(allow)
+        match Self::parse_with(args, false) {
+            Err(_) if args.iter().skip(1).any(is_text) => Self::parse_with(args, true),
+            other => other,
         }
-        let mut command = allow(Self::command());
+    }
+
+    /// Parses; a command's only text may begin with a hyphen if `hyphens` are allowed.
+    fn parse_with(args: &[OsString], hyphens: bool) -> Result<Self, clap::Error> {
+        fn allow(command: clap::Command, hyphens: bool) -> clap::Command {
+            let values = |arg: clap::Arg| match arg.get_action() {
+                // Of several texts, each would take the options behind it, too.
+                ArgAction::Set if hyphens && arg.is_positional() => arg.allow_hyphen_values(true),
+                action if action.takes_values() => arg.allow_negative_numbers(true),
+                _ => arg,
+            };
+            command.mut_args(values).mut_subcommands(|command| allow(command, hyphens))
+        }
+        let mut command = allow(Self::command(), hyphens);
         let matches = command.try_get_matches_from_mut(args)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
+}
+
+/// Whether an argument begins with a hyphen, but is a text: of several words, the first of which is no option.
+fn is_text(arg: &OsString) -> bool {
+    let Some(text) = arg.to_str().filter(|text| text.starts_with('-')) else { return false };
+    let Some((first, _)) = text.split_once(char::is_whitespace) else { return false };
+    let named = |arg: &clap::Arg| match first.strip_prefix("--") {
+        Some(name) => arg.get_long() == Some(name.split('=').next().unwrap_or(name)),
+        None => arg.get_short().is_some_and(|short| first == format!("-{short}")),
+    };
+    !Cli::command().get_subcommands().any(|command| command.get_arguments().any(named))
 }
 
 #[cfg(test)]
@@ -85,6 +109,41 @@ mod tests {
         ] {
             let cli = parse(args).unwrap_or_else(|e| panic!("{args:?}: {e}"));
             assert!(matches!(cli.command, Command::Generate(_)), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn texts_of_several_words_may_begin_with_a_hyphen() {
+        for text in
+            ["- one item", "-name is John", "-help me", "--- title", "---\ntitle: x", "-5 degrees", "--x y"]
+        {
+            for args in [&["generate", text] as &[_], &[text], &["generate", text, "--greedy", "-n", "-1"]] {
+                let cli = parse(args).unwrap_or_else(|e| panic!("{args:?}: {e}"));
+                let Command::Generate(generate) = cli.command else { panic!("{args:?}") };
+                assert_eq!(generate.prompt, Some(text.into()), "{args:?}");
+                assert_eq!(generate.max_tokens == usize::MAX, args.len() > 2, "{args:?}");
+            }
+            for args in [
+                &["tokenize", "--ids", text] as &[_],
+                &["chat-template", text, "--ids"],
+                &["similarity", text, "other", "--json"],
+                &["search", "--docs", "x", text],
+            ] {
+                parse(args).unwrap_or_else(|e| panic!("{args:?}: {e}"));
+            }
+        }
+        // One word may be an option mistyped; the error says how it is a text.
+        for args in [&["generate", "-xyz"] as &[_], &["embed", "- one", "two"]] {
+            let error = parse(args).unwrap_err().to_string();
+            assert!(error.contains("use '-- -"), "{args:?}: {error}");
+        }
+        for args in [
+            &["generate", "- one item", "--bogus"] as &[_],
+            &["generate", "--temperature 0.5"],
+            &["generate", "--max-tokens=5 x", "Hi"],
+            &["generate", "-n 5"],
+        ] {
+            assert!(parse(args).is_err(), "{args:?}");
         }
     }
 
@@ -127,8 +186,9 @@ mod tests {
             &["generate", "Hi", "-n-1", "--top-k=-1"],
             &["perplexity", "--text", "x", "--windows", "-1", "-t", "0"],
             &["bench", "-t", "0,1"],
-            &["embed", "Hi", "-t", "0"],
-            &["calibrate", "-t", "0", "--max-loss", "1%"],
+            &["embed", "Hi", "-t", "0", "--max-tokens", "-1"],
+            &["calibrate", "-t", "0", "--max-loss", "1%", "--tune-tokens", "-1", "--test-tokens", "-1"],
+            &["calibrate", "--fit-tokens", "-1", "--continuations", "-1"],
         ] {
             parse(args).unwrap_or_else(|e| panic!("{args:?}: {e}"));
         }

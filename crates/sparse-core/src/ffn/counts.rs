@@ -46,3 +46,17 @@ impl AddAssign for FfnCounts {
         self.bytes += o.bytes;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn densities_are_means_over_tokens() {
+        let mut counts = FfnCounts { tokens: 1, gate: 100, up: 40, down: 10, bytes: 7 };
+        counts += FfnCounts { tokens: 3, gate: 300, up: 80, down: 30, bytes: 9 };
+        assert_eq!(counts, FfnCounts { tokens: 4, gate: 400, up: 120, down: 40, bytes: 16 });
+        assert_eq!(counts.density(100), Density { gate: 1.0, up: 0.3, down: 0.1 });
+        assert_eq!(FfnCounts::default().density(0), Density { gate: 0.0, up: 0.0, down: 0.0 });
+    }
+}

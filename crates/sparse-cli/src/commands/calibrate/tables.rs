@@ -33,6 +33,11 @@ fn print_head(out: &mut impl Write, head: &HeadCalibration) -> anyhow::Result<()
     Ok(())
 }
 
+/// A margin; the largest number puts all rows in question, so that the whole head is computed.
+fn margin(margin: f32) -> String {
+    if margin < f32::MAX { format!("{margin:.2}") } else { "all".into() }
+}
+
 /// A table of screens.
 pub(in crate::commands) fn screens(out: &mut impl Write, screens: &[HeadReport]) -> anyhow::Result<()> {
     let header = [
@@ -51,7 +56,7 @@ pub(in crate::commands) fn screens(out: &mut impl Write, screens: &[HeadReport])
     let rows = screens.iter().map(|s| {
         [
             s.name.clone(),
-            format!("{:.2} {:.2}", s.margin_best, s.margin_mass),
+            format!("{} {}", margin(s.margin_best), margin(s.margin_mass)),
             format!("{:.3} %", 100.0 * s.agreement),
             format!("{:.3} %", 100.0 * s.missed_mass),
             percent(s.best.bytes),

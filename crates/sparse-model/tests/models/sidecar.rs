@@ -1,6 +1,5 @@
 //! Selectors in files, and what models do with them.
 
-#[path = "sidecar/lanes.rs"]
 mod lanes;
 
 use std::sync::Arc;

@@ -32,7 +32,7 @@ struct Golden {
 
 impl Golden {
     fn all() -> Vec<Self> {
-        let file: Value = serde_json::from_str(include_str!("data/arch/golden.json")).expect("JSON");
+        let file: Value = serde_json::from_str(include_str!("../data/arch/golden.json")).expect("JSON");
         let numbers =
             |v: &Value| v.as_array().unwrap().iter().map(|n| n.as_f64().unwrap() as f32).collect::<Vec<_>>();
         let ids = |v: &Value| numbers(v).iter().map(|n| *n as u32).collect::<Vec<_>>();

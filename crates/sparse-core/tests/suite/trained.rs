@@ -1,7 +1,7 @@
 //! The predictor on a small ReLU layer that was trained, here and now, to be sparse.
 //!
-//! `cargo test --release -p sparse-core --features fit --test trained -- --nocapture` prints recall, precision and kept
-//! energy by rank.
+//! `cargo test --release -p sparse-core --features fit --test suite trained -- --nocapture` prints recall, precision and
+//! kept energy by rank.
 
 use sparse_core::{Activations, Compute, Linear, Matrix, PredictorFit, SelectorQuality};
 use sparse_simd::BlockFormat;

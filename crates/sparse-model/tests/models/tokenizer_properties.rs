@@ -12,9 +12,9 @@ fn load(file: &[u8]) -> Tokenizer {
     Tokenizer::from_metadata(Gguf::from_bytes(file.to_vec()).unwrap().metadata()).unwrap()
 }
 
-static BPE_FILE: &[u8] = include_bytes!("data/tokenizer/bpe.gguf");
+static BPE_FILE: &[u8] = include_bytes!("../data/tokenizer/bpe.gguf");
 static BYTES: LazyLock<Tokenizer> = LazyLock::new(|| load(BPE_FILE));
-static SPM: LazyLock<Tokenizer> = LazyLock::new(|| load(include_bytes!("data/tokenizer/spm.gguf")));
+static SPM: LazyLock<Tokenizer> = LazyLock::new(|| load(include_bytes!("../data/tokenizer/spm.gguf")));
 
 /// The same vocabulary in `tokenizers`' own BPE.
 static REFERENCE: LazyLock<BPE> = LazyLock::new(|| {

@@ -5,10 +5,10 @@ use sparse_gguf::{Gguf, Metadata};
 use sparse_model::tokenizer::{EncodeOptions, Tokenizer, TokenizerError};
 use std::collections::BTreeMap;
 
-const BPE: &[u8] = include_bytes!("data/tokenizer/bpe.gguf");
-const SPM: &[u8] = include_bytes!("data/tokenizer/spm.gguf");
-const CASES: &str = include_str!("data/tokenizer/cases.json");
-const EXPECTED: &str = include_str!("data/tokenizer/expected.json");
+const BPE: &[u8] = include_bytes!("../data/tokenizer/bpe.gguf");
+const SPM: &[u8] = include_bytes!("../data/tokenizer/spm.gguf");
+const CASES: &str = include_str!("../data/tokenizer/cases.json");
+const EXPECTED: &str = include_str!("../data/tokenizer/expected.json");
 
 /// Settings, and the ids of the cases that differ from the same vocabulary's first variant: with control tokens as
 /// text, and parsed where that makes a difference.

@@ -223,7 +223,7 @@ struct Snippets {
 #[test]
 fn snippets_render_as_in_jinja2() {
     let Snippets { mut variables, snippets } =
-        serde_json::from_str(include_str!("data/chat-snippets.json")).unwrap();
+        serde_json::from_str(include_str!("../data/chat-snippets.json")).unwrap();
     let messages: Vec<Json> = variables.remove("messages").unwrap().try_iter().unwrap().collect();
     let mut options = RenderOptions::default();
     options.variables = variables;
@@ -316,7 +316,7 @@ fn named_templates() {
 }
 
 fn small_tokenizer(change: impl Fn(&mut Metadata)) -> Tokenizer {
-    let file = include_bytes!("data/tokenizer/spm.gguf");
+    let file = include_bytes!("../data/tokenizer/spm.gguf");
     let mut meta = Gguf::from_bytes(file.to_vec()).unwrap().metadata().clone();
     change(&mut meta);
     Tokenizer::from_metadata(&meta).unwrap()

@@ -1,8 +1,6 @@
 //! The BERT encoder against a plain implementation in f64, on tiny random models.
 
-#[path = "bert/folders.rs"]
 mod folders;
-#[path = "bert/library.rs"]
 mod library;
 
 use std::fs;

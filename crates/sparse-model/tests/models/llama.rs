@@ -36,7 +36,7 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 /// The golden file is llama.cpp's answer; `tools/reference/make_tiny_logits.py` makes it.
 #[test]
 fn every_variant_agrees_with_llama_cpp() {
-    let golden: Value = serde_json::from_str(include_str!("data/tiny-logits.json")).expect("JSON");
+    let golden: Value = serde_json::from_str(include_str!("../data/tiny-logits.json")).expect("JSON");
     let numbers = |v: &Value| v.as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect::<Vec<_>>();
     let tokens: Vec<u32> = numbers(&golden["tokens"]).iter().map(|t| *t as u32).collect();
     let variants = variants();

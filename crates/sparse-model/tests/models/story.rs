@@ -6,7 +6,7 @@ use sparse_gguf::Gguf;
 use sparse_model::{Model, Session};
 
 /// The model in the program `sparse`.
-static MODEL: &[u8] = include_bytes!("../../sparse-cli/story/story.gguf");
+static MODEL: &[u8] = include_bytes!("../../../sparse-cli/story/story.gguf");
 const PROMPT: &str = "Once upon a time";
 /// What follows the prompt at level `scalar`.
 const TEXT: &str = ", there was a little girl named Lily. She loved to play outside in the sunshine. One \

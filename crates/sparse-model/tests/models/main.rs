@@ -1,0 +1,20 @@
+//! The tests of whole models in one program, which is linked once.
+
+mod architectures;
+#[cfg(feature = "fs")]
+mod bert;
+#[cfg(feature = "fs")]
+mod bert_properties;
+mod chat;
+mod lenient;
+mod llama;
+mod screen;
+mod session;
+#[cfg(feature = "fs")]
+mod sidecar;
+#[cfg(feature = "fs")]
+mod sparse_encoder;
+mod story;
+mod tokenizer;
+mod tokenizer_errors;
+mod tokenizer_properties;
