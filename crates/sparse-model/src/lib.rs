@@ -33,6 +33,7 @@ mod decoder;
 mod error;
 mod format;
 mod generate;
+mod head;
 mod kv_cache;
 mod mean;
 mod model;
@@ -54,6 +55,7 @@ pub use config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, 
 pub use error::Error;
 pub use format::WeightFormat;
 pub use generate::{GenerateOptions, Generation, Stop, generate};
+pub use head::HeadMode;
 pub use kv_cache::KvFormat;
 pub use mean::RunningMean;
 pub use model::{Model, ModelOptions};
