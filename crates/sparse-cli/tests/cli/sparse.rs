@@ -242,8 +242,18 @@ fn a_screened_head_writes_the_same_and_is_measured() {
         run(args!["perplexity", "-m", &model, "--text", &text, "--ctx", "32", "--measure-screen", "--json"]);
     let measured = json(&measured.ok());
     assert!(measured["agreement"].as_f64().unwrap() > 0.9, "{measured:#}");
-    let dense = args!["perplexity", "-m", &model, "--text", &text, "--measure-screen", "--head", "dense"];
-    let refused = run(dense);
+    let refused = run(args![
+        "perplexity",
+        "-m",
+        &model,
+        "--text",
+        &text,
+        "--ctx",
+        "32",
+        "--measure-screen",
+        "--head",
+        "dense"
+    ]);
     assert!(refused.stderr.contains("screen is missing, expected a model with a screen"), "{refused:?}");
 }
 
