@@ -3,6 +3,7 @@
 //! [`read`] takes what all architectures share from the metadata. What is special about one stands in
 //! its file and nowhere else.
 
+mod ernie;
 mod exaone;
 mod gemma;
 mod granite;
@@ -39,7 +40,7 @@ pub(crate) struct Architecture {
 }
 
 /// All architectures.
-const ALL: [&Architecture; 14] = [
+const ALL: [&Architecture; 15] = [
     &llama::LLAMA,
     &qwen::QWEN2,
     &qwen::QWEN3,
@@ -49,6 +50,7 @@ const ALL: [&Architecture; 14] = [
     &granite::MINICPM,
     &smollm::SMOLLM3,
     &olmo::OLMO2,
+    &ernie::ERNIE4_5,
     &exaone::EXAONE4,
     &lfm2::LFM2,
     &relu2::ARCEE,
