@@ -4,8 +4,8 @@
 
 The text is cut into windows of --ctx tokens. The first token of each is replaced by the beginning-of-text token if the
 tokenizer adds one; the tokens after the middle are scored, given everything before them in the window; what does not fill
-a window is left out. Standard errors are those of the mean over scored tokens, times the perplexity. With --llama-only it
-does not run our side.
+a window is left out. Standard errors are those of the mean over scored tokens, times the perplexity. The change has a paired one, of
+the windows' differences. With --llama-only it does not run our side.
 """
 
 import argparse
@@ -29,21 +29,24 @@ def llama_perplexity(path, text, context, windows, threads):
         raise SystemExit(f"the text has {len(ids)} tokens, which is less than two windows of {context}")
     total = min(windows or len(ids), len(ids) // context)
     half = context // 2
-    nll = []
+    nll, windows = [], []
     for i in range(total):
         window = ids[i * context : (i + 1) * context]
         targets = window[half + 1 :]
         if model.adds_bos:
             window[0] = model.bos
         logits = np.concatenate(list(model.logits(window, lambda position: half <= position < context - 1)))
-        nll.extend(-log_softmax(logits)[np.arange(len(targets)), targets])
+        of_window = -log_softmax(logits)[np.arange(len(targets)), targets]
+        nll.extend(of_window)
+        windows.append(float(of_window.mean()))
         if sys.stderr.isatty():
             print(f"\rwindow {i + 1}/{total}: {math.exp(np.mean(nll)):.4f}", end="", file=sys.stderr)
     model.close()
     nll = np.array(nll)
     perplexity = math.exp(nll.mean())
     error = perplexity * nll.std() / math.sqrt(len(nll) - 1)
-    return {"perplexity": perplexity, "standard_error": error, "scored_tokens": len(nll), "windows": total}
+    return {"perplexity": perplexity, "standard_error": error, "scored_tokens": len(nll), "windows": total,
+            "window_nats": windows}
 
 
 def compare(path, args):
@@ -56,6 +59,8 @@ def compare(path, args):
             command += ["--windows", args.windows]
         result["ours"] = ours.sparse(*command)
         result["change"] = result["ours"]["perplexity"] / result["llama"]["perplexity"] - 1.0
+        differences = np.array(result["ours"]["window_nats"]) - np.array(result["llama"]["window_nats"])
+        result["change_error"] = float(differences.std(ddof=1) / math.sqrt(len(differences))) if len(differences) > 1 else None
     return result
 
 
@@ -83,7 +88,8 @@ def main():
                     f"({row['scored_tokens']} tokens scored in {row['windows']} windows)"
                 )
         if "change" in result:
-            print(f"change: {result['change']:+.4%}")
+            error = result["change_error"]
+            print(f"change: {result['change']:+.4%}" + (f" +/- {error:.4%}" if error is not None else ""))
     sys.exit(0 if abs(result.get("change", 0.0)) <= args.max_change else 1)
 
 

@@ -79,6 +79,12 @@ MODELS = {
     "olmo2": lambda: hf.Olmo2ForCausalLM(hf.Olmo2Config(**shape())),
     "olmo3": lambda: hf.Olmo3ForCausalLM(hf.Olmo3Config(**shape(
         num_hidden_layers=4, sliding_window=9, layer_types=["sliding_attention"] * 3 + ["full_attention"]))),
+    "ernie4_5": lambda: hf.Ernie4_5ForCausalLM(hf.Ernie4_5Config(**shape(head_dim=16, tie_word_embeddings=True))),
+    "exaone4": lambda: hf.Exaone4ForCausalLM(hf.Exaone4Config(**shape(
+        sliding_window=None, layer_types=["full_attention"] * 2, tie_word_embeddings=True))),
+    "exaone4-window": lambda: hf.Exaone4ForCausalLM(hf.Exaone4Config(**shape(
+        num_hidden_layers=4, sliding_window=9, sliding_window_pattern=4,
+        layer_types=["sliding_attention"] * 3 + ["full_attention"]))),
     "lfm2": lambda: hf.Lfm2ForCausalLM(hf.Lfm2Config(**shape(
         num_hidden_layers=3, layer_types=["conv", "full_attention", "conv"], block_auto_adjust_ff_dim=False,
         conv_L_cache=3, tie_word_embeddings=True))),

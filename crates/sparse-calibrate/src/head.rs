@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
-use sparse_core::{Activations, AxesFit, BatchMode, Margins, Reach, Screen, ScreenScratch, lost_rows};
+use sparse_core::{
+    Activations, AxesFit, BatchMode, Margins, Reach, Screen, ScreenScratch, Wanted, lost_rows,
+};
 use sparse_gguf::Gguf;
 use sparse_model::sidecar::HeadScreen;
 use sparse_model::{Model, Placement, ScreenCounts, Session, Sidecar};
@@ -155,8 +157,8 @@ pub(crate) fn calibrate(
         note: None,
         screen: None,
     };
-    if !whole.head_is_linear() {
-        result.note = Some("it has a bias or a cap, which a screen does not know");
+    if !whole.can_screen() {
+        result.note = Some("it has a bias, which a screen does not know");
         return Ok(result);
     }
     let mut kinds = Vec::new();
@@ -182,9 +184,12 @@ pub(crate) fn calibrate(
             result.note = Some("a screen takes longer than all of it here");
             continue;
         }
-        kind.margins =
-            tune(&whole, &mut screen, &texts.tune, TUNE_SHARE * schedule.seconds_left(), schedule)?;
-        screen.set_margins(kind.margins);
+        if fitted {
+            // Those of random axes do not depend on the text.
+            let time = TUNE_SHARE * schedule.seconds_left();
+            kind.margins = tune(&whole, &mut screen, &texts.tune, time, schedule)?;
+            screen.set_margins(kind.margins);
+        }
         let time = MEASURE_SHARE * schedule.seconds_left();
         result.candidates.extend(measure(&whole, &[&screen], &texts.test, time, schedule)?);
         kinds.push(kind);
@@ -380,7 +385,8 @@ impl Sums {
         nucleus: &Nucleus,
         scratch: &mut ScreenScratch,
     ) {
-        let list = screen.shortlist(model.compute(), model.head(), x, Reach::Mass(TOP_P), &plain, scratch);
+        let list =
+            screen.shortlist(model.compute(), model.head(), x, &Wanted::plain(Reach::Mass(TOP_P)), scratch);
         self.mass += ScreenCounts::of(model, screen, list.map(|l| l.ids.len()));
         self.missed += list.map_or(0.0, |list| nucleus.missed(list.ids));
     }
@@ -404,7 +410,7 @@ fn measure(
         let expected = best(logits).map(|(id, _)| id);
         let nucleus = Nucleus::new(logits);
         for (screen, scratch, sums) in &mut measured {
-            let list = screen.shortlist(compute, head, x, Reach::Best, &plain, scratch);
+            let list = screen.shortlist(compute, head, x, &Wanted::plain(Reach::Best), scratch);
             sums.best += ScreenCounts::of(model, screen, list.map(|l| l.ids.len()));
             let found = match list {
                 Some(list) => best(list.logits).map(|(i, _)| list.ids[i as usize]),
@@ -454,7 +460,7 @@ pub fn measure_screen(
     if windows.is_empty() {
         return Err(Error::TextTooShort { found: text.len(), needed: window, windows: 1, window });
     }
-    let expected = || "a model with a screen: from a sidecar, or by --screen".to_owned();
+    let expected = || "a model with a screen: from a sidecar, or by --head screened".to_owned();
     let screen = model.screen().ok_or_else(|| Error::Option {
         option: "screen",
         value: "missing".into(),
@@ -494,11 +500,6 @@ fn compare(
         step(schedule)?;
     }
     Ok(result)
-}
-
-/// Logits as they are.
-fn plain(_: u32, logit: f32) -> f32 {
-    logit
 }
 
 fn best(logits: &[f32]) -> Option<(u32, f32)> {

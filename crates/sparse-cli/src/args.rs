@@ -15,7 +15,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use sparse_gguf::Gguf;
 use sparse_model::WeightFormat;
-use sparse_model::{EncoderFormat, FfnActivation, KvFormat, SamplerConfig};
+use sparse_model::{EncoderFormat, FfnActivation, HeadMode, KvFormat, SamplerConfig};
 
 pub(crate) use chat::{ChatArgs, ChatTemplateArgs};
 pub(crate) use embed::{EmbedArgs, EncoderArgs, SearchArgs, SimilarityArgs};
@@ -103,9 +103,10 @@ pub(crate) struct SparseArgs {
     /// model was made for]
     #[arg(long, value_name = "WHICH", value_parser = sparse())]
     pub(crate) sparse: Option<Sparse>,
-    /// Screen the head even if no sidecar says how: exact logits of the rows that matter only
-    #[arg(long)]
-    pub(crate) screen: bool,
+    /// Output head for decoding: `dense`; `screened`, exact logits of the rows that matter only; or `auto`, screened where
+    /// that reads much less, which takes some memory and time at load
+    #[arg(long, value_name = "HOW", default_value_t)]
+    pub(crate) head: HeadMode,
     #[command(flatten)]
     pub(crate) activation: ActivationArgs,
     /// Round the feed-forward weights first: to a lane, `bit3`, `bit5` or `bit7`, or to a format of GGUF, such as `q4_0`; not
@@ -118,7 +119,9 @@ impl SparseArgs {
     /// Its name in tables, if anything was asked for.
     pub(crate) fn name(&self) -> Option<String> {
         let sparse = self.sparse.as_ref().map(Sparse::name);
-        let parts: Vec<String> = sparse.into_iter().chain(self.ffn_lane.map(|f| f.to_string())).collect();
+        let head = (self.head != HeadMode::Auto).then(|| format!("{} head", self.head));
+        let lane = self.ffn_lane.map(|f| f.to_string());
+        let parts: Vec<String> = sparse.into_iter().chain(lane).chain(head).collect();
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 }
@@ -204,7 +207,7 @@ Examples:
   sparse generate -m model.gguf --greedy -n 50 < prompt.txt
   sparse generate -m model.gguf --json --seed 7 \"The sea\" | jq .timings
   sparse generate -m model.gguf --sparse model.sparse.gguf --stats \"The sea\"
-  sparse generate -m model.gguf --screen --stats \"The sea\"
+  sparse generate -m model.gguf --head screened --stats \"The sea\"
 
 Text goes to stdout as it comes; a line about speed goes to stderr when that is a terminal. On a terminal a
 prompt given as argument is shown before its continuation.";
@@ -386,7 +389,7 @@ Examples:
   sparse perplexity -m model.gguf --text wiki.test.raw --ctx 2048 --windows 20 --json
   sparse perplexity -m model.gguf --text wiki.test.raw --sparse model.sparse.gguf
   sparse perplexity -m model.gguf --text wiki.test.raw --ffn-lane bit5
-  sparse perplexity -m model.gguf --text wiki.test.raw --screen --measure-screen
+  sparse perplexity -m model.gguf --text wiki.test.raw --measure-screen
 
 The method is that of llama.cpp's llama-perplexity: the text is cut into windows of --ctx tokens, and the second
 half of each is scored. The number after ± is one standard error. Compare results of the same window length only.";
@@ -459,9 +462,9 @@ pub(crate) struct BenchArgs {
     /// Times to measure everything
     #[arg(short, long, value_name = "N", default_value = "5")]
     pub(crate) rounds: NonZeroUsize,
-    /// Screen the head even if no sidecar says how, as for `generate`
-    #[arg(long)]
-    pub(crate) screen: bool,
+    /// Output heads, as for `generate`: each with each of --sparse [default: auto]
+    #[arg(long, value_name = "HOW,...", value_delimiter = ',')]
+    pub(crate) head: Vec<HeadMode>,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,

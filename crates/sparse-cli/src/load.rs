@@ -11,7 +11,6 @@ use serde::Serialize;
 use sparse_core::Selector;
 use sparse_gguf::{Gguf, TensorInfo};
 use sparse_model::lanes::round_ffns;
-use sparse_model::sidecar::HeadScreen;
 use sparse_model::tokenizer::Tokenizer;
 use sparse_model::{ActivationSource, Model, Placement, Sidecar, ffn_weight, is_multiplied, sidecar};
 use sparse_simd::Kernels;
@@ -273,16 +272,17 @@ pub(crate) fn model(
     let source = Source::new(file)?;
     let threads = compute.threads();
     let mut model = source.model(choice, threads, placement)?;
-    if choice.screen && model.screen().is_none() {
-        HeadScreen::default().apply(&mut model)?;
-    }
+    let before = Instant::now();
+    model.screen_head(choice.head)?;
+    let screen_ms = ms(before.elapsed());
     let before = Instant::now();
     let interleaved_bytes = model.interleave();
     let interleave_ms = ms(before.elapsed());
     let interleaving = Interleaving { interleaved_bytes, interleave_ms, resident_bytes: resident_bytes() };
     let name = model.name().map_or_else(|| source.file_name(), str::to_owned);
     let time = start.elapsed();
-    info!(%name, level = %model.compute().kernels.level(), threads, ?time, ?interleaving, "model loaded");
+    let level = model.compute().kernels.level();
+    info!(%name, %level, threads, ?time, ?interleaving, screen_ms, "model loaded");
     Ok(Loaded { model: Arc::new(model), name, time, interleaving })
 }
 

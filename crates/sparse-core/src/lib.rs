@@ -49,7 +49,7 @@ pub use pool::Pool;
 #[cfg(feature = "fit")]
 pub use screen::AxesFit;
 #[cfg(feature = "std")]
-pub use screen::{Axes, Margins, Reach, Screen, ScreenScratch, Shortlist, lost_rows};
+pub use screen::{Axes, Margins, Reach, Screen, ScreenScratch, Shortlist, Wanted, lost_rows, soft_cap};
 
 pub use segments::SegmentedMatrix;
 

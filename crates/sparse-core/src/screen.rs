@@ -10,27 +10,23 @@
 //! may be above its score before the screen misses it. See `docs/head.md`.
 
 mod axes;
+mod build;
 #[cfg(feature = "fit")]
 mod fit;
 mod pack;
 mod shortlist;
 
-use alloc::vec;
 use alloc::vec::Vec;
 
 pub use axes::Axes;
+pub use build::lost_rows;
 #[cfg(feature = "fit")]
 pub use fit::AxesFit;
-use half::f16;
-use pack::Packed;
-pub use shortlist::{Reach, ScreenScratch, Shortlist};
+pub use shortlist::{Reach, ScreenScratch, Shortlist, Wanted, soft_cap};
 use sparse_simd::{MatMut, TileLayout, Tiles};
 
-use crate::error::same_len;
-use crate::{Activations, Compute, Error, Matrix};
+use crate::{Activations, Compute, Storage};
 
-/// Rows that are packed at a time.
-const BATCH: usize = 256;
 /// Rows that a worker scans at a time, at least.
 const GRAIN: usize = 16 * TileLayout::TILE;
 
@@ -44,9 +40,10 @@ pub struct Margins {
 }
 
 impl Default for Margins {
-    /// For a screen that was not calibrated: wide.
+    /// Four and three: with random axes, a row that is asked for is missed 3 times in 100,000, and at most 0.13 % of the
+    /// probability, whatever the text.
     fn default() -> Self {
-        Self { best: 5.0, mass: 2.5 }
+        Self { best: 4.0, mass: 3.0 }
     }
 }
 
@@ -55,7 +52,7 @@ impl Default for Margins {
 pub struct Screen {
     axes: Axes,
     layout: TileLayout,
-    tiles: Vec<u8>,
+    tiles: Storage,
     /// Mean of the rows: it shifts all logits alike.
     common: Vec<f32>,
     /// The tokens' mean along the axes.
@@ -64,94 +61,13 @@ pub struct Screen {
     deviations: Vec<f32>,
     /// Share of the errors' squares that comes from rounding.
     rounding: f32,
+    /// What a row's logit is expected to be, as a multiple of its score. Scores along random axes are right on the average of
+    /// all rotations, so that large ones are too large on the average of all rows.
+    shrinkage: f32,
     margins: Margins,
 }
 
 impl Screen {
-    /// Projects the rows of `head` on `axes` and rounds them. `lost` is what each row's logit has outside the axes, as
-    /// [`lost_rows`] tells; without it, tokens are taken to vary alike in all directions there.
-    ///
-    /// # Errors
-    /// If the axes are for tokens of another width, `lost` for other rows, or the screen is too large to address.
-    pub fn new(
-        compute: &Compute,
-        head: &Matrix,
-        axes: Axes,
-        lost: Option<&[f32]>,
-        margins: Margins,
-    ) -> Result<Self, Error> {
-        let (rows, d, dims) = (head.rows(), head.cols(), axes.dims());
-        same_len("inputs of the screen", d, axes.inputs())?;
-        if let Some(lost) = lost {
-            same_len("rows of the screen", rows, lost.len())?;
-            if let Some(&value) = lost.iter().find(|x| x.is_nan() || **x < 0.0) {
-                return Err(Error::Value {
-                    what: "lost row of the screen",
-                    value,
-                    expected: "at least zero",
-                });
-            }
-        }
-        for (what, value) in [("margin of the best", margins.best), ("margin of the mass", margins.mass)] {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(Error::Value { what, value, expected: "above zero" });
-            }
-        }
-        let layout = TileLayout::new(rows, axes.nibbles(), dims - axes.nibbles())?;
-        let common = mean_row(head);
-        let mut screen = Self {
-            center: vec![0.0; dims],
-            deviations: vec![f32::INFINITY; rows],
-            tiles: vec![0; layout.bytes()],
-            rounding: 1.0,
-            layout,
-            common,
-            axes,
-            margins,
-        };
-        let mut x = Activations::with_capacity(BATCH, d);
-        let mut projected = vec![0.0; BATCH * dims];
-        x.resize(1);
-        x.x_mut().copy_from_slice(screen.axes.mean());
-        x.quantize(compute.kernels);
-        screen.axes.project(compute, &x, &mut projected[..dims]);
-        screen.center.copy_from_slice(&projected[..dims]);
-        let outside = screen.axes.lost().powi(2) / (d.saturating_sub(dims)).max(1) as f32;
-        let (mut packed, mut sums) = (Packed::default(), [0.0_f64; 2]);
-        for first in (0..rows).step_by(BATCH) {
-            let n = BATCH.min(rows - first);
-            x.resize(n);
-            for (i, row) in x.x_mut().chunks_mut(d).enumerate() {
-                head.decode_row(first + i, row);
-                row.iter_mut().zip(&screen.common).for_each(|(w, c)| *w -= c);
-            }
-            x.quantize(compute.kernels);
-            screen.axes.project(compute, &x, &mut projected[..n * dims]);
-            for (i, (row, along)) in x.x().chunks(d).zip(projected.chunks_mut(dims)).enumerate() {
-                let [length, kept] = [row, &*along].map(|v| compute.kernels.dot_f32(v, v));
-                let bias = f16::from_f32(compute.kernels.dot_f32(row, screen.axes.mean()));
-                if !(length.is_finite() && kept.is_finite() && bias.is_finite()) {
-                    continue;
-                }
-                along.iter_mut().zip(screen.axes.spread()).for_each(|(v, s)| *v *= s);
-                let rounding = packed.round(along, screen.axes.nibbles());
-                let lost = match lost {
-                    Some(lost) => lost[first + i] * lost[first + i],
-                    None => (length - kept).max(0.0) * outside,
-                };
-                if packed.row(bias).scales.iter().all(|s| s.is_finite()) {
-                    screen.layout.write(first + i, packed.row(bias), &mut screen.tiles);
-                    screen.deviations[first + i] = (rounding + lost).sqrt();
-                    sums[0] += f64::from(rounding);
-                    sums[1] += f64::from(lost);
-                }
-            }
-        }
-        let all = sums[0] + sums[1];
-        screen.rounding = if all > 0.0 { (sums[0] / all) as f32 } else { 1.0 };
-        Ok(screen)
-    }
-
     /// The axes.
     pub fn axes(&self) -> &Axes {
         &self.axes
@@ -175,7 +91,7 @@ impl Screen {
     /// Bytes that scoring a token reads.
     pub fn bytes(&self) -> usize {
         let vectors = [&self.common, &self.center, &self.deviations];
-        self.tiles.len() + self.axes.bytes() + vectors.iter().map(|v| size_of_val(&***v)).sum::<usize>()
+        self.layout.bytes() + self.axes.bytes() + vectors.iter().map(|v| size_of_val(&***v)).sum::<usize>()
     }
 
     /// Scores of all rows for one token `x` into `scratch`, less the part that all rows share; returns by how much a row's
@@ -183,7 +99,7 @@ impl Screen {
     fn score(&self, compute: &Compute, x: &Activations, scratch: &mut ScreenScratch) -> Option<f32> {
         let along = &mut scratch.projected;
         along.resize(1);
-        self.axes.project(compute, x, along.x_mut());
+        self.axes.project(compute, x, along.x_mut(), &mut scratch.spare);
         let z = along.x_mut();
         z.iter_mut().zip(&self.center).for_each(|(z, c)| *z -= c);
         let kept: f32 = z.iter().map(|z| z * z).sum();
@@ -197,57 +113,14 @@ impl Screen {
             return None;
         }
         along.quantize(compute.kernels);
-        let tiles = Tiles::new(self.layout, &self.tiles).expect("made with this layout");
+        let tiles = Tiles::new(self.layout, self.tiles.bytes()).expect("made with this layout");
         let out = MatMut::new(&mut scratch.scores, self.rows());
-        compute.pool.for_columns(out, GRAIN, self.tiles.len(), |rows, mut out| {
+        compute.pool.for_columns(out, GRAIN, self.layout.bytes(), |rows, mut out| {
             compute.kernels.scan(tiles.slice(rows), along.q8(), out.row(0));
         });
-        // The root of the size fits real tokens better than the size itself, which is too wide for unusual ones.
-        Some(square.max(f32::MIN_POSITIVE).sqrt().sqrt())
+        let size = square.max(f32::MIN_POSITIVE).sqrt();
+        // Errors along random axes grow as tokens do. Along fitted ones the root of that fits real tokens better, since
+        // unusual tokens are unusual along axes that are stored well.
+        Some(if self.axes.matrix().is_some() { size.sqrt() } else { size })
     }
-}
-
-/// Root mean square, per row of `head`, of the part of its logits that comes from the directions `left`, which are scaled by how
-/// much tokens vary along them; `[rows]`, infinite for a row that is not finite. What all rows share is left out, as in
-/// the screen.
-///
-/// # Panics
-/// If the widths differ.
-pub fn lost_rows(compute: &Compute, head: &Matrix, left: &Matrix) -> Vec<f32> {
-    let (d, dims) = (head.cols(), left.rows());
-    let common = mean_row(head);
-    let mut lost = vec![0.0; head.rows()];
-    let mut x = Activations::with_capacity(BATCH, d);
-    let mut along = vec![0.0; BATCH * dims];
-    for (batch, lost) in lost.chunks_mut(BATCH).enumerate().filter(|_| dims > 0) {
-        x.resize(lost.len());
-        for (i, row) in x.x_mut().chunks_mut(d).enumerate() {
-            head.decode_row(batch * BATCH + i, row);
-            row.iter_mut().zip(&common).for_each(|(w, c)| *w -= c);
-        }
-        let along = &mut along[..lost.len() * dims];
-        left.matmul(compute, &x, along);
-        for (lost, along) in lost.iter_mut().zip(along.chunks(dims)) {
-            *lost = compute.kernels.dot_f32(along, along).sqrt();
-            if lost.is_nan() {
-                *lost = f32::INFINITY;
-            }
-        }
-    }
-    lost
-}
-
-/// The mean of the rows that are finite.
-fn mean_row(head: &Matrix) -> Vec<f32> {
-    let mut sum = vec![0.0_f64; head.cols()];
-    let mut row = vec![0.0; head.cols()];
-    let mut n = 0.0;
-    for r in 0..head.rows() {
-        head.decode_row(r, &mut row);
-        if row.iter().all(|w| w.is_finite()) {
-            sum.iter_mut().zip(&row).for_each(|(s, w)| *s += f64::from(*w));
-            n += 1.0;
-        }
-    }
-    sum.iter().map(|s| if n > 0.0 { (s / n) as f32 } else { 0.0 }).collect()
 }

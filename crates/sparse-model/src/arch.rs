@@ -3,6 +3,8 @@
 //! [`read`] takes what all architectures share from the metadata. What is special about one stands in
 //! its file and nowhere else.
 
+mod ernie;
+mod exaone;
 mod gemma;
 mod granite;
 mod keys;
@@ -38,7 +40,7 @@ pub(crate) struct Architecture {
 }
 
 /// All architectures.
-const ALL: [&Architecture; 13] = [
+const ALL: [&Architecture; 15] = [
     &llama::LLAMA,
     &qwen::QWEN2,
     &qwen::QWEN3,
@@ -48,6 +50,8 @@ const ALL: [&Architecture; 13] = [
     &granite::MINICPM,
     &smollm::SMOLLM3,
     &olmo::OLMO2,
+    &ernie::ERNIE4_5,
+    &exaone::EXAONE4,
     &lfm2::LFM2,
     &relu2::ARCEE,
     &relu2::NEMOTRON,

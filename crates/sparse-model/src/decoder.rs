@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use sparse_core::{Activations, BatchMode};
-use sparse_simd::{Activation, Kernels, MatMut};
+use sparse_simd::{Kernels, MatMut};
 use web_time::Instant;
 
 use crate::Model;
@@ -60,9 +60,7 @@ pub(crate) fn logits(model: &Model, x: &Activations, logits: &mut [f32]) {
         logits.chunks_mut(bias.len()).for_each(|logits| k.add(logits, bias));
     }
     if let Some(cap) = model.config().logit_softcap {
-        logits.iter_mut().for_each(|l| *l /= cap);
-        k.activate(Activation::Tanh, logits);
-        logits.iter_mut().for_each(|l| *l *= cap);
+        sparse_core::soft_cap(k, cap, logits);
     }
 }
 

@@ -15,6 +15,7 @@ mod decoder;
 mod error;
 mod format;
 mod generate;
+mod head;
 mod kv_cache;
 mod mean;
 mod model;
@@ -36,6 +37,7 @@ pub use config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, 
 pub use error::Error;
 pub use format::WeightFormat;
 pub use generate::{GenerateOptions, Generation, Stop, generate};
+pub use head::HeadMode;
 pub use kv_cache::KvFormat;
 pub use mean::RunningMean;
 pub use model::{Model, ModelOptions};

@@ -3,14 +3,13 @@
 #[cfg(feature = "fs")]
 use std::path::Path;
 
-use sparse_core::{Activations, Axes, Compute, Matrix, Screen, SparseFfn};
+use sparse_core::{Activations, Compute, Matrix, Screen, SparseFfn};
 use sparse_gguf::Gguf;
 
 use crate::chat::{ChatTemplate, ChatTemplates};
-use crate::sidecar::HeadScreen;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
-use crate::{Error, FfnActivation, ModelConfig, arch};
+use crate::{Error, FfnActivation, HeadMode, ModelConfig, arch};
 
 /// A language model: weights still in their file's block formats, tokenizer, chat template.
 ///
@@ -19,12 +18,12 @@ use crate::{Error, FfnActivation, ModelConfig, arch};
 #[derive(Debug)]
 pub struct Model {
     config: ModelConfig,
-    weights: Weights,
+    pub(crate) weights: Weights,
     tokenizer: Tokenizer,
     chat_templates: ChatTemplates,
     name: Option<String>,
     compute: Compute,
-    screen: Option<Screen>,
+    pub(crate) screen: Option<Screen>,
 }
 
 /// How a model is opened.
@@ -35,12 +34,14 @@ pub struct ModelOptions {
     pub threads: usize,
     /// The activation of the feed-forward networks, if it is not for the file to say.
     pub activation: Option<FfnActivation>,
+    /// How [`Session::candidates`](crate::Session::candidates) computes the head of a model that is opened by path.
+    pub head: HeadMode,
 }
 
 impl ModelOptions {
     /// As the file says, computed on `threads` threads.
     pub fn new(threads: usize) -> Self {
-        Self { threads, activation: None }
+        Self { threads, activation: None, head: HeadMode::Auto }
     }
 
     /// The same with this activation; `None` is what the file says.
@@ -48,10 +49,17 @@ impl ModelOptions {
     pub fn activation(self, activation: Option<FfnActivation>) -> Self {
         Self { activation, ..self }
     }
+
+    /// The same with the head computed like this.
+    #[must_use]
+    pub fn head(self, head: HeadMode) -> Self {
+        Self { head, ..self }
+    }
 }
 
 impl Model {
-    /// Opens the GGUF file at `path`, to be computed on `threads` threads, and [interleaves](Self::interleave) its weights.
+    /// Opens the GGUF file at `path`, to be computed on `threads` threads, [screens its head](Self::screen_head) if that
+    /// pays, and [interleaves](Self::interleave) its weights.
     ///
     /// # Errors
     /// If the file cannot be read, is damaged, or holds a model that this crate does not run.
@@ -70,11 +78,13 @@ impl Model {
         let in_file = |source| Error::File { path: path.to_owned(), source: Box::new(source) };
         let gguf = Gguf::open(path).map_err(|e| in_file(e.into()))?;
         let mut model = Self::from_gguf_with(&gguf, options).map_err(in_file)?;
+        model.screen_head(options.head).map_err(in_file)?;
         model.interleave();
         Ok(model)
     }
 
-    /// Reads a model from a parsed file. Its weights stay where they are: see [`interleave`](Self::interleave).
+    /// Reads a model from a parsed file. Its weights stay where they are, and its head is computed whole: see
+    /// [`interleave`](Self::interleave) and [`screen_head`](Self::screen_head).
     ///
     /// # Errors
     /// If the file is damaged, or holds a model that this crate does not run.
@@ -210,54 +220,6 @@ impl Model {
     /// If the shapes do not match.
     pub fn logits(&self, x: &Activations, logits: &mut [f32]) {
         crate::decoder::logits(self, x, logits);
-    }
-
-    /// Whether logits are the head's products and nothing else, as a screen takes them to be.
-    pub fn head_is_linear(&self) -> bool {
-        self.weights.head_bias.is_none() && self.config.logit_softcap.is_none()
-    }
-
-    /// The screen of the head, if it has one.
-    pub fn screen(&self) -> Option<&Screen> {
-        self.screen.as_ref()
-    }
-
-    /// Makes [`Session::candidates`](crate::Session::candidates) look at rows of the head that matter only, as `screen` says;
-    /// nothing makes it compute all again. Sessions must be made anew afterwards.
-    ///
-    /// # Errors
-    /// If the screen is for another head.
-    pub fn set_screen(&mut self, screen: Option<Screen>) -> Result<(), Error> {
-        if let Some(screen) = &screen {
-            let (expected, found) =
-                ((self.head().rows(), self.head().cols()), (screen.rows(), screen.axes().inputs()));
-            if expected != found {
-                let problem = format!("a screen of {expected:?} rows and inputs is needed, found {found:?}");
-                return Err(Error::Tensor { name: "screen".into(), problem });
-            }
-        }
-        if screen.is_some() {
-            self.weights.head_mut().make_rows();
-        }
-        self.screen = screen;
-        Ok(())
-    }
-
-    /// A screen for this model's head.
-    ///
-    /// # Errors
-    /// If it is for heads of another shape.
-    pub fn make_screen(&self, screen: &HeadScreen) -> Result<Screen, Error> {
-        let axes = screen.axes.clone().unwrap_or_else(|| self.random_axes());
-        Screen::new(&self.compute, self.head(), axes, screen.lost.as_deref(), screen.margins)
-            .map_err(|e| Error::Tensor { name: "screen".into(), problem: e.to_string() })
-    }
-
-    /// Axes that need no data: random ones. What the head is given has the size of the norm's weights.
-    fn random_axes(&self) -> Axes {
-        let weight = &self.weights.output_norm.weight;
-        let square = weight.iter().map(|w| w * w).sum::<f32>() / weight.len() as f32;
-        Axes::rotated(weight.len(), square.sqrt().max(f32::MIN_POSITIVE))
     }
 
     pub(crate) fn weights(&self) -> &Weights {

@@ -4,7 +4,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sparse_core::{Activations, BatchMode, FfnCounts, Screen, ScreenScratch};
+use sparse_core::{Activations, BatchMode, FfnCounts, Screen, ScreenScratch, Wanted};
 use web_time::Instant;
 
 use crate::decoder::{self, Watch};
@@ -301,7 +301,7 @@ impl Session {
         history: &[u32],
     ) -> Result<Logits<'_>, Error> {
         let model = Arc::clone(&self.model);
-        let screen = model.screen().filter(|_| model.head_is_linear());
+        let screen = model.screen().filter(|_| model.can_screen());
         let (Some(screen), Some(reach)) = (screen, sampler.reach()) else {
             return Ok(self.forward(tokens)?.into());
         };
@@ -311,12 +311,13 @@ impl Session {
         let input = &self.state.normed;
         let scratch = self.screen_scratch.as_mut().expect("made for a model with a screen");
         let penalty = sampler.penalty(history);
-        let list = screen.shortlist(model.compute(), model.head(), input, reach, &penalty, scratch);
+        let wanted = Wanted { reach, cap: model.config().logit_softcap, adjust: &penalty };
+        let list = screen.shortlist(model.compute(), model.head(), input, &wanted, scratch);
         let logits = match list {
             Some(list) => Logits { ids: Some(list.ids), values: list.logits, outside: list.outside },
             None => {
                 let logits = &mut self.logits[..model.vocab_len()];
-                model.head().matmul(model.compute(), input, logits);
+                decoder::logits(&model, input, logits);
                 Logits::from(&*logits)
             }
         };

@@ -10,9 +10,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use sparse_core::ReadBandwidth;
 use sparse_model::tokenizer::EncodeOptions;
-use sparse_model::{GenerateOptions, Placement, Sampler, SamplerConfig, Session, generate};
+use sparse_model::{GenerateOptions, HeadMode, Placement, Sampler, SamplerConfig, Session, generate};
 
-use crate::args::{BenchArgs, ComputeArgs, Sparse, SparseArgs};
+use crate::args::{BenchArgs, ComputeArgs, SparseArgs};
 use crate::exit::{self, End};
 use crate::load::{self, Interleaving, Loaded};
 use crate::output::ms;
@@ -139,18 +139,26 @@ fn thread_counts(args: &BenchArgs) -> Vec<NonZeroUsize> {
     counts
 }
 
-/// What is asked for of the model: every choice of neurons in every format.
+/// What is asked for of the model: every choice of neurons in every format with every head.
 fn choices(args: &BenchArgs) -> Vec<SparseArgs> {
     /// One that leaves all as it is, if there are none.
     fn each<T: Clone>(values: &[T]) -> Vec<Option<T>> {
         if values.is_empty() { vec![None] } else { values.iter().cloned().map(Some).collect() }
     }
     let formats = each(&args.ffn_lane);
-    let with = |sparse: Option<Sparse>| {
-        let choice = SparseArgs { sparse, screen: args.screen, activation: args.activation, ffn_lane: None };
-        formats.iter().map(move |format| SparseArgs { ffn_lane: *format, ..choice.clone() })
-    };
-    each(&args.sparse).into_iter().flat_map(with).collect()
+    let heads = if args.head.is_empty() { &[HeadMode::Auto][..] } else { &args.head };
+    let mut choices = Vec::new();
+    for sparse in each(&args.sparse) {
+        for ffn_lane in &formats {
+            choices.extend(heads.iter().map(|head| SparseArgs {
+                sparse: sparse.clone(),
+                head: *head,
+                activation: args.activation,
+                ffn_lane: *ffn_lane,
+            }));
+        }
+    }
+    choices
 }
 
 fn candidate(args: &BenchArgs, threads: NonZeroUsize, choice: SparseArgs) -> anyhow::Result<Candidate> {
@@ -165,8 +173,8 @@ fn candidate(args: &BenchArgs, threads: NonZeroUsize, choice: SparseArgs) -> any
     Ok(Candidate { choice, loaded, session, rounds: Vec::new() })
 }
 
-/// The tokens of the decoded sequence, or of the prompt if that is longer. With all neurons, what they are has no
-/// influence on the time.
+/// The tokens of the decoded sequence, or of the prompt if that is longer. With all neurons and the whole head, what they
+/// are has no influence on the time.
 fn ids(args: &BenchArgs, candidates: &[Candidate]) -> anyhow::Result<Vec<u32>> {
     let decoded = args.depth.get() + args.tokens.get();
     let model = &candidates[0].loaded.model;
@@ -176,7 +184,7 @@ fn ids(args: &BenchArgs, candidates: &[Candidate]) -> anyhow::Result<Vec<u32>> {
         ids = model.tokenizer().encode(&input::file(file)?, options)?;
         anyhow::ensure!(ids.len() >= decoded, "the text has {} tokens, fewer than {decoded}", ids.len());
         ids.truncate(decoded);
-    } else if candidates.iter().any(|c| !c.loaded.is_dense()) {
+    } else if candidates.iter().any(|c| !c.loaded.is_dense() || c.loaded.model.screen().is_some()) {
         let mut session = Session::new(model, decoded)?;
         let start = model.tokenizer().bos().unwrap_or(0);
         let options =

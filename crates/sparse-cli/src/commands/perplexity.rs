@@ -10,10 +10,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use sparse_calibrate::Error;
 use sparse_model::tokenizer::EncodeOptions;
-use sparse_model::{Model, Placement, perplexity};
+use sparse_model::{HeadMode, Model, Placement, perplexity};
 use tracing::info;
 
-use crate::args::PerplexityArgs;
+use crate::args::{PerplexityArgs, SparseArgs};
 use crate::commands::calibrate::screens;
 use crate::exit::{self, End};
 use crate::load::Interleaving;
@@ -26,6 +26,8 @@ struct Report<'a> {
     standard_error: f64,
     scored_tokens: usize,
     windows: usize,
+    /// Mean negative log-likelihood of each window's scored tokens, in nats: for paired comparisons.
+    window_nats: Vec<f64>,
     window_tokens: usize,
     text_tokens: usize,
     interrupted: bool,
@@ -42,8 +44,14 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
     let text = input::file(&args.text)?;
-    let loaded =
-        load::model(args.model.model.as_deref(), &args.sparse, &args.compute, Placement::AsCalibrated)?;
+    let head = match args.sparse.head {
+        // Perplexity needs all logits.
+        HeadMode::Auto if args.measure_screen => HeadMode::Screened,
+        HeadMode::Auto => HeadMode::Dense,
+        asked => asked,
+    };
+    let sparse = SparseArgs { head, ..args.sparse.clone() };
+    let loaded = load::model(args.model.model.as_deref(), &sparse, &args.compute, Placement::AsCalibrated)?;
     let model = &loaded.model;
     let limit = model.config().context;
     if !(4..=limit).contains(&args.ctx) {
@@ -66,7 +74,11 @@ pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
     info!(tokens = tokens.len(), ?tokenize_time, windows, "measuring");
     let bar = bar(windows);
     let start = Instant::now();
+    let (mut window_nats, mut before) = (Vec::new(), (0.0, 0));
     let result = perplexity(model, &tokens, args.ctx, |done, _, so_far| {
+        let now = (so_far.perplexity.ln() * so_far.scored as f64, so_far.scored);
+        window_nats.push((now.0 - before.0) / (now.1 - before.1).max(1) as f64);
+        before = now;
         bar.set_message(format!("{:.3} ± {:.3}", so_far.perplexity, so_far.standard_error));
         bar.inc(1);
         match done == windows || interrupt::requested() {
@@ -85,6 +97,7 @@ pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
             standard_error: result.standard_error,
             scored_tokens: result.scored,
             windows: result.windows,
+            window_nats,
             window_tokens: args.ctx,
             text_tokens: tokens.len(),
             interrupted,

@@ -8,8 +8,8 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 use sparse_calibrate::{Error, LayerProfile, SHARES, profile};
-use sparse_model::Placement;
 use sparse_model::tokenizer::EncodeOptions;
+use sparse_model::{HeadMode, Placement};
 
 use crate::args::{ProfileArgs, Sparse, SparseArgs};
 use crate::exit::End;
@@ -34,7 +34,12 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &ProfileArgs) -> anyhow::Result<End> {
     let text = input::file(&args.text)?;
-    let all = SparseArgs { sparse: Some(Sparse::None), activation: args.activation, ..SparseArgs::default() };
+    let all = SparseArgs {
+        sparse: Some(Sparse::None),
+        head: HeadMode::Dense,
+        activation: args.activation,
+        ffn_lane: None,
+    };
     let loaded = load::model(args.model.model.as_deref(), &all, &args.compute, Placement::AsCalibrated)?;
     let options = EncodeOptions { add_bos: true, add_eos: false, parse_special: true };
     let tokens = loaded.model.tokenizer().encode(&text, options)?;

@@ -227,17 +227,22 @@ fn a_screened_head_writes_the_same_and_is_measured() {
         args.push("here".into());
         json(&run(&args).ok())
     };
-    let (whole, screened) = (generate(args![]), generate(args!["--screen"]));
+    let (whole, screened) = (generate(args![]), generate(args!["--head", "screened"]));
     assert_eq!(whole["tokens"], screened["tokens"]);
+    // A small head stays whole unless asked for.
     assert!(whole["screen"].is_null());
     let screen = &screened["screen"];
     assert!(screen["rows"].is_number() && screen["bytes"].as_f64().unwrap() > 0.0, "{screen:#}");
     assert_ne!(whole["bytes_per_token"], screened["bytes_per_token"]);
-    let stats = run(args!["generate", "-m", &model, "--screen", "-n", "5", "--stats", "here"]);
+    let stats = run(args!["generate", "-m", &model, "--head", "screened", "-n", "5", "--stats", "here"]);
     assert!(stats.stderr.contains("screened head: "), "{stats:?}");
 
     let text = folder.write("text.txt", TEXT.repeat(8));
-    let measured = run(args![
+    let measured =
+        run(args!["perplexity", "-m", &model, "--text", &text, "--ctx", "32", "--measure-screen", "--json"]);
+    let measured = json(&measured.ok());
+    assert!(measured["agreement"].as_f64().unwrap() > 0.9, "{measured:#}");
+    let refused = run(args![
         "perplexity",
         "-m",
         &model,
@@ -245,13 +250,10 @@ fn a_screened_head_writes_the_same_and_is_measured() {
         &text,
         "--ctx",
         "32",
-        "--screen",
         "--measure-screen",
-        "--json"
+        "--head",
+        "dense"
     ]);
-    let measured = json(&measured.ok());
-    assert!(measured["agreement"].as_f64().unwrap() > 0.9, "{measured:#}");
-    let refused = run(args!["perplexity", "-m", &model, "--text", &text, "--ctx", "32", "--measure-screen"]);
     assert!(refused.stderr.contains("screen is missing, expected a model with a screen"), "{refused:?}");
 }
 

@@ -126,16 +126,16 @@ impl Axes {
         size_of_val(&*self.mean) + self.matrix().map_or(0, Matrix::bytes)
     }
 
-    /// `out[t]` = the vectors `x[t]` along the directions, `[tokens x dims]`.
-    pub(super) fn project(&self, compute: &Compute, x: &Activations, out: &mut [f32]) {
+    /// `out[t]` = the vectors `x[t]` along the directions, `[tokens x dims]`; `spare` has room for a token.
+    pub(super) fn project(&self, compute: &Compute, x: &Activations, out: &mut [f32], spare: &mut [f32]) {
         match &self.directions {
             Directions::Matrix(matrix) => matrix.matmul(compute, x, out),
             Directions::Rotation(rotation) => {
                 let d = self.inputs();
                 for (x, out) in x.x().chunks(d).zip(out.chunks_mut(self.dims())) {
-                    out[..d].copy_from_slice(x);
-                    rotation.turn(&mut out[..d]);
-                    out[d..].fill(0.0);
+                    let (turned, padding) = out.split_at_mut(d);
+                    rotation.turn(x, turned, spare);
+                    padding.fill(0.0);
                 }
             }
         }
@@ -148,7 +148,7 @@ impl Axes {
 pub(super) struct Rotation {
     block: usize,
     signs: [Vec<f32>; 2],
-    /// Where each value goes between the rounds.
+    /// Where each value comes from between the rounds.
     deal: Vec<u32>,
 }
 
@@ -169,13 +169,14 @@ impl Rotation {
         Self { block, signs: [signs(), signs()], deal }
     }
 
-    /// Turns `x` in place.
-    fn turn(&self, x: &mut [f32]) {
-        self.round(0, x);
+    /// `out` = `x`, turned; `spare` is as long.
+    fn turn(&self, x: &[f32], out: &mut [f32], spare: &mut [f32]) {
+        let first = if self.block < x.len() { &mut *spare } else { &mut *out };
+        first.copy_from_slice(x);
+        self.round(0, first);
         if self.block < x.len() {
-            // A cycle at a time: every value is moved once.
-            deal(&self.deal, x);
-            self.round(1, x);
+            out.iter_mut().zip(&self.deal).for_each(|(out, from)| *out = spare[*from as usize]);
+            self.round(1, out);
         }
     }
 
@@ -197,27 +198,6 @@ impl Rotation {
     }
 }
 
-/// Puts value `to[i]` in place `i`. `to` is the transposition of a matrix: its cycles are followed from their lowest index.
-fn deal(to: &[u32], x: &mut [f32]) {
-    for start in 0..x.len() {
-        let next = |i: usize| to[i] as usize;
-        let mut at = next(start);
-        while at > start {
-            at = next(at);
-        }
-        if at < start {
-            continue;
-        }
-        let first = x[start];
-        let mut at = start;
-        while next(at) != start {
-            x[at] = x[next(at)];
-            at = next(at);
-        }
-        x[at] = first;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,10 +207,10 @@ mod tests {
         for d in [1, 6, 32, 96, 100, 576, 1024] {
             let rotation = Rotation::new(d);
             let turned = |i: usize| {
-                let mut x = vec![0.0; d];
+                let (mut x, mut out) = (vec![0.0; d], vec![0.0; d]);
                 x[i] = 1.0;
-                rotation.turn(&mut x);
-                x
+                rotation.turn(&x, &mut out, &mut vec![0.0; d]);
+                out
             };
             let (a, b) = (turned(0), turned(d - 1));
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();

@@ -3,6 +3,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use sparse_simd::{Activation, Kernels};
+
 use super::Screen;
 use crate::{Activations, Compute, Matrix};
 
@@ -39,6 +41,33 @@ pub enum Reach {
     Mass(f32),
 }
 
+/// What is asked of a screen.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Which rows.
+    pub reach: Reach,
+    /// Bound `c` of the logits, which are `c tanh(product / c)`; without it they are the head's products.
+    pub cap: Option<f32>,
+    /// What becomes of a row's logit before rows are compared; it may make logits smaller, not larger.
+    pub adjust: &'a dyn Fn(u32, f32) -> f32,
+}
+
+impl<'a> Wanted<'a> {
+    /// Rows by the head's products, as they are.
+    pub fn plain(reach: Reach) -> Self {
+        Self { reach, cap: None, adjust: &|_, logit| logit }
+    }
+
+    /// The smallest product that makes a logit of at least `least`, if that is known.
+    fn product(&self, least: f32) -> Option<f32> {
+        match self.cap {
+            // Near the bound, products are not known from their logits.
+            Some(cap) => ((least / cap).abs() < 0.999).then(|| cap * (least / cap).atanh()),
+            None => Some(least),
+        }
+    }
+}
+
 /// Rows of the head and their exact logits.
 #[derive(Clone, Copy, Debug)]
 pub struct Shortlist<'a> {
@@ -54,6 +83,8 @@ pub struct Shortlist<'a> {
 #[derive(Debug)]
 pub struct ScreenScratch {
     pub(super) projected: Activations,
+    /// Room for a token.
+    pub(super) spare: Vec<f32>,
     /// A score per row.
     pub(super) scores: Vec<f32>,
     /// Per chunk of rows: the largest logit that one may have.
@@ -74,6 +105,7 @@ impl ScreenScratch {
         let most = 2 * (rows / MOST) + CHUNK;
         Self {
             projected: Activations::with_capacity(1, screen.axes().dims()),
+            spare: vec![0.0; screen.axes().inputs()],
             scores: vec![0.0; rows],
             bounds: vec![0.0; chunks],
             order: Vec::with_capacity(chunks.max(rows / MOST + CHUNK)),
@@ -86,10 +118,9 @@ impl ScreenScratch {
 }
 
 impl Screen {
-    /// The rows of `head` within `reach` for one token `x`, and some more, with their exact logits; nothing if the screen
-    /// cannot tell, or too many rows are in question. Then the whole head has to be computed.
-    ///
-    /// `adjust` is what becomes of a row's logit before rows are compared; it may make logits smaller, not larger.
+    /// The rows of `head` that are `wanted` for one token `x`, and some more, with their exact logits; nothing if the screen
+    /// cannot tell, or too many rows are in question. Then the whole head has to be computed. Probabilities of logits
+    /// that are capped cannot be told.
     ///
     /// # Panics
     /// If the shapes do not match those that the screen was made for.
@@ -98,11 +129,14 @@ impl Screen {
         compute: &Compute,
         head: &Matrix,
         x: &Activations,
-        reach: Reach,
-        adjust: &dyn Fn(u32, f32) -> f32,
+        wanted: &Wanted<'_>,
         scratch: &'a mut ScreenScratch,
     ) -> Option<Shortlist<'a>> {
         assert_eq!(head.rows(), self.rows(), "rows of the head");
+        let Wanted { reach, cap, adjust } = *wanted;
+        if cap.is_some() && matches!(reach, Reach::Mass(_)) {
+            return None;
+        }
         let size = self.score(compute, x, scratch)?;
         let shift = compute.kernels.dot_f32(&self.common, x.x());
         let (first, margin) = match reach {
@@ -123,7 +157,7 @@ impl Screen {
         let nth = first.min(chunks) - 1;
         let cut = *scratch.order.select_nth_unstable_by(nth, |a, b| b.total_cmp(a)).1;
         self.collect(lift, cut, scratch)?;
-        exact(compute, head, x, scratch);
+        exact(compute, head, x, cap, scratch);
         let adjusted = scratch.ids.iter().zip(&scratch.logits).map(|(id, logit)| adjust(*id, *logit));
         scratch.order.clear();
         scratch.order.extend(adjusted);
@@ -144,7 +178,7 @@ impl Screen {
                 scratch.ids.extend_from_slice(&scratch.first);
                 scratch.ids.sort_unstable();
                 scratch.ids.dedup();
-                exact(compute, head, x, scratch);
+                exact(compute, head, x, cap, scratch);
                 let adjusted = scratch.ids.iter().zip(&scratch.logits).map(|(id, logit)| adjust(*id, *logit));
                 best = adjusted.fold(best, f32::max);
                 let estimate = self.estimate(share, size, shift, best, scratch);
@@ -156,10 +190,10 @@ impl Screen {
         for id in &scratch.ids {
             scratch.scores[*id as usize] = f32::INFINITY;
         }
-        let (lift, mut least) = (size * margin, least - shift);
+        let (lift, mut least) = (size * margin, wanted.product(least)? - shift);
         self.bound(lift, scratch);
         self.collect(lift, least, scratch)?;
-        exact(compute, head, x, scratch);
+        exact(compute, head, x, cap, scratch);
         let mut outside = f32::NEG_INFINITY;
         if let Reach::Mass(share) = reach {
             let mut step = STEP;
@@ -186,7 +220,7 @@ impl Screen {
                 least -= step;
                 step *= 2.0;
                 self.collect(lift, least, scratch)?;
-                exact(compute, head, x, scratch);
+                exact(compute, head, x, cap, scratch);
             }
         }
         let ids = &*scratch.ids;
@@ -221,7 +255,7 @@ impl Screen {
     #[inline]
     fn expected(&self, r: usize, size: f32, scores: &[f32]) -> f32 {
         let deviation = size * self.deviations[r];
-        scores[r] + 0.5 * deviation * deviation
+        self.shrinkage * (scores[r] + 0.5 * deviation * deviation)
     }
 
     fn bound(&self, lift: f32, scratch: &mut ScreenScratch) {
@@ -319,8 +353,19 @@ fn mass(bin: usize) -> f32 {
     (-(bin as f32 + 0.5) * (SPAN / BINS as f32)).exp()
 }
 
+/// `x[i] = cap tanh(x[i] / cap)`: the bound on logits of Gemma 2 (arXiv 2408.00118).
+pub fn soft_cap(kernels: &Kernels, cap: f32, x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x /= cap);
+    kernels.activate(Activation::Tanh, x);
+    x.iter_mut().for_each(|x| *x *= cap);
+}
+
 /// The logits of the rows on the list.
-fn exact(compute: &Compute, head: &Matrix, x: &Activations, scratch: &mut ScreenScratch) {
+fn exact(compute: &Compute, head: &Matrix, x: &Activations, cap: Option<f32>, scratch: &mut ScreenScratch) {
     let ids = &*scratch.ids;
-    head.matmul_rows(compute, ids, x, &mut scratch.logits[..ids.len()]);
+    let logits = &mut scratch.logits[..ids.len()];
+    head.matmul_rows(compute, ids, x, logits);
+    if let Some(cap) = cap {
+        soft_cap(compute.kernels, cap, logits);
+    }
 }

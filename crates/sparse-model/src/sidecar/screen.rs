@@ -14,7 +14,7 @@ const MEAN: &str = "screen.mean";
 const SPREAD: &str = "screen.spread";
 const LOST: &str = "screen.lost";
 
-/// How a model's head is screened; by default with random axes, which need no data, and wide margins.
+/// How a model's head is screened; by default along random axes, which need no data.
 #[derive(Clone, Debug, Default)]
 pub struct HeadScreen {
     /// Axes fitted to what the head is given; random ones if there are none.
@@ -35,12 +35,17 @@ impl HeadScreen {
             x if x.is_finite() && x > 0.0 => Ok(x),
             x => Err(Error::metadata(key, format!("is {x}, expected a number above zero"))),
         };
-        let margins = Margins {
+        let mut margins = Margins {
             best: positive("sparse.screen.margin_best")?,
             mass: positive("sparse.screen.margin_mass")?,
         };
         let (axes, lost) = match kind {
-            "random" => (None, None),
+            "rotated" => (None, None),
+            // Of an earlier version, whose margins were multiples of something else.
+            "random" => {
+                margins = Margins::default();
+                (None, None)
+            }
             "fitted" => {
                 let directions = file.matrix(DIRECTIONS)?;
                 let (mean, spread) = (file.vector(MEAN)?, file.vector(SPREAD)?);
@@ -60,7 +65,7 @@ impl HeadScreen {
         meta.insert("sparse.screen.margin_best", self.margins.best);
         meta.insert("sparse.screen.margin_mass", self.margins.mass);
         let fitted = self.axes.as_ref().and_then(|axes| axes.matrix().map(|matrix| (axes, matrix)));
-        meta.insert("sparse.screen.axes", if fitted.is_some() { "fitted" } else { "random" });
+        meta.insert("sparse.screen.axes", if fitted.is_some() { "fitted" } else { "rotated" });
         let Some((axes, matrix)) = fitted else { return };
         meta.insert("sparse.screen.lost", axes.lost());
         meta.insert("sparse.screen.nibbles", axes.nibbles() as u32);

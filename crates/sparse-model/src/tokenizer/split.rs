@@ -106,6 +106,12 @@ const PRE_TOKENIZERS: &[PreTokenizer] = &[
         add_bos: true,
     },
     PreTokenizer {
+        names: &["minicpm5"],
+        expressions: &[r"\p{N}{1,3}", LLAMA3],
+        ignore_merges: true,
+        add_bos: false,
+    },
+    PreTokenizer {
         names: &["gpt-4o", "llama4", "kanana2"],
         expressions: &[GPT4O],
         ignore_merges: false,
@@ -212,6 +218,7 @@ mod tests {
             ("gpt-2", "I|'|LL| say|:| '|it|'s| 12345|!!|\n\n | done| "),
             ("smollm", "I|'|LL| say|:| '|it|'s| |1|2|3|4|5|!!|\n\n | done| "),
             ("llama-bpe", "I|'LL| say|:| '|it|'s| |123|45|!!\n\n| | done| "),
+            ("minicpm5", "I|'LL| say|:| '|it|'s| |123|45|!!\n\n| | done| "),
             ("qwen2", "I|'LL| say|:| '|it|'s| |1|2|3|4|5|!!\n\n| | done| "),
             ("gpt-4o", "I'LL| say|:| '|it's| |123|45|!!\n\n| | done| "),
             ("tekken", "I|'LL| say|:| '|it|'s| |1|2|3|4|5|!!\n\n| | done| "),

@@ -1,6 +1,7 @@
 //! What was generated, and how fast.
 
 use serde::Serialize;
+use sparse_core::Screen;
 use sparse_model::{Generation, SamplerConfig, Session, Stop};
 
 use crate::load::{Interleaving, Loaded};
@@ -54,6 +55,8 @@ struct ScreenStats {
     rows: f64,
     bytes: f64,
     head_bytes: usize,
+    /// Memory that the screen takes besides.
+    screen_bytes: usize,
 }
 
 impl ScreenStats {
@@ -65,6 +68,7 @@ impl ScreenStats {
             rows: c.rows as f64 / (c.tokens - c.fallbacks).max(1) as f64,
             bytes: c.bytes as f64 / tokens,
             head_bytes,
+            screen_bytes: session.model().screen().map_or(0, Screen::bytes),
         })
     }
 }
@@ -199,10 +203,11 @@ impl<'a> Report<'a> {
         let speed = feed_forward_gb_per_s.map_or_else(String::new, |gb| format!(" at {gb:.1} GB/s"));
         let screen = self.screen.as_ref().map_or_else(String::new, |s| {
             format!(
-                "\nscreened head: {:.0} rows and {:.1} % of the bytes per token, computed whole for {:.1} % of the tokens",
+                "\nscreened head: {:.0} rows and {:.1} % of the bytes per token, computed whole for {:.1} % of the tokens; the screen has {:.1} MB",
                 s.rows,
                 100.0 * s.bytes / s.head_bytes as f64,
-                100.0 * s.fallbacks
+                100.0 * s.fallbacks,
+                s.screen_bytes as f64 / 1e6
             )
         });
         format!(
