@@ -34,10 +34,7 @@ pub(crate) const fn place(row: usize) -> usize {
 /// Which rows or columns take part in a product, in ascending order.
 pub(crate) trait Choice: Copy {
     /// Whether they may be far apart, so that the hardware does not know what comes next.
-    #[cfg_attr(
-        not(all(target_arch = "x86_64", feature = "std")),
-        allow(dead_code, reason = "only vector kernels prefetch")
-    )]
+    #[allow(dead_code, reason = "only vector kernels prefetch")]
     const SCATTERED: bool;
     /// How many.
     fn count(self) -> usize;

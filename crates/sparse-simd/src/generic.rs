@@ -1,22 +1,15 @@
 //! Kernels that are written once over the vectors of a level: those on floats for any width, those on integers for 128
 //! bits, and what all drivers share.
 
-#[cfg(target_arch = "x86_64")]
 pub(crate) mod bits128;
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) mod codes;
-#[cfg(target_arch = "x86_64")]
 pub(crate) mod columns;
 pub(crate) mod gemm;
 pub(crate) mod int8;
-#[cfg(target_arch = "x86_64")]
 pub(crate) mod lanes;
 pub(crate) mod math;
-#[cfg(target_arch = "x86_64")]
 pub(crate) mod prefetch;
 pub(crate) mod products;
 pub(crate) mod rows;
-#[cfg(target_arch = "x86_64")]
 pub(crate) mod scales;
 pub(crate) mod scan;
 pub(crate) mod sums;
@@ -46,7 +39,7 @@ macro_rules! product_functions {
             axpy_f32(a: f32, x: &[f32], y: &mut [f32]) = products::axpy::<_, f32>(a, bytemuck::cast_slice(x), y);
         }
 
-        pub(in super::super) const fn float_products<W: Stored>() -> FloatProducts {
+        pub(crate) const fn float_products<W: Stored>() -> FloatProducts {
             FloatProducts {
                 matmul: matmul::<W>,
                 rows: matmul_rows::<W>,

@@ -55,9 +55,10 @@ impl Kernels {
         Ok(Self::best())
     }
 
-    /// The kernels that a value of `SPARSE_SIMD` asks for; an empty one counts as none.
+    /// The kernels that a value of `SPARSE_SIMD` asks for; an empty one counts as none. For tests.
     #[cfg(feature = "std")]
-    fn choose(word: Option<&std::ffi::OsStr>) -> Result<&'static Kernels, LevelError> {
+    #[doc(hidden)]
+    pub fn choose(word: Option<&std::ffi::OsStr>) -> Result<&'static Kernels, LevelError> {
         match word {
             Some(word) if !word.is_empty() => {
                 let level = word.to_string_lossy().parse()?;
@@ -403,36 +404,4 @@ impl Kernels {
 #[track_caller]
 fn same_len(kernel: &str, a: &str, a_len: usize, b: &str, b_len: usize) {
     assert!(a_len == b_len, "{kernel}: {a} is {a_len} but {b} is {b_len}");
-}
-
-#[cfg(all(test, feature = "std"))]
-mod tests {
-    use super::*;
-    use std::ffi::OsStr;
-
-    #[test]
-    fn a_forced_level_is_used_or_refused() {
-        let best = Level::detect();
-        assert_eq!(Kernels::choose(None).unwrap().level(), best);
-        assert_eq!(Kernels::choose(Some(OsStr::new(""))).unwrap().level(), best);
-        for level in Level::ALL {
-            let choice = Kernels::choose(Some(OsStr::new(level.name())));
-            match Kernels::at(level) {
-                Some(_) => assert_eq!(choice.unwrap().level(), level),
-                None => assert_eq!(choice.unwrap_err(), LevelError::Unavailable { level }),
-            }
-        }
-        let unknown = Kernels::choose(Some(OsStr::new("AVX3"))).unwrap_err();
-        assert_eq!(
-            unknown.to_string(),
-            "unknown SIMD level \"AVX3\": expected scalar, sse4.1, avx2, avxvnni, avx512, neon, dotprod or simd128"
-        );
-    }
-
-    #[test]
-    fn levels_are_ordered_and_scalar_is_everywhere() {
-        assert!(Level::available().is_sorted());
-        assert_eq!(Level::available().next(), Some(Level::Scalar));
-        assert_eq!(Level::available().last(), Some(Level::detect()));
-    }
 }

@@ -16,12 +16,10 @@ mod small;
 mod ternary;
 mod write;
 
-#[allow(unused_imports, reason = "builds without vector levels decode whole blocks")]
-pub(crate) use block::Groups;
 pub use block::Half;
 pub(crate) use block::{Block, Scales};
-#[cfg(all(target_arch = "x86_64", feature = "std"))]
-pub(crate) use block::{Decode, Decoded};
+#[allow(unused_imports, reason = "builds without vector levels decode whole blocks")]
+pub(crate) use block::{Decode, Decoded, Groups};
 pub use codebooks::{BlockIq1M, BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs, BlockIq3S, BlockIq3Xxs};
 pub use k_quants::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
 pub(crate) use lanes::stream_word;

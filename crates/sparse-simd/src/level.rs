@@ -23,13 +23,16 @@ pub enum Level {
     Neon,
     /// NEON with the dot products of ARMv8.2 (Cortex-A55 and A75, Apple A13 and later): feature `npu`, experimental.
     Dotprod,
+    /// The same with the matrix products of ARMv8.6 (Neoverse V1, Cortex-A510 and A710, Apple M2 and later): feature
+    /// `npu`, experimental.
+    I8mm,
     /// Vectors of 128 bits in WebAssembly, where the program was built with them.
     Simd128,
 }
 
 impl Level {
     /// Every level, from the least to the most of each kind of CPU.
-    pub const ALL: [Level; 8] = [
+    pub const ALL: [Level; 9] = [
         Self::Scalar,
         Self::Sse41,
         Self::Avx2,
@@ -37,6 +40,7 @@ impl Level {
         Self::Avx512,
         Self::Neon,
         Self::Dotprod,
+        Self::I8mm,
         Self::Simd128,
     ];
 
@@ -60,6 +64,7 @@ impl Level {
             Self::Avx512 => "avx512",
             Self::Neon => "neon",
             Self::Dotprod => "dotprod",
+            Self::I8mm => "i8mm",
             Self::Simd128 => "simd128",
         }
     }
@@ -89,7 +94,7 @@ pub enum LevelError {
     /// A word that names no level.
     #[cfg(feature = "std")]
     #[error(
-        "unknown SIMD level {word:?}: expected scalar, sse4.1, avx2, avxvnni, avx512, neon, dotprod or simd128"
+        "unknown SIMD level {word:?}: expected scalar, sse4.1, avx2, avxvnni, avx512, neon, dotprod, i8mm or simd128"
     )]
     Unknown {
         /// The word.

@@ -22,23 +22,35 @@ struct Cpu {
     model: &'static str,
     /// The level that has to be chosen there.
     level: &'static str,
-    /// Whether the suites run there, or just the choice of the level.
-    suites: bool,
+    /// Levels that it lacks and has to refuse.
+    lacks: &'static [&'static str],
+    /// The tests that run there, by how their names end.
+    tests: &'static [&'static str],
 }
+
+/// All tests.
+const ALL: &[&str] = &[""];
+
+/// The tests that tell whether a level computes what the others do.
+const SOME: &[&str] = &["kernels", "story"];
 
 /// x86-64 CPUs by their widest vectors. qemu has no AVX-512.
 const X86: [Cpu; 3] = [
-    Cpu { model: "Penryn", level: "sse4.1", suites: true },
-    Cpu { model: "Nehalem", level: "sse4.1", suites: false },
-    Cpu { model: "Haswell", level: "avx2", suites: true },
+    Cpu { model: "Penryn", level: "sse4.1", lacks: &["avx2", "avx512"], tests: ALL },
+    Cpu { model: "Nehalem", level: "sse4.1", lacks: &["avx2"], tests: &[] },
+    Cpu { model: "Haswell", level: "avx2", lacks: &["avx512"], tests: SOME },
 ];
 
-/// 64-bit ARM without and with the dot product instructions.
-const ARM: [Cpu; 3] = [
-    Cpu { model: "cortex-a53", level: "neon", suites: false },
-    Cpu { model: "cortex-a72", level: "neon", suites: false },
-    Cpu { model: "max", level: "dotprod", suites: true },
+/// 64-bit ARM without and with products of bytes. `max` has all instructions that qemu knows.
+const ARM: [Cpu; 4] = [
+    Cpu { model: "cortex-a53", level: "neon", lacks: &["dotprod", "i8mm"], tests: &["story"] },
+    Cpu { model: "cortex-a72", level: "neon", lacks: &["dotprod"], tests: &[] },
+    Cpu { model: "cortex-a76", level: "dotprod", lacks: &["i8mm"], tests: &["story"] },
+    Cpu { model: "max", level: "i8mm", lacks: &[], tests: ALL },
 ];
+
+/// Builds of WebAssembly: the name of a level and flags of rustc.
+const WASM: [(&str, &str); 2] = [("scalar", ""), ("simd128", "-Ctarget-feature=+simd128")];
 
 /// A program that cargo built.
 struct Program {
@@ -51,6 +63,12 @@ struct Program {
 impl Job {
     /// Builds what exists on the target, or only checks it: `task` is `build` or `check`.
     pub(super) fn build(&self, task: &str) -> Result<()> {
+        if self.target == Target::Wasm {
+            for (level, flags) in WASM {
+                program::run(self.cargo_wasm(task, level, flags).args(self.target.crates()))?;
+            }
+            return Ok(());
+        }
         program::run(self.cargo(task).args(self.target.crates()))?;
         if self.target == Target::RiscV {
             self.build_firmware(task)?;
@@ -77,6 +95,14 @@ impl Job {
         cargo
     }
 
+    /// Cargo for one of the builds of WebAssembly, which are apart so that none replaces another.
+    fn cargo_wasm(&self, task: &str, level: &str, flags: &str) -> Command {
+        let mut cargo = self.cargo(task);
+        cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags);
+        cargo.env("CARGO_TARGET_DIR", toolchain::target_dir().join(level));
+        cargo
+    }
+
     /// Builds programs, and says where they are.
     fn programs(&self, cargo: &mut Command) -> Result<Vec<Program>> {
         let cargo = cargo.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
@@ -98,7 +124,7 @@ impl Job {
 
     /// The test programs of all crates, built by `cargo`.
     fn tests(&self, cargo: &mut Command) -> Result<Vec<Program>> {
-        let tests = self.programs(cargo.args(["--no-run", "--lib", "--tests"]).args(self.target.crates()))?;
+        let tests = self.programs(cargo.args(["--no-run", "--tests"]).args(self.target.crates()))?;
         ensure!(!tests.is_empty(), "cargo built no tests");
         Ok(tests)
     }
@@ -118,8 +144,15 @@ impl Job {
             let output = String::from_utf8_lossy(&output);
             let level = output.lines().next().unwrap_or_default();
             ensure!(level == cpu.level, "{}: level {level} is chosen, not {}", cpu.model, cpu.level);
+            for lacking in cpu.lacks {
+                let mut qemu = tools::qemu_user(self.target, cpu.model)?;
+                let refused = qemu.env("SPARSE_SIMD", lacking).arg(&levels.path).output()?;
+                let message = String::from_utf8_lossy(&refused.stderr);
+                let named = message.contains("Unavailable") && !refused.status.success();
+                ensure!(named, "{}: level {lacking} is not refused: {message}", cpu.model);
+            }
             eprintln!("{}: level {level}", cpu.model);
-            for test in tests.iter().filter(|_| cpu.suites) {
+            for test in tests.iter().filter(|test| cpu.tests.iter().any(|end| test.name.ends_with(end))) {
                 let mut qemu = tools::qemu_user(self.target, cpu.model)?;
                 run(qemu.arg(&test.path).arg("--quiet"), &format!("{} on {}", test.name, cpu.model), test)?;
             }
@@ -132,12 +165,8 @@ impl Job {
     fn test_wasm(&self) -> Result<()> {
         let (bindgen, node) = (tools::wasm_bindgen()?, toolchain::which(&["node"]).context("no node")?);
         let glue = toolchain::target_dir().join("node");
-        for (level, flags) in [("scalar", ""), ("simd128", "-Ctarget-feature=+simd128")] {
-            let mut cargo = self.cargo("test");
-            cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags);
-            // Apart, so that neither replaces the other.
-            cargo.env("CARGO_TARGET_DIR", toolchain::target_dir().join(level));
-            for test in self.tests(&mut cargo)? {
+        for (level, flags) in WASM {
+            for test in self.tests(&mut self.cargo_wasm("test", level, flags))? {
                 program::run(
                     Command::new(&bindgen)
                         .args(["--target", "nodejs", "--keep-debug", "--out-name", "test", "--out-dir"])
@@ -158,8 +187,7 @@ impl Job {
     /// Runs the test of the crate sparse-wasm in Node.
     fn test_package(&self, bindgen: &Path, node: &Path, level: &str, flags: &str) -> Result<()> {
         let folder = toolchain::target_dir().join(level);
-        let mut cargo = self.cargo("build");
-        cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags).env("CARGO_TARGET_DIR", &folder);
+        let mut cargo = self.cargo_wasm("build", level, flags);
         program::run(cargo.args(["--release", "-psparse-wasm"]))?;
         let built = folder.join(self.target.triple()).join("release/sparse_wasm.wasm");
         let package = folder.join("package");

@@ -1,22 +1,83 @@
 //! Every format against ggml and the gguf package, bit for bit.
 
-use std::path::{Path, PathBuf};
-
 use sparse_gguf::{BlockFormat, GgmlType, Gguf, quantize, quantize_into};
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+/// Files as a part of this program, for targets without files.
+macro_rules! files {
+    ($($name:literal)*) => { &[$(($name, include_bytes!(concat!("../golden/", $name)))),*] };
+}
+
+static FILES: &[(&str, &[u8])] = files! {
+    "bf16.blocks"
+    "bf16.f32"
+    "f16.blocks"
+    "f16.f32"
+    "f32.blocks"
+    "f32.f32"
+    "input.f32"
+    "iq1_m.blocks"
+    "iq1_m.f32"
+    "iq1_s.blocks"
+    "iq1_s.f32"
+    "iq2_s.blocks"
+    "iq2_s.f32"
+    "iq2_xs.blocks"
+    "iq2_xs.f32"
+    "iq2_xxs.blocks"
+    "iq2_xxs.f32"
+    "iq3_s.blocks"
+    "iq3_s.f32"
+    "iq3_xxs.blocks"
+    "iq3_xxs.f32"
+    "iq4_nl.blocks"
+    "iq4_nl.f32"
+    "iq4_xs.blocks"
+    "iq4_xs.f32"
+    "mxfp4.blocks"
+    "mxfp4.f32"
+    "q1_0.blocks"
+    "q1_0.f32"
+    "q2_0.blocks"
+    "q2_0.f32"
+    "q2_k.blocks"
+    "q2_k.f32"
+    "q3_k.blocks"
+    "q3_k.f32"
+    "q4_0.blocks"
+    "q4_0.f32"
+    "q4_1.blocks"
+    "q4_1.f32"
+    "q4_k.blocks"
+    "q4_k.f32"
+    "q5_0.blocks"
+    "q5_0.f32"
+    "q5_1.blocks"
+    "q5_1.f32"
+    "q5_k.blocks"
+    "q5_k.f32"
+    "q6_k.blocks"
+    "q6_k.f32"
+    "q8_0.blocks"
+    "q8_0.f32"
+    "tiny.gguf"
+    "tq1_0.blocks"
+    "tq1_0.f32"
+    "tq2_0.blocks"
+    "tq2_0.f32"
+};
+
+fn golden(name: &str) -> &'static [u8] {
+    FILES.iter().find(|(n, _)| *n == name).expect(name).1
 }
 
 fn floats(name: &str) -> Vec<f32> {
-    let bytes = std::fs::read(golden(name)).unwrap();
-    let (values, rest) = bytes.as_chunks();
+    let (values, rest) = golden(name).as_chunks();
     assert!(rest.is_empty(), "{name}");
     values.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
-fn blocks(format: BlockFormat) -> Vec<u8> {
-    std::fs::read(golden(&format!("{}.blocks", format.name().to_lowercase()))).unwrap()
+fn blocks(format: BlockFormat) -> &'static [u8] {
+    golden(&format!("{}.blocks", format.name().to_lowercase()))
 }
 
 /// The values that ggml quantized for the golden files.
@@ -42,7 +103,7 @@ fn every_format_dequantizes_as_the_gguf_package_does() {
     for format in BlockFormat::GGML {
         let expected = floats(&format!("{}.f32", format.name().to_lowercase()));
         let mut found = vec![0.0; expected.len()];
-        format.decode(&blocks(format), &mut found).unwrap();
+        format.decode(blocks(format), &mut found).unwrap();
         let wrong = (0..found.len())
             .filter(|&i| found[i].to_bits() != expected[i].to_bits())
             .map(|i| format!("value {i}: {:e}, expected {:e}", found[i], expected[i]))
@@ -110,7 +171,7 @@ fn what_cannot_be_quantized_is_an_error_that_says_where() {
 
 #[test]
 fn tensors_dequantize_or_refuse_by_name() {
-    let gguf = Gguf::open(golden("tiny.gguf")).unwrap();
+    let gguf = Gguf::from_bytes(golden("tiny.gguf").to_vec()).unwrap();
     let weight = gguf.tensor("weight").unwrap();
     assert_eq!(weight.info.format().unwrap(), BlockFormat::Q8_0);
     // Its rows are the first values of the golden input.

@@ -1,10 +1,10 @@
 //! Tests through the public interface. Golden vectors and the script that made them: `tests/golden`.
 
-// Reads files.
-#[cfg(not(target_family = "wasm"))]
 mod golden;
 mod headers;
 mod hostile;
+#[cfg(feature = "write")]
+mod part_files;
 mod parts;
 mod properties;
 mod raw;

@@ -3,7 +3,6 @@
 //! `tools/reference/make_architectures.py` makes the files, with llama.cpp's converter, and the
 //! golden values.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -19,6 +18,33 @@ use sparse_testdata::{File, Tensor, TinyLlama};
 const TOLERANCE: f32 = 1e-3;
 /// A batch and single tokens differ by the order of additions alone.
 const ROUNDING: f32 = 1e-5;
+
+/// Models as a part of this program, for targets without files.
+macro_rules! models {
+    ($($name:literal)*) => {
+        &[$(($name, include_bytes!(concat!("data/arch/", $name, ".gguf")))),*]
+    };
+}
+
+static MODELS: &[(&str, &[u8])] = models! {
+    "arcee"
+    "bitnet"
+    "gemma3"
+    "granite"
+    "lfm2"
+    "llama"
+    "llama-relu"
+    "minicpm"
+    "mistral"
+    "nemotron"
+    "olmo2"
+    "olmo3"
+    "phi3"
+    "phi3-long"
+    "qwen2"
+    "qwen3"
+    "smollm3"
+};
 
 /// A model and what transformers makes of a prompt.
 struct Golden {
@@ -55,8 +81,8 @@ impl Golden {
     }
 
     fn gguf(&self) -> Gguf {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/arch");
-        Gguf::open(folder.join(format!("{}.gguf", self.name))).expect("a GGUF file")
+        let (_, bytes) = MODELS.iter().find(|(name, _)| *name == self.name).expect(&self.name);
+        Gguf::from_bytes(bytes.to_vec()).expect("a GGUF file")
     }
 
     /// The model, with the activation that its file cannot name.

@@ -1,6 +1,7 @@
 //! The integer kernels of levels with vectors of 16 bytes, written once.
 //!
-//! A level is a token type that implements [`Simd`] and [`Bits128`], and a table made by [`level!`].
+//! A level is a token type that implements [`Simd`] and [`Bits128`], and a table made by [`level!`]. A level that adds
+//! instructions for int8 to another takes that one's table and replaces entries, made by [`int8_products!`].
 //!
 //! - `quantized`: products of quantized weights, one driver for all formats; `small` and `super_blocks` tell it where
 //!   a format's codes and scales are, and `groups` decodes the others in plain Rust.
@@ -18,12 +19,16 @@ pub(crate) mod super_blocks;
 use super::sums::DecodeStep;
 use crate::layout::Block;
 use crate::simd::Simd;
+use quantized::Step;
 
 /// Integers in vectors of 16 bytes. Methods are as those of [`Simd`]: safe, and always inlined.
 ///
 /// The number in a name is the bits of a lane. Additions wrap.
 pub(crate) trait Bits128: Simd<Floats = [f32; 4], Halves = [u16; 4]> {
     type I: Copy;
+
+    /// Whether products of bytes are added in 32 bits at once.
+    const WIDE: bool;
 
     fn load16(self, x: &[u8; 16]) -> Self::I;
     /// The lower half; the upper one is zero.
@@ -43,7 +48,6 @@ pub(crate) trait Bits128: Simd<Floats = [f32; 4], Halves = [u16; 4]> {
 
     fn add8(self, a: Self::I, b: Self::I) -> Self::I;
     fn sub8(self, a: Self::I, b: Self::I) -> Self::I;
-    fn add16(self, a: Self::I, b: Self::I) -> Self::I;
     fn sub16(self, a: Self::I, b: Self::I) -> Self::I;
     /// The lower halves of products.
     fn mul16(self, a: Self::I, b: Self::I) -> Self::I;
@@ -69,13 +73,20 @@ pub(crate) trait Bits128: Simd<Floats = [f32; 4], Halves = [u16; 4]> {
     /// Lanes of 16 bits below 256 as bytes, those of `a` first.
     fn narrow_u16(self, a: Self::I, b: Self::I) -> Self::I;
 
-    /// In 16 bits, sums of two products of adjacent bytes. `codes` are below 128 unless they are `SIGNED`; `x` is not
-    /// -128, and a sum fits.
-    fn dot2<const SIGNED: bool>(self, codes: Self::I, x: Self::I) -> Self::I;
+    /// Adds products of adjacent bytes to `words`: four to each lane of 32 bits at a [`WIDE`](Self::WIDE) level, two to
+    /// each of 16 bits at others. `codes` are below 128 unless they are `SIGNED`; `x` is not -128, and sums fit.
+    fn add_products<const SIGNED: bool>(self, words: Self::I, codes: Self::I, x: Self::I) -> Self::I;
+    /// Adds the `words` of [`add_products`](Self::add_products) to `sums` in 32 bits.
+    fn add_words(self, sums: Self::I, words: Self::I) -> Self::I;
+    /// The products of 32 codes of `S` with activations, times sub-scales `2 * g` and `2 * g + 1` of `sub` if there are
+    /// any: four lanes of 32 bits, whose sum is the result.
+    fn group<S: Step>(self, codes: [Self::I; 2], x: [Self::I; 2], sub: Self::I, g: usize) -> Self::I;
     /// In 32 bits, sums of two products of adjacent lanes of 16 bits.
     fn madd(self, a: Self::I, b: Self::I) -> Self::I;
     /// Lane `i` is the sum of the four lanes of 32 bits of `x[i]`.
     fn lane_sums(self, x: [Self::I; 4]) -> Self::I;
+    /// The upper four bits of bytes.
+    fn upper_nibbles(self, x: Self::I) -> Self::I;
 
     /// Lanes of 32 bits as floats.
     fn to_floats(self, x: Self::I) -> Self::F;
@@ -114,97 +125,28 @@ impl<V: Bits128> DecodeStep for V {
     }
 }
 
-/// The table of a level: `level! { token, features, level, rope }`, in a module of its own. `rope` is its function for
-/// adjacent pairs.
-macro_rules! level {
-    ($token:ty, $features:literal, $level:expr, $rope:expr) => {
-        use crate::generic::bits128::{
-            groups as groups_of_codes, quantize,
-            quantized::{self, Step},
-        };
-        use crate::layout::*;
-        use crate::table::{ByFormat, ColumnProducts, Table, by_format};
-        use crate::{Kernels, Level, Q8Mut};
-        use half::bf16;
-
-        crate::generic::float_functions!($token, $features);
-        crate::generic::product_functions!($token, $features);
-
+/// The products of a level with int8 activations: `int8_products! { token, features }`, which makes the functions
+/// `products` and `decoded_products`. The module has the names of [`level!`].
+macro_rules! int8_products {
+    ($token:ty, $features:literal) => {
         /// Products of columns.
         mod columns {
             use super::*;
             crate::generic::columns::pairs::column_functions!($token, $features);
         }
 
-        pub(crate) static KERNELS: Kernels = Kernels(TABLE);
-
-        const TABLE: Table = Table {
-            level: $level,
-            formats: FORMATS,
-            prefers_interleaved: false,
-            quantize: quantize_q8,
-            quantize_rows,
-            panels_f32,
-            panels_int8,
-            scan,
-            dot_f32,
-            axpy_f32,
-            to_f16,
-            rms_norm,
-            hadamard,
-            layer_norm,
-            softmax,
-            activate,
-            activate_mul,
-            add,
-            rope: $rope,
-            rope_halves,
-        };
-
-        const FORMATS: ByFormat = by_format([
-            floats::<f32>(float_products::<f32>()),
-            floats::<f16>(float_products::<f16>()),
-            floats::<bf16>(float_products::<bf16>()),
-            entry::<[BlockQ4_0; 4], BlockQ4_0>(),
-            entry::<[BlockQ4_1; 4], BlockQ4_1>(),
-            entry::<[BlockQ5_0; 4], BlockQ5_0>(),
-            entry::<[BlockQ5_1; 4], BlockQ5_1>(),
-            entry::<[BlockQ8_0; 4], BlockQ8_0>(),
-            entry::<BlockQ2K, BlockQ2K>(),
-            entry::<BlockQ3K, BlockQ3K>(),
-            entry::<BlockQ4K, BlockQ4K>(),
-            entry::<BlockQ5K, BlockQ5K>(),
-            entry::<BlockQ6K, BlockQ6K>(),
-            entry::<[BlockIq4Nl; 4], BlockIq4Nl>(),
-            entry::<BlockIq4Xs, BlockIq4Xs>(),
-            entry::<[BlockMxFp4; 4], BlockMxFp4>(),
-            decoded::<BlockTq1_0>(),
-            entry::<BlockTq2_0, BlockTq2_0>(),
-            decoded::<BlockQ1_0>(),
-            decoded::<BlockQ2_0>(),
-            decoded::<BlockIq1S>(),
-            decoded::<BlockIq1M>(),
-            decoded::<BlockIq2Xxs>(),
-            decoded::<BlockIq2Xs>(),
-            decoded::<BlockIq2S>(),
-            decoded::<BlockIq3Xxs>(),
-            decoded::<BlockIq3S>(),
-            entry::<[BlockBit3; 4], BlockBit3>(),
-            entry::<[BlockBit7; 4], BlockBit7>(),
-        ]);
-
-        /// The entry of a quantized format, of which some blocks are a step.
-        const fn entry<S: Step, B: Block>() -> FormatKernels {
-            blocks::<B>(Int8Products {
+        /// Those of a format, of which some blocks are a step.
+        const fn products<S: Step, B: Block>() -> Int8Products {
+            Int8Products {
                 matmul: matmul_q8::<S>,
                 rows: rows_q8::<S>,
                 columns: columns_of::<B>(),
                 matmul_interleaved: crate::scalar::interleaved::matmul(B::FORMAT),
-            })
+            }
         }
 
-        /// The entry of a quantized format that is decoded in plain Rust.
-        const fn decoded<B: Groups>() -> FormatKernels {
+        /// Those of a format that is decoded in plain Rust.
+        const fn decoded_products<B: Groups>() -> Int8Products {
             /// # Safety
             /// As for [`FormatKernels`].
             unsafe fn matmul<B: Groups>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
@@ -223,12 +165,12 @@ macro_rules! level {
                 }
             }
 
-            groups::<B>(Int8Products {
+            Int8Products {
                 matmul: matmul::<B>,
                 rows: rows::<B>,
                 columns: columns_of::<B>(),
                 matmul_interleaved: None,
-            })
+            }
         }
 
         const fn columns_of<B: Block>() -> Option<ColumnProducts> {
@@ -241,11 +183,6 @@ macro_rules! level {
         #[target_feature(enable = $features)]
         fn matmul_decoded(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>, decode: Decode) {
             groups_of_codes::matmul(<$token>::new(), w, x, out, decode);
-        }
-
-        #[target_feature(enable = $features)]
-        fn quantize_q8(x: &[f32], out: &mut Q8Mut<'_>) {
-            quantize::quantize(<$token>::new(), x, out);
         }
 
         #[target_feature(enable = $features)]
@@ -262,4 +199,103 @@ macro_rules! level {
         }
     };
 }
-pub(crate) use level;
+
+/// The entries of a table, made by three functions: of a format of floats, of one that has steps, and of one that is
+/// decoded in plain Rust.
+macro_rules! formats {
+    ($floats:ident, $steps:ident, $decoded:ident) => {
+        by_format([
+            $floats::<f32>(),
+            $floats::<f16>(),
+            $floats::<bf16>(),
+            $steps::<[BlockQ4_0; 4], BlockQ4_0>(),
+            $steps::<[BlockQ4_1; 4], BlockQ4_1>(),
+            $steps::<[BlockQ5_0; 4], BlockQ5_0>(),
+            $steps::<[BlockQ5_1; 4], BlockQ5_1>(),
+            $steps::<[BlockQ8_0; 4], BlockQ8_0>(),
+            $steps::<BlockQ2K, BlockQ2K>(),
+            $steps::<BlockQ3K, BlockQ3K>(),
+            $steps::<BlockQ4K, BlockQ4K>(),
+            $steps::<BlockQ5K, BlockQ5K>(),
+            $steps::<BlockQ6K, BlockQ6K>(),
+            $steps::<[BlockIq4Nl; 4], BlockIq4Nl>(),
+            $steps::<BlockIq4Xs, BlockIq4Xs>(),
+            $steps::<[BlockMxFp4; 4], BlockMxFp4>(),
+            $decoded::<BlockTq1_0>(),
+            $steps::<BlockTq2_0, BlockTq2_0>(),
+            $decoded::<BlockQ1_0>(),
+            $decoded::<BlockQ2_0>(),
+            $decoded::<BlockIq1S>(),
+            $decoded::<BlockIq1M>(),
+            $decoded::<BlockIq2Xxs>(),
+            $decoded::<BlockIq2Xs>(),
+            $decoded::<BlockIq2S>(),
+            $decoded::<BlockIq3Xxs>(),
+            $decoded::<BlockIq3S>(),
+            $steps::<[BlockBit3; 4], BlockBit3>(),
+            $steps::<[BlockBit7; 4], BlockBit7>(),
+        ])
+    };
+}
+
+/// The table of a level: `level! { token, features, level }`, in a module of its own.
+macro_rules! level {
+    ($token:ty, $features:literal, $level:expr) => {
+        use crate::generic::bits128::{
+            formats, groups as groups_of_codes, int8_products, quantize,
+            quantized::{self, Step},
+        };
+        use crate::layout::*;
+        use crate::table::{ColumnProducts, Table, by_format};
+        use crate::{Kernels, Level, Q8Mut, scalar};
+        use half::bf16;
+
+        crate::generic::float_functions!($token, $features);
+        crate::generic::product_functions!($token, $features);
+        int8_products!($token, $features);
+
+        pub(crate) static KERNELS: Kernels = Kernels(TABLE);
+
+        const TABLE: Table = Table {
+            level: $level,
+            formats: formats!(stored, steps, decoded),
+            prefers_interleaved: false,
+            quantize: quantize_q8,
+            quantize_rows,
+            panels_f32,
+            panels_int8,
+            scan,
+            dot_f32,
+            axpy_f32,
+            to_f16,
+            rms_norm,
+            hadamard,
+            layer_norm,
+            softmax,
+            activate,
+            activate_mul,
+            add,
+            // Adjacent pairs are a plain loop, which compilers vectorize.
+            rope: scalar::TABLE.rope,
+            rope_halves,
+        };
+
+        const fn stored<W: Stored>() -> FormatKernels {
+            floats::<W>(float_products::<W>())
+        }
+
+        const fn steps<S: Step, B: Block>() -> FormatKernels {
+            blocks::<B>(products::<S, B>())
+        }
+
+        const fn decoded<B: Groups>() -> FormatKernels {
+            groups::<B>(decoded_products::<B>())
+        }
+
+        #[target_feature(enable = $features)]
+        fn quantize_q8(x: &[f32], out: &mut Q8Mut<'_>) {
+            quantize::quantize(<$token>::new(), x, out);
+        }
+    };
+}
+pub(crate) use {formats, int8_products, level};

@@ -30,6 +30,8 @@ pub(crate) trait Int8Step: Simd {
 
     /// Tokens that are multiplied with packed weights at a time.
     const TOKENS: usize;
+    /// Whether codes are multiplied without their 128, so that sums need not begin with what these add.
+    const CENTERED: bool = false;
 
     /// `x` in the order of this level: in `room`, or where it is.
     fn arrange<'a>(self, x: &'a [[u8; 4]], room: &'a mut [Self::Codes]) -> &'a [Self::Codes];
@@ -87,7 +89,7 @@ fn tile<S: Int8Step, const T: usize>(
         let codes = arranged::<S, T>(s, x, t, 0..fours, room);
         for panel in panels {
             let (heads, columns) = pair(w, panel);
-            let mut sums = [[*heads[0][2].integers(), *heads[1][2].integers()]; T];
+            let mut sums = [begin::<S>(heads); T];
             s.add_products(columns, codes, &mut sums);
             write(heads, panel, &sums, x, t, out);
         }
@@ -95,7 +97,7 @@ fn tile<S: Int8Step, const T: usize>(
     }
     for panel in panels {
         let (heads, columns) = pair(w, panel);
-        let mut sums = [[*heads[0][2].integers(), *heads[1][2].integers()]; T];
+        let mut sums = [begin::<S>(heads); T];
         for from in (0..fours).step_by(PIECE) {
             let piece = from..fours.min(from + PIECE);
             let codes = arranged::<S, T>(s, x, t, piece.clone(), room);
@@ -131,6 +133,15 @@ fn pair(w: Panels<'_>, panel: usize) -> ([&[Line]; PANELS], [&[Line]; PANELS]) {
     let (lines, apart) = w.from(panel);
     let (a, b) = (w.split(lines), w.split(&lines[apart..]));
     ([a.0, b.0], [a.1, b.1])
+}
+
+/// What the sums of a tile's rows begin with.
+#[inline(always)]
+fn begin<S: Int8Step>(heads: [&[Line]; PANELS]) -> Sums {
+    match S::CENTERED {
+        true => Sums::zeroed(),
+        false => [*heads[0][2].integers(), *heads[1][2].integers()],
+    }
 }
 
 /// Writes the products of a tile, whose first row is that of `panel`.

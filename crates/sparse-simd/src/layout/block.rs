@@ -61,16 +61,10 @@ pub(crate) trait Block: Pod {
     /// Whether the format has minima; without, `m` and `min` are zero.
     const HAS_MIN: bool;
     /// Where codes are nibbles in the last 16 bytes and nothing else: the code that each nibble stands for.
-    #[cfg_attr(
-        not(all(target_arch = "x86_64", feature = "std")),
-        allow(dead_code, reason = "only vector kernels look codes up")
-    )]
+    #[allow(dead_code, reason = "only vector kernels look codes up")]
     const NIBBLES: Option<[i8; 16]> = None;
     /// Whether this is the block of a precision lane, and its bits.
-    #[cfg_attr(
-        not(all(target_arch = "x86_64", feature = "std")),
-        allow(dead_code, reason = "only vector kernels ask")
-    )]
+    #[allow(dead_code, reason = "only vector kernels ask")]
     const LANE: Option<u32> = None;
 
     fn scales(&self) -> Scales;
@@ -109,10 +103,7 @@ pub(super) fn codes_of_groups<B: Groups>(block: &B, out: &mut [i8]) {
 
 /// 256 columns of a row, or its last ones: value `i` is `d[i / 32] * sub[i / 16] * codes[i]`. Vector kernels multiply
 /// these by one driver for all formats, so that a format costs no more code than it takes to decode it.
-#[cfg_attr(
-    not(all(target_arch = "x86_64", feature = "std")),
-    allow(dead_code, reason = "only vector kernels ask")
-)]
+#[allow(dead_code, reason = "only vector kernels ask")]
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Decoded {
@@ -122,16 +113,10 @@ pub(crate) struct Decoded {
 }
 
 /// Decodes some blocks, which become the last groups.
-#[cfg_attr(
-    not(all(target_arch = "x86_64", feature = "std")),
-    allow(dead_code, reason = "only vector kernels ask")
-)]
+#[allow(dead_code, reason = "only vector kernels ask")]
 pub(crate) type Decode = fn(blocks: &[u8], out: &mut Decoded);
 
-#[cfg_attr(
-    not(all(target_arch = "x86_64", feature = "std")),
-    allow(dead_code, reason = "only vector kernels ask")
-)]
+#[allow(dead_code, reason = "only vector kernels ask")]
 impl Decoded {
     pub(crate) fn read<B: Groups>(blocks: &[u8], out: &mut Self) {
         let blocks: &[B] = bytemuck::cast_slice(blocks);

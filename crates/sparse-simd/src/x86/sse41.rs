@@ -1,7 +1,6 @@
 //! Kernels for SSE4.1 with SSSE3: vectors of 16 bytes, and the generic kernels on them.
 
-use crate::generic::bits128::{Bits128, level};
-use crate::scalar;
+use crate::generic::bits128::{Bits128, int8::InWords, level, quantized::SubScales};
 use core::arch::x86_64::*;
 
 /// Proof of SSE4.1 and SSSE3.
@@ -16,8 +15,7 @@ impl Sse41 {
     }
 }
 
-// Adjacent pairs are a plain loop, which compilers make SSE2 already.
-level!(Sse41, "sse4.1", Level::Sse41, scalar::TABLE.rope);
+level!(Sse41, "sse4.1", Level::Sse41);
 
 /// Calls a function with target features; loads and stores are as long as the reference.
 macro_rules! with_sse41 {
@@ -190,8 +188,12 @@ impl GemmStep for Sse41 {
     }
 }
 
+impl InWords for Sse41 {}
+
 impl Bits128 for Sse41 {
     type I = __m128i;
+
+    const WIDE: bool = false;
 
     #[inline(always)]
     fn load16(self, x: &[u8; 16]) -> __m128i {
@@ -256,11 +258,6 @@ impl Bits128 for Sse41 {
     #[inline(always)]
     fn sub8(self, a: __m128i, b: __m128i) -> __m128i {
         with_sse41!(_mm_sub_epi8(a, b))
-    }
-
-    #[inline(always)]
-    fn add16(self, a: __m128i, b: __m128i) -> __m128i {
-        with_sse41!(_mm_add_epi16(a, b))
     }
 
     #[inline(always)]
@@ -338,10 +335,36 @@ impl Bits128 for Sse41 {
     }
 
     #[inline(always)]
-    fn dot2<const SIGNED: bool>(self, codes: __m128i, x: __m128i) -> __m128i {
+    fn add_products<const SIGNED: bool>(self, words: __m128i, codes: __m128i, x: __m128i) -> __m128i {
         with_sse41!(match SIGNED {
-            true => _mm_maddubs_epi16(_mm_abs_epi8(codes), _mm_sign_epi8(x, codes)),
-            false => _mm_maddubs_epi16(codes, x),
+            true => _mm_add_epi16(words, signed_products(codes, x)),
+            false => _mm_add_epi16(words, _mm_maddubs_epi16(codes, x)),
+        })
+    }
+
+    #[inline(always)]
+    fn add_words(self, sums: __m128i, words: __m128i) -> __m128i {
+        with_sse41!(_mm_add_epi32(sums, _mm_madd_epi16(words, _mm_set1_epi16(1))))
+    }
+
+    #[inline(always)]
+    fn group<S: Step>(self, codes: [__m128i; 2], x: [__m128i; 2], sub: __m128i, g: usize) -> __m128i {
+        with_sse41!({
+            let [first, second] = match S::SIGNED {
+                true => [signed_products(codes[0], x[0]), signed_products(codes[1], x[1])],
+                false => [_mm_maddubs_epi16(codes[0], x[0]), _mm_maddubs_epi16(codes[1], x[1])],
+            };
+            match S::SUB_SCALES {
+                SubScales::None if S::SIGNED => {
+                    _mm_add_epi32(_mm_madd_epi16(first, sub), _mm_madd_epi16(second, sub))
+                }
+                SubScales::None => _mm_madd_epi16(_mm_add_epi16(first, second), sub),
+                SubScales::Group => _mm_madd_epi16(_mm_add_epi16(first, second), everywhere(sub, 2 * g)),
+                SubScales::Half => {
+                    let (a, b) = (everywhere(sub, 2 * g), everywhere(sub, 2 * g + 1));
+                    _mm_add_epi32(_mm_madd_epi16(first, a), _mm_madd_epi16(second, b))
+                }
+            }
         })
     }
 
@@ -353,6 +376,11 @@ impl Bits128 for Sse41 {
     #[inline(always)]
     fn lane_sums(self, [a, b, c, d]: [__m128i; 4]) -> __m128i {
         with_sse41!(_mm_hadd_epi32(_mm_hadd_epi32(a, b), _mm_hadd_epi32(c, d)))
+    }
+
+    #[inline(always)]
+    fn upper_nibbles(self, x: __m128i) -> __m128i {
+        with_sse41!(_mm_and_si128(_mm_srli_epi16::<4>(x), _mm_set1_epi8(15)))
     }
 
     #[inline(always)]
@@ -373,6 +401,20 @@ impl Bits128 for Sse41 {
             _mm_packs_epi16(ab, cd)
         })
     }
+}
+
+/// Products of signed bytes, added in pairs.
+#[inline]
+#[target_feature(enable = "sse4.1")]
+fn signed_products(codes: __m128i, x: __m128i) -> __m128i {
+    _mm_maddubs_epi16(_mm_abs_epi8(codes), _mm_sign_epi8(x, codes))
+}
+
+/// Number `i` of eight integers of 16 bits in all places.
+#[inline]
+#[target_feature(enable = "sse4.1")]
+fn everywhere(x: __m128i, i: usize) -> __m128i {
+    _mm_shuffle_epi8(x, _mm_set1_epi16((2 * i + ((2 * i + 1) << 8)) as i16))
 }
 
 /// Four values of 16 bits as the upper halves of 32.

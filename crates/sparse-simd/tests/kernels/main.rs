@@ -10,6 +10,7 @@ mod guard;
 mod hadamard;
 mod interleaved;
 mod layout;
+mod levels;
 mod matmul;
 mod panels;
 mod quantize;

@@ -7,6 +7,8 @@ use crate::generic::columns::pairs::Bytes;
 impl<V: Bits128> Bytes for V {
     type I = V::I;
 
+    const WIDE: bool = V::WIDE;
+
     #[inline(always)]
     fn dwords(self, x: i32) -> V::I {
         self.splat32(x)
@@ -33,13 +35,13 @@ impl<V: Bits128> Bytes for V {
     }
 
     #[inline(always)]
-    fn add_products<const SIGNED: bool>(self, sums: V::I, codes: V::I, h: V::I) -> V::I {
-        self.add16(sums, self.dot2::<SIGNED>(codes, h))
+    fn add_products<const SIGNED: bool>(self, words: V::I, codes: V::I, h: V::I) -> V::I {
+        Bits128::add_products::<SIGNED>(self, words, codes, h)
     }
 
     #[inline(always)]
     fn add_words(self, sums: V::I, words: V::I) -> V::I {
-        self.add32(sums, self.madd(words, self.splat16(1)))
+        Bits128::add_words(self, sums, words)
     }
 
     #[inline(always)]
@@ -57,8 +59,7 @@ impl<V: Bits128> Bytes for V {
     unsafe fn four_bits<const P: usize>(self, at: *const u8) -> V::I {
         // SAFETY: the caller's promise.
         let both = self.load16(unsafe { &*at.add(16 * (P % 2)).cast() });
-        let half = if P < 2 { both } else { self.shr16(both, 4) };
-        self.and(half, self.splat8(15))
+        if P < 2 { self.and(both, self.splat8(15)) } else { self.upper_nibbles(both) }
     }
 
     #[inline(always)]

@@ -5,7 +5,10 @@ use crate::generic::int8::{Int8Step, PANELS, ROOM, Sums};
 use crate::int8::BLOCK;
 use crate::panels::Line;
 
-impl<V: Bits128> Int8Step for V {
+/// Marks the levels that multiply packed weights in 16 bits.
+pub(crate) trait InWords: Bits128 {}
+
+impl<V: InWords> Int8Step for V {
     /// In 16 bits, those of even columns first: as a byte shift takes the weights of a lane apart.
     type Codes = [[u16; 2]; 2];
     type Room = [[[u16; 2]; 2]; 2 * ROOM];
@@ -31,13 +34,19 @@ impl<V: Bits128> Int8Step for V {
 
     #[inline(always)]
     fn to_codes(self, x: V::Wide) -> [u8; BLOCK] {
-        let (x, mut codes) = (x.as_ref(), [[0; 16]; 2]);
-        for (i, codes) in codes.iter_mut().enumerate() {
-            let bytes = self.to_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]);
-            self.store16(self.add8(bytes, self.splat8(-128)), codes);
-        }
-        bytemuck::cast(codes)
+        to_codes(self, x)
     }
+}
+
+/// See [`Int8Step::to_codes`].
+#[inline(always)]
+pub(crate) fn to_codes<V: Bits128>(v: V, x: V::Wide) -> [u8; BLOCK] {
+    let (x, mut codes) = (x.as_ref(), [[0; 16]; 2]);
+    for (i, codes) in codes.iter_mut().enumerate() {
+        let bytes = v.to_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]);
+        v.store16(v.add8(bytes, v.splat8(-128)), codes);
+    }
+    bytemuck::cast(codes)
 }
 
 /// Adds the products with panel `p` of the tile.

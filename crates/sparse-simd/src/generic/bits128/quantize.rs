@@ -36,7 +36,8 @@ fn block<V: Bits128>(v: V, x: &[f32; 32], q: &mut [i8; 32], sums: &mut [i16; 2])
         }
         let codes = v.to_bytes(values);
         v.store16(codes, bytemuck::cast_mut(q));
-        fours[i] = v.madd(v.dot2::<false>(v.splat8(1), codes), v.splat16(1));
+        let words = Bits128::add_products::<false>(v, v.splat8(0), v.splat8(1), codes);
+        fours[i] = Bits128::add_words(v, v.splat8(0), words);
     }
     let [a, b, ..] = v.lanes32(v.lane_sums(fours));
     *sums = [a as i16, b as i16];

@@ -1,9 +1,8 @@
 //! Products of quantized weights with int8 activations.
 //!
-//! All formats go through one driver, four groups of 32 columns at a time. Products of bytes are added in 16 bits, then
-//! in 32, which leaves four integers per group, and horizontal additions make one of them (exact: see [`Step::codes`]).
-//! These are scaled as floats. Centers and minima go through the sums of the activations, one multiplication for the four
-//! groups.
+//! All formats go through one driver, four groups of 32 columns at a time. A level multiplies a group to four integers
+//! ([`Bits128::group`]), and horizontal additions make one of them (exact: see [`Step::codes`]). These are scaled as
+//! floats. Centers and minima go through the sums of the activations, one multiplication for the four groups.
 
 use super::Bits128;
 use crate::generic::prefetch::prefetch;
@@ -38,8 +37,8 @@ pub(crate) trait Step: Pod {
     /// The 32 codes of group `g` as bytes, signed or not as [`SIGNED`](Self::SIGNED) says.
     ///
     /// Unsigned ones must be below 64, or below 32 unless halves have sub-scales of their own. Then nothing
-    /// overflows 16 bits: two products of activations of at most 127 and codes of at most 128 are at most 32512. The
-    /// driver adds two such sums only where codes are below 32.
+    /// overflows 16 bits: two products of activations of at most 127 and codes of at most 128 are at most 32512. Levels
+    /// add two such sums only where codes are below 32.
     fn codes<V: Bits128>(&self, v: V, g: usize) -> [V::I; 2];
 
     /// The factors of groups `4 * quad..4 * quad + 4`.
@@ -281,11 +280,13 @@ fn add_row_products<V: Bits128, S: Step, const T: usize>(
         *codes = w.codes(v, 4 * quad + g);
     }
     for t in 0..T {
-        let mut groups = [v.splat8(0); 4];
-        for (g, group) in groups.iter_mut().enumerate() {
-            *group = group_products::<V, S>(v, codes[g], &x[t].codes.as_chunks().0[g], f.sub, g);
-        }
-        let mut products = v.lane_sums(groups);
+        // No loop, so that levels know the numbers of sub-scales.
+        let mut products = v.lane_sums([
+            group_products::<V, S>(v, codes[0], x[t].codes, f.sub, 0),
+            group_products::<V, S>(v, codes[1], x[t].codes, f.sub, 1),
+            group_products::<V, S>(v, codes[2], x[t].codes, f.sub, 2),
+            group_products::<V, S>(v, codes[3], x[t].codes, f.sub, 3),
+        ]);
         let x_sums = v.load16(bytemuck::cast_ref(x[t].sums));
         if S::CENTRE > 0 {
             let center = v.mul16(f.sub, v.splat16(S::CENTRE));
@@ -303,36 +304,6 @@ fn add_row_products<V: Bits128, S: Step, const T: usize>(
 
 /// Products of group `g` of four with its sub-scales, as four sums.
 #[inline(always)]
-fn group_products<V: Bits128, S: Step>(v: V, codes: [V::I; 2], x: &[i8; 32], sub: V::I, g: usize) -> V::I {
-    let [x0, x1] = v.load32(bytemuck::cast_ref(x));
-    let [first, second] = match S::SIGNED {
-        true => [v.dot2::<true>(codes[0], x0), v.dot2::<true>(codes[1], x1)],
-        false => [v.dot2::<false>(codes[0], x0), v.dot2::<false>(codes[1], x1)],
-    };
-    match S::SUB_SCALES {
-        SubScales::None if S::SIGNED => v.add32(v.madd(first, sub), v.madd(second, sub)),
-        SubScales::None => v.madd(v.add16(first, second), sub),
-        SubScales::Group => v.madd(v.add16(first, second), sub_scale(v, sub, 2 * g)),
-        SubScales::Half => {
-            let (a, b) = (sub_scale(v, sub, 2 * g), sub_scale(v, sub, 2 * g + 1));
-            v.add32(v.madd(first, a), v.madd(second, b))
-        }
-    }
+fn group_products<V: Bits128, S: Step>(v: V, codes: [V::I; 2], x: &[i8; 128], sub: V::I, g: usize) -> V::I {
+    v.group::<S>(codes, v.load32(bytemuck::cast_ref(&x.as_chunks::<32>().0[g])), sub, g)
 }
-
-/// Sub-scale `i` everywhere.
-#[inline(always)]
-fn sub_scale<V: Bits128>(v: V, sub: V::I, i: usize) -> V::I {
-    v.look_up(sub, v.load16(&SUB_SCALE[i]))
-}
-
-/// For each of eight sub-scales of 16 bits, the indices that put it everywhere.
-const SUB_SCALE: [[u8; 16]; 8] = {
-    let mut indices = [[0; 16]; 8];
-    let mut i = 0;
-    while i < 8 * 16 {
-        indices[i / 16][i % 16] = (i / 16 * 2 + i % 2) as u8;
-        i += 1;
-    }
-    indices
-};

@@ -19,13 +19,11 @@ impl<V: Bits128> ScanStep for V {
     fn nibbles(self, mut sums: Self::Sums, codes: &[u8; 64], x: [i32; 2]) -> Self::Sums {
         for (sums, codes) in sums.iter_mut().zip(codes.as_chunks::<{ 4 * ROWS }>().0) {
             let (both, mask) = (self.load16(codes), self.splat8(15));
-            let (low, high) = (self.and(both, mask), self.and(self.shr16(both, 4), mask));
+            let (low, high) = (self.and(both, mask), self.upper_nibbles(both));
             // Four products of at most 15 * 128 fit 16 bits.
-            let two = self.add16(
-                self.dot2::<false>(low, self.splat32(x[0])),
-                self.dot2::<false>(high, self.splat32(x[1])),
-            );
-            *sums = self.add32(*sums, self.madd(two, self.splat16(1)));
+            let words = self.add_products::<false>(self.splat32(0), low, self.splat32(x[0]));
+            let words = self.add_products::<false>(words, high, self.splat32(x[1]));
+            *sums = self.add_words(*sums, words);
         }
         sums
     }
@@ -35,12 +33,12 @@ impl<V: Bits128> ScanStep for V {
         for (sums, codes) in sums.iter_mut().zip(codes.as_chunks::<{ 4 * ROWS }>().0) {
             let (all, mask) = (self.load16(codes), self.splat8(3));
             // Eight products of at most 3 * 128 fit 16 bits.
-            let mut two = self.dot2::<false>(self.and(all, mask), self.splat32(x[0]));
-            for (i, x) in x.into_iter().enumerate().skip(1) {
+            let mut words = self.splat32(0);
+            for (i, x) in x.into_iter().enumerate() {
                 let quarter = self.and(self.shr16(all, 2 * i as u32), mask);
-                two = self.add16(two, self.dot2::<false>(quarter, self.splat32(x)));
+                words = self.add_products::<false>(words, quarter, self.splat32(x));
             }
-            *sums = self.add32(*sums, self.madd(two, self.splat16(1)));
+            *sums = self.add_words(*sums, words);
         }
         sums
     }

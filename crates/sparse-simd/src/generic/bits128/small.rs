@@ -63,7 +63,7 @@ step! {
 #[inline(always)]
 pub(super) fn nibbles<V: Bits128>(v: V, qs: &[u8; 16]) -> [V::I; 2] {
     let (qs, mask) = (v.load16(qs), v.splat8(15));
-    [v.and(qs, mask), v.and(v.shr16(qs, 4), mask)]
+    [v.and(qs, mask), v.upper_nibbles(qs)]
 }
 
 /// Nibbles with bit `i` of `qh` as bit 4 of byte `i`.

@@ -1,5 +1,5 @@
-//! Products with weights stored by columns, for levels that multiply bytes in pairs: two products are added in 16 bits,
-//! two of those sums in 32.
+//! Products with weights stored by columns, for levels that interleave the bytes of four columns: products are added in
+//! 16 bits by pairs and then in 32, or in 32 bits at once.
 
 use super::{CHUNK, ColumnKernel, Fours, Group};
 use crate::BlockFormat;
@@ -12,6 +12,9 @@ pub(crate) trait Bytes: Simd {
     /// Integers of 8, 16 or 32 bits.
     type I: Copy;
 
+    /// Whether products are added in 32 bits at once.
+    const WIDE: bool = false;
+
     /// The same 32 bits everywhere.
     fn dwords(self, x: i32) -> Self::I;
     fn either(self, a: Self::I, b: Self::I) -> Self::I;
@@ -21,9 +24,10 @@ pub(crate) trait Bytes: Simd {
     fn values(self, values: &[i8; 16], codes: Self::I) -> Self::I;
     /// Unpacks four columns into each other, first their bytes, then pairs: a lane has four codes of a row.
     fn interleave(self, columns: [Self::I; 4]) -> [Self::I; 4];
-    /// `sums`, in 16 bits, plus pairs of products of codes and activations. Codes are unsigned unless `SIGNED`.
-    fn add_products<const SIGNED: bool>(self, sums: Self::I, codes: Self::I, h: Self::I) -> Self::I;
-    /// `sums`, in 32 bits, plus pairs of `words`.
+    /// `words` plus products of codes and activations: pairs of them in 16 bits, or all four of a lane in 32. Codes are
+    /// unsigned unless `SIGNED`.
+    fn add_products<const SIGNED: bool>(self, words: Self::I, codes: Self::I, h: Self::I) -> Self::I;
+    /// `sums`, in 32 bits, plus `words`.
     fn add_words(self, sums: Self::I, words: Self::I) -> Self::I;
     fn floats(self, x: Self::I) -> Self::F;
 
@@ -62,11 +66,14 @@ pub(crate) const fn offset(format: BlockFormat) -> i32 {
     }
 }
 
-/// How many fours of products fit 16 bits, of the eight that a group has at most.
+/// The most fours of columns that a group has.
+const MOST: usize = 8;
+
+/// How many fours of products fit 16 bits, of those that a group has at most.
 const fn fit(recipe: &Recipe) -> usize {
     let largest = if signed(recipe.code) { 128 } else { (1 << bits(recipe)) - 1 };
     let fit = i16::MAX as usize / (2 * 127 * largest);
-    if fit < 8 { fit } else { 8 }
+    if fit < MOST { fit } else { MOST }
 }
 
 /// [`ColumnKernel::chunk`] at these levels.
@@ -134,7 +141,7 @@ unsafe fn products<S: Bytes, K: ColumnKernel, const P: usize>(
     offset: usize,
     begin: i32,
 ) -> [S::I; 4] {
-    let fits = const { fit(&K::RECIPE) };
+    let fits = const { if S::WIDE { MOST } else { fit(&K::RECIPE) } };
     let zero = s.dwords(0);
     let (mut sums, mut words) = ([s.dwords(begin); 4], [zero; 4]);
     let mut added = 0;
