@@ -2,23 +2,25 @@
 //! sentence embeddings ([`Encoder`]).
 //!
 //! ```no_run
-//! use std::ops::ControlFlow;
 //! use std::sync::Arc;
-//! use sparse_model::{GenerateOptions, Model, Session, generate};
+//! use sparse_model::{Event, GenerateOptions, Model, Session};
 //!
 //! # fn main() -> Result<(), sparse_model::Error> {
 //! let model = Arc::new(Model::open("model.gguf", 2)?);
 //! let mut session = Session::new(&model, 2048)?;
 //! let prompt = model.tokenizer().encode("Once upon a time", Default::default())?;
-//! generate(&mut session, &prompt, &GenerateOptions::default(), |piece| {
-//!     print!("{piece}");
-//!     ControlFlow::Continue(())
-//! })?;
+//! for event in session.generate(&prompt, &GenerateOptions::default()) {
+//!     if let Event::Text(piece) = event? {
+//!         print!("{piece}");
+//!     }
+//! }
 //! # Ok(())
 //! # }
 //! ```
 
 pub mod chat;
+#[cfg(feature = "grammar")]
+pub mod grammar;
 pub mod lanes;
 pub mod sidecar;
 pub mod tokenizer;
@@ -39,10 +41,11 @@ mod model;
 mod perplexity;
 mod rope;
 mod sampler;
+mod sequence;
 mod session;
 mod short_conv;
-mod state;
 mod weights;
+mod workspace;
 
 pub use activation::{ActivationSource, FfnActivation};
 pub use bert::{
@@ -53,13 +56,18 @@ pub use check::{ActivationScore, check_activation};
 pub use config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm};
 pub use error::Error;
 pub use format::WeightFormat;
-pub use generate::{GenerateOptions, Generation, Stop, generate};
+pub use generate::{
+    Event, Generate, GenerateOptions, Generation, Generator, Next, Overflow, Stop, Token, TokenLogprobs,
+    generate,
+};
 pub use kv_cache::KvFormat;
 pub use mean::RunningMean;
 pub use model::{Model, ModelOptions};
 pub use perplexity::{Perplexity, log_sum_exp, negative_log_likelihood, perplexity};
 pub use rope::{RopeConfig, RopePairs, RopeScaling};
 pub use sampler::{Logits, Sampler, SamplerConfig};
-pub use session::{PartTimes, ScreenCounts, Session, SessionOptions};
+pub use sequence::{Sequence, SessionOptions};
+pub use session::{ScreenCounts, Session};
 pub use sidecar::{Placement, Sidecar};
 pub use weights::{ffn_weight, is_multiplied};
+pub use workspace::{PartTimes, Workspace};

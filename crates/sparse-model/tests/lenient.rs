@@ -31,7 +31,7 @@ fn text(gguf: &Gguf) -> Vec<u32> {
     let prompt = model.tokenizer().encode("hello world", EncodeOptions::default()).unwrap();
     let mut session = Session::new(&model, 64).unwrap();
     let sampler = SamplerConfig { repetition_penalty: 1.0, ..SamplerConfig::greedy() };
-    let options = GenerateOptions { max_tokens: EXPECTED.len(), sampler, ignore_end: true };
+    let options = GenerateOptions::new(EXPECTED.len()).sampler(sampler).ignore_end(true);
     generate(&mut session, &prompt, &options, |_| std::ops::ControlFlow::Continue(())).unwrap().tokens
 }
 

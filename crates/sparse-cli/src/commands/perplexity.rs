@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use sparse_calibrate::Error;
 use sparse_model::tokenizer::EncodeOptions;
-use sparse_model::{Model, Placement, perplexity};
+use sparse_model::{Model, Placement, SessionOptions, perplexity};
 use tracing::info;
 
 use crate::args::PerplexityArgs;
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
     info!(tokens = tokens.len(), ?tokenize_time, windows, "measuring");
     let bar = bar(windows);
     let start = Instant::now();
-    let result = perplexity(model, &tokens, args.ctx, |done, _, so_far| {
+    let result = perplexity(model, &tokens, SessionOptions::new(args.ctx).kv(args.kv), |done, _, so_far| {
         bar.set_message(format!("{:.3} ± {:.3}", so_far.perplexity, so_far.standard_error));
         bar.inc(1);
         match done == windows || interrupt::requested() {

@@ -198,6 +198,7 @@ macro_rules! level {
             blocks::<B>(Int8Products {
                 matmul: matmul_q8::<S>,
                 rows: rows_q8::<S>,
+                matmul_each: None,
                 columns: columns_of::<B>(),
                 matmul_interleaved: crate::scalar::interleaved::matmul(B::FORMAT),
             })
@@ -226,6 +227,7 @@ macro_rules! level {
             groups::<B>(Int8Products {
                 matmul: matmul::<B>,
                 rows: rows::<B>,
+                matmul_each: None,
                 columns: columns_of::<B>(),
                 matmul_interleaved: None,
             })

@@ -287,6 +287,7 @@ macro_rules! narrow_level {
                 Int8Products {
                     matmul: |w, x, out| codes::matmul::<_, D, B>($token::new(), w, x, out),
                     rows: |w, active, x, out| codes::rows::<_, D, B>($token::new(), w, active, x, out),
+                    matmul_each: None,
                     columns: crate::scalar::columns::products::<B>(),
                     matmul_interleaved: crate::scalar::interleaved::matmul(B::FORMAT),
                 }
