@@ -75,11 +75,8 @@ pub fn sampled(
         session.clear();
         let whole =
             SamplerConfig { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplerConfig::default() };
-        let options = GenerateOptions {
-            max_tokens: window - 1,
-            sampler: SamplerConfig { seed: seed.wrapping_add(piece), ..whole },
-            ignore_end: true,
-        };
+        let sampler = SamplerConfig { seed: seed.wrapping_add(piece), ..whole };
+        let options = GenerateOptions::new(window - 1).sampler(sampler).ignore_end(true);
         let generation = generate(&mut session, &[start], &options, |_| ControlFlow::Continue(()))?;
         text.push(start);
         text.extend_from_slice(&generation.tokens);

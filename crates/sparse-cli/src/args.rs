@@ -1,10 +1,15 @@
 //! The command line.
 
 mod chat;
+#[cfg(feature = "chat")]
+mod conversation;
 mod embed;
+mod generate;
 mod models;
 mod numbers;
 mod parse;
+#[cfg(feature = "serve")]
+mod serve;
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -15,12 +20,19 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use sparse_gguf::Gguf;
 use sparse_model::WeightFormat;
-use sparse_model::{EncoderFormat, FfnActivation, HeadMode, KvFormat, SamplerConfig};
+use sparse_model::{EncoderFormat, FfnActivation, HeadMode, KvFormat};
 
 pub(crate) use chat::{ChatArgs, ChatTemplateArgs};
+#[cfg(feature = "chat")]
+pub(crate) use conversation::ConversationArgs;
 pub(crate) use embed::{EmbedArgs, EncoderArgs, SearchArgs, SimilarityArgs};
+pub(crate) use generate::GenerateArgs;
 pub(crate) use models::find;
-use numbers::{minutes, not_negative, percentage, positive, probability, random_seed};
+#[cfg(feature = "pull")]
+pub(crate) use models::pulled;
+use numbers::{minutes, percentage};
+#[cfg(feature = "serve")]
+pub(crate) use serve::ServeArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -52,8 +64,16 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Continue a prompt, or answer one with --chat
-    #[command(after_help = GENERATE_EXAMPLES)]
+    #[command(after_help = generate::GENERATE_EXAMPLES)]
     Generate(GenerateArgs),
+    /// Talk to a model at the terminal
+    #[cfg(feature = "chat")]
+    #[command(after_help = conversation::EXAMPLES)]
+    Chat(ConversationArgs),
+    /// Answer requests over HTTP, with OpenAI's interface
+    #[cfg(feature = "serve")]
+    #[command(after_help = serve::SERVE_EXAMPLES)]
+    Serve(ServeArgs),
     /// Show what is in a GGUF file, or what this CPU can do
     #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(InspectArgs),
@@ -84,6 +104,47 @@ pub(crate) enum Command {
     /// Find the lines of a file that are most like a text
     #[command(after_help = embed::SEARCH_EXAMPLES)]
     Search(SearchArgs),
+    /// Fetch a model from the Hugging Face hub
+    #[cfg(feature = "pull")]
+    #[command(after_help = PULL_EXAMPLES)]
+    Pull(PullArgs),
+    /// Print a script that completes this program's arguments in a shell
+    Completions(CompletionsArgs),
+    /// Print this program's manual page
+    Man(ManArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[cfg(feature = "pull")]
+const PULL_EXAMPLES: &str = "\
+Examples:
+  sparse pull OWNER/NAME                  the file with Q4_K_M in its name, or the only one
+  sparse pull OWNER/NAME --quant q8_0
+  sparse pull OWNER/NAME/FILE.gguf
+
+It prints the file's name, by which --model knows it from then on. What was begun is continued. HF_ENDPOINT, HF_HOME and
+HF_TOKEN are honored.";
+
+#[cfg(feature = "pull")]
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// The repository as OWNER/NAME, or one of its files as OWNER/NAME/FILE
+    pub(crate) model: String,
+    /// What the file's name has to contain
+    #[arg(long, value_name = "TEXT", default_value = "Q4_K_M")]
+    pub(crate) quant: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Write a page for each command into this folder instead
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Which model.
@@ -196,116 +257,6 @@ impl ComputeArgs {
     }
 }
 
-const GENERATE_EXAMPLES: &str = "\
-Examples:
-  sparse generate \"Once upon a time\"                   the story model, inside this program
-  sparse generate \"Once upon a time\" --sparse none     the same with all its neurons
-  sparse \"Once upon a time\"                            the same, without the command's name
-  sparse generate -m model.gguf \"Once upon a time\"
-  sparse generate -m smollm2 \"Once upon a time\"        a file in models/, by the beginning of its name
-  sparse generate -m model.gguf --chat \"Why is the sky blue?\"
-  sparse generate -m model.gguf --greedy -n 50 < prompt.txt
-  sparse generate -m model.gguf --json --seed 7 \"The sea\" | jq .timings
-  sparse generate -m model.gguf --sparse model.sparse.gguf --stats \"The sea\"
-  sparse generate -m model.gguf --head screened --stats \"The sea\"
-
-Text goes to stdout as it comes; a line about speed goes to stderr when that is a terminal. On a terminal a
-prompt given as argument is shown before its continuation.";
-
-#[derive(Debug, Args)]
-pub(crate) struct GenerateArgs {
-    /// The prompt; from stdin when absent or `-` (one line break at its end is dropped)
-    pub(crate) prompt: Option<OsString>,
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    /// Answer the prompt as a chat message, in the format of the model's own template
-    #[arg(long)]
-    pub(crate) chat: bool,
-    /// System message of the chat
-    #[arg(long, value_name = "TEXT", requires = "chat")]
-    pub(crate) system: Option<String>,
-    #[command(flatten)]
-    pub(crate) template: ChatArgs,
-    /// Most tokens to generate; -1 is no limit but the context
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 256, value_parser = numbers::unlimited)]
-    pub(crate) max_tokens: usize,
-    /// Tokens of prompt and text together that memory is kept for [default: as many as needed]
-    #[arg(short, long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = numbers::or_default)]
-    pub(crate) context: usize,
-    /// Storage of keys and values: f16 or f32; layers with values beyond f16 go on in f32 by themselves
-    #[arg(long, value_name = "FORMAT", default_value = "f16")]
-    pub(crate) kv: KvFormat,
-    /// Go on when the model says that the text is over
-    #[arg(long)]
-    pub(crate) ignore_eos: bool,
-    #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
-    #[command(flatten)]
-    pub(crate) sparse: SparseArgs,
-    /// Show what each layer computed and read, and where the time went (to stderr; with --json among the rest)
-    #[arg(long)]
-    pub(crate) stats: bool,
-    /// Print the prompt before the text
-    #[arg(long, conflicts_with = "json")]
-    pub(crate) echo: bool,
-    /// Print one JSON object at the end: text, tokens, timings
-    #[arg(long)]
-    pub(crate) json: bool,
-    // The last, because its help heading would go on for what follows.
-    #[command(flatten)]
-    pub(crate) sampler: SamplerArgs,
-}
-
-/// How tokens are chosen.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Sampling")]
-pub(crate) struct SamplerArgs {
-    /// Always take the most probable token
-    #[arg(long, conflicts_with = "temperature")]
-    greedy: bool,
-    /// Below 1 more probable, above 1 more surprising text; 0 is --greedy
-    #[arg(long, value_name = "X", default_value_t = SamplerConfig::default().temperature, value_parser = not_negative)]
-    temperature: f32,
-    /// Choose among the K most probable tokens; 0 or -1 is off
-    #[arg(long, value_name = "K", default_value_t = SamplerConfig::default().top_k, value_parser = numbers::off_below_one)]
-    top_k: usize,
-    /// Choose among the most probable tokens that have probability P together; 1 is off
-    #[arg(long, value_name = "P", default_value_t = SamplerConfig::default().top_p, value_parser = probability)]
-    top_p: f32,
-    /// Leave out tokens less probable than P times the best one; 0 is off
-    #[arg(long, value_name = "P", default_value_t = SamplerConfig::default().min_p, value_parser = probability)]
-    min_p: f32,
-    /// Make recent tokens less probable when above 1
-    #[arg(long, value_name = "X", default_value_t = SamplerConfig::default().repetition_penalty, value_parser = positive)]
-    repeat_penalty: f32,
-    /// How many tokens --repeat-penalty looks back; -1 is all
-    #[arg(long, value_name = "N", default_value_t = SamplerConfig::default().penalty_window, value_parser = numbers::unlimited)]
-    repeat_window: usize,
-    /// Seed: the same seed gives the same text, with neurons left out as the sidecar says, even where that should be slower
-    /// here [default: random]
-    #[arg(long, value_name = "N", value_parser = numbers::seed)]
-    seed: Option<u64>,
-}
-
-impl SamplerArgs {
-    /// Whether the same text is wanted every time.
-    pub(crate) fn repeatable(&self) -> bool {
-        self.seed.is_some() || self.config().temperature == 0.0
-    }
-
-    pub(crate) fn config(&self) -> SamplerConfig {
-        SamplerConfig {
-            repetition_penalty: self.repeat_penalty,
-            penalty_window: self.repeat_window,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            temperature: if self.greedy { 0.0 } else { self.temperature },
-            seed: self.seed.unwrap_or_else(random_seed),
-        }
-    }
-}
-
 const INSPECT_EXAMPLES: &str = "\
 Examples:
   sparse inspect model.gguf                 what it is, and what its parts weigh
@@ -410,6 +361,9 @@ pub(crate) struct PerplexityArgs {
     /// Turn the text of control tokens, such as <|endoftext|>, into these tokens
     #[arg(long)]
     pub(crate) parse_special: bool,
+    /// Storage of keys and values: f16, f32 or q8_0
+    #[arg(long, value_name = "FORMAT", default_value = "f16")]
+    pub(crate) kv: KvFormat,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     #[command(flatten)]

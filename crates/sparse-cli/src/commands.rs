@@ -2,12 +2,19 @@
 
 pub(crate) mod bench;
 pub(crate) mod calibrate;
+#[cfg(feature = "chat")]
+pub(crate) mod chat;
 pub(crate) mod chat_template;
 pub(crate) mod embed;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod perplexity;
 pub(crate) mod profile;
+#[cfg(feature = "pull")]
+pub(crate) mod pull;
 pub(crate) mod search;
+#[cfg(feature = "serve")]
+pub(crate) mod serve;
+pub(crate) mod shell;
 pub(crate) mod similarity;
 pub(crate) mod tokenize;

@@ -16,6 +16,19 @@ pub(crate) fn handle() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// From now on Ctrl-C only makes [`take`] true, every time.
+#[cfg(feature = "chat")]
+pub(crate) fn handle_each() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| REQUESTED.store(true, Ordering::Relaxed))?;
+    Ok(())
+}
+
+/// Whether Ctrl-C was pressed since the last call.
+#[cfg(feature = "chat")]
+pub(crate) fn take() -> bool {
+    REQUESTED.swap(false, Ordering::Relaxed)
+}
+
 /// Whether Ctrl-C was pressed.
 pub(crate) fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)

@@ -33,6 +33,10 @@ fn run(cli: &Cli) -> anyhow::Result<exit::End> {
     Kernels::try_get().map_err(|e| exit::usage(format!("SPARSE_SIMD: {e}")))?;
     match &cli.command {
         Command::Generate(args) => commands::generate::run(args, cli.verbose > 0),
+        #[cfg(feature = "chat")]
+        Command::Chat(args) => commands::chat::run(args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => commands::serve::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::ChatTemplate(args) => commands::chat_template::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
@@ -43,6 +47,10 @@ fn run(cli: &Cli) -> anyhow::Result<exit::End> {
         Command::Embed(args) => commands::embed::run(args),
         Command::Similarity(args) => commands::similarity::run(args),
         Command::Search(args) => commands::search::run(args),
+        #[cfg(feature = "pull")]
+        Command::Pull(args) => commands::pull::run(args),
+        Command::Completions(args) => commands::shell::completions(args),
+        Command::Man(args) => commands::shell::man(args),
     }
 }
 

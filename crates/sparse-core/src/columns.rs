@@ -76,7 +76,12 @@ impl ColumnMatrix {
         if self.format().is_quantized() {
             let out = MatMut::new(out, self.rows());
             compute.pool.for_columns(out, ColumnLayout::CHUNK, self.bytes(), |rows, mut out| {
-                k.matmul_columns_q8(w, x.q8(), rows, &mut out);
+                if !compute.is_each() {
+                    return k.matmul_columns_q8(w, x.q8(), rows, &mut out);
+                }
+                for t in 0..x.tokens() {
+                    k.matmul_columns_q8(w, x.q8().row(t), rows.clone(), &mut out.rows(t..t + 1));
+                }
             });
         } else {
             // Columns of floats are cut into tokens, not rows: the kernel takes whole columns.
@@ -87,11 +92,14 @@ impl ColumnMatrix {
                 MatMut::new(out, self.rows()),
                 tile,
                 |(), tokens, _, mut out| {
-                    k.matmul_columns_f32(
-                        w,
-                        &x.x()[tokens.start * self.cols()..tokens.end * self.cols()],
-                        &mut out,
-                    );
+                    // The kernel takes few tokens in another way than many.
+                    let some = if compute.is_each() { 1 } else { tokens.len() };
+                    for (i, x) in x.x()[tokens.start * self.cols()..tokens.end * self.cols()]
+                        .chunks(some * self.cols())
+                        .enumerate()
+                    {
+                        k.matmul_columns_f32(w, x, &mut out.rows(i * some..i * some + x.len() / self.cols()));
+                    }
                 },
             );
         }

@@ -10,6 +10,7 @@
 mod activation;
 mod counts;
 mod down;
+mod each;
 #[cfg(feature = "fit")]
 mod fit;
 mod hidden_norm;
@@ -313,6 +314,9 @@ impl SparseFfn {
                 // What single tokens would read, as for the other selectors.
                 (true, FfnCounts { bytes: counts.bytes * counts.tokens, ..counts })
             }
+            (Selector::Dense, 2.., BatchMode::Each) if !matches!(self.down, Down::Rows(_)) => {
+                (true, self.dense_each(compute, x, scratch, out))
+            }
             (Selector::Dense, ..) => (true, self.dense(compute, x, scratch, out)),
             (_, 2.., BatchMode::Dense) if tokens > self.crossover.tokens => {
                 (true, self.dense(compute, x, scratch, out))
@@ -374,7 +378,13 @@ impl SparseFfn {
         }
     }
 
-    fn dense(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch, out: &mut [f32]) -> FfnCounts {
+    pub(super) fn dense(
+        &self,
+        compute: &Compute,
+        x: &Activations,
+        s: &mut FfnScratch,
+        out: &mut [f32],
+    ) -> FfnCounts {
         let k = compute.kernels;
         self.first().forward(compute, x, s.hidden.x_mut());
         if self.gate.is_some() {
@@ -405,35 +415,9 @@ impl SparseFfn {
         FfnCounts { tokens: x.tokens() as u64, gate, up: all, down: all, bytes: self.bytes() as u64 }
     }
 
-    /// Several tokens, one after the other.
-    fn each(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch, out: &mut [f32]) -> FfnCounts {
-        let (inputs, neurons, outputs) = (self.inputs(), self.neurons(), self.outputs());
-        self.predict(compute, x, s);
-        s.hidden.reshape(1, neurons);
-        let (mut one, mut first) = (core::mem::take(&mut s.one), core::mem::take(&mut s.gate));
-        one.reshape(1, inputs);
-        // Where all neurons are looked at, each weight is read once for all tokens.
-        let ahead = self.gate.is_none() && !self.selector.skips_first();
-        if ahead {
-            first.resize(x.tokens() * neurons, 0.0);
-            self.up.forward(compute, x, &mut first);
-        }
-        let mut counts = FfnCounts::default();
-        for (t, (x, out)) in x.x().chunks(inputs).zip(out.chunks_mut(outputs)).enumerate() {
-            if !ahead {
-                one.x_mut().copy_from_slice(x);
-                one.quantize(compute.kernels);
-            }
-            let first = ahead.then(|| &first[t * neurons..][..neurons]);
-            counts += self.sparse(compute, (&one, t), first, s, out);
-        }
-        (s.one, s.gate) = (one, first);
-        counts
-    }
-
     /// One token: `x`, number `token` of those with scores. `first` is what all its neurons make of the
     /// [`first`](Self::first) projection, if that is known.
-    fn sparse(
+    pub(super) fn sparse(
         &self,
         compute: &Compute,
         (x, token): (&Activations, usize),
@@ -515,7 +499,7 @@ impl SparseFfn {
     }
 
     /// The scores of all tokens' neurons, if the selector has any: the predictor's, or what a copy makes of `h` less its mean.
-    fn predict(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch) {
+    pub(super) fn predict(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch) {
         if self.selector.has_scores() {
             s.scores.resize(x.tokens() * self.neurons(), 0.0);
         }

@@ -62,11 +62,31 @@ pub struct Compute {
     pub kernels: &'static Kernels,
     /// The threads.
     pub pool: Pool,
+    /// Whether every token of a batch has the bits that it has alone.
+    each: bool,
 }
 
 impl Compute {
     /// The best kernels of this CPU on `threads` threads (the calling thread included; 0 counts as 1).
     pub fn new(threads: usize) -> Self {
-        Self { kernels: Kernels::get(), pool: Pool::new(threads) }
+        Self::with(Kernels::get(), Pool::new(threads))
+    }
+
+    /// These kernels on these threads.
+    pub fn with(kernels: &'static Kernels, pool: Pool) -> Self {
+        Self { kernels, pool, each: false }
+    }
+
+    /// The same kernels and threads for batches whose tokens belong to different texts: what comes out for a token is
+    /// what comes out for it alone, bit for bit. Otherwise batches are computed in the fastest way, whose sums may have
+    /// another order.
+    #[must_use]
+    pub fn each(&self) -> Self {
+        Self { kernels: self.kernels, pool: self.pool.clone(), each: true }
+    }
+
+    /// Whether batches are computed [so](Self::each).
+    pub fn is_each(&self) -> bool {
+        self.each
     }
 }

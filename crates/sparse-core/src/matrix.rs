@@ -210,7 +210,7 @@ impl Matrix {
         assert_eq!(x.cols(), self.cols, "input width");
         let out = MatMut::new(out, self.rows());
         compute.pool.for_columns(out, GRAIN_ROWS, self.bytes(), |range, mut out| {
-            self.multiply(compute.kernels, range, x, &mut out);
+            self.multiply(compute, range, x, &mut out);
         });
     }
 
@@ -238,14 +238,23 @@ impl Matrix {
     }
 
     /// The products of the rows in `range`.
-    pub(crate) fn multiply(&self, k: &Kernels, range: Range<usize>, x: &Activations, out: &mut MatMut<'_>) {
+    pub(crate) fn multiply(
+        &self,
+        compute: &Compute,
+        range: Range<usize>,
+        x: &Activations,
+        out: &mut MatMut<'_>,
+    ) {
+        let k = compute.kernels;
         if let Some(w) = self.interleaved() {
             return k.matmul_interleaved(w.slice(range), x.q8(), out);
         }
         let rows = self.as_rows().slice(range);
-        match self.format.is_quantized() {
-            true => k.matmul_q8(rows, x.q8(), out),
-            false => k.matmul_f32(rows, x.x(), out),
+        match (self.format.is_quantized(), compute.is_each()) {
+            (true, false) => k.matmul_q8(rows, x.q8(), out),
+            (true, true) => k.matmul_each_q8(rows, x.q8(), out),
+            (false, false) => k.matmul_f32(rows, x.x(), out),
+            (false, true) => k.matmul_each_f32(rows, x.x(), out),
         }
     }
 

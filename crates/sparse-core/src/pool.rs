@@ -23,11 +23,11 @@ use workers::Workers;
 /// Chunks per thread: enough to balance uneven cores, few enough to keep claims cheap.
 const CHUNKS_PER_THREAD: usize = 4;
 
-/// Threads that share the work of one computation; the calling thread is one of them.
-#[derive(Debug)]
+/// Threads that share the work of one computation; the calling thread is one of them. Clones have the same threads.
+#[derive(Clone, Debug)]
 pub struct Pool {
     #[cfg(feature = "parallel")]
-    workers: Option<Workers>,
+    workers: Option<std::sync::Arc<Workers>>,
 }
 
 impl Pool {
@@ -38,7 +38,7 @@ impl Pool {
         let _ = threads;
         Self {
             #[cfg(feature = "parallel")]
-            workers: (threads > 1).then(|| Workers::spawn(threads - 1)),
+            workers: (threads > 1).then(|| std::sync::Arc::new(Workers::spawn(threads - 1))),
         }
     }
 

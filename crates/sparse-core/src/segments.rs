@@ -110,7 +110,7 @@ impl SegmentedMatrix {
                 let rows = range.start.max(*start)..range.end.min(start + segment.rows());
                 if !rows.is_empty() {
                     let mut out = out.columns(rows.start - range.start..rows.end - range.start);
-                    segment.multiply(compute.kernels, rows.start - start..rows.end - start, x, &mut out);
+                    segment.multiply(compute, rows.start - start..rows.end - start, x, &mut out);
                 }
             }
         });

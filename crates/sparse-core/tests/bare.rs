@@ -30,7 +30,7 @@ fn a_layer_in_bit3_leaves_out_zeros_on_the_portable_kernels() {
     let down = Down::Neurons(down.into());
     let mut ffn = SparseFfn::gated(linear(gate), linear(up), down, ActivationType::Relu).unwrap();
     ffn.set_selector(Selector::ExactZero).unwrap();
-    let compute = Compute { kernels: Kernels::at(Level::Scalar).unwrap(), pool: Pool::new(1) };
+    let compute = Compute::with(Kernels::at(Level::Scalar).unwrap(), Pool::new(1));
 
     let mut x = Activations::with_capacity(1, INPUTS);
     x.resize(1);

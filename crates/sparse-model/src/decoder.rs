@@ -4,58 +4,106 @@
 
 use std::ops::Range;
 
-use sparse_core::{Activations, BatchMode};
+use sparse_core::{Activations, BatchMode, Compute};
 use sparse_simd::{Kernels, MatMut};
 use web_time::Instant;
 
-use crate::Model;
-use crate::state::{LayerState, State, group};
+use crate::attention::Seen;
+use crate::sequence::LayerState;
 use crate::weights::{Attention, Layer, MixerWeights, Norm, ShortConv};
+use crate::workspace::{Row, Workspace, group};
+use crate::{Model, Sequence};
 
 /// Called with what each layer's feed-forward network is given.
 pub(crate) type Watch<'a> = dyn FnMut(usize, &Activations) + 'a;
 
-/// Runs a batch through all layers; the result is in `residual`.
-pub(crate) fn transform(model: &Model, s: &mut State, tokens: &[u32], watch: &mut Watch<'_>) {
-    let n = tokens.len();
-    embed(model, s, tokens);
-    prepare_angles(model, s, n);
+/// The first tokens of a sequence that wait, for which it has room.
+#[derive(Debug)]
+pub(crate) struct Part<'a> {
+    pub(crate) sequence: &'a mut Sequence,
+    pub(crate) count: usize,
+}
+
+/// How a batch is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Tokens of one sequence, in the fastest way.
+    Prompt,
+    /// Each token as if it came alone, whatever sequence it is of.
+    Steps,
+}
+
+/// What all functions of a pass share.
+#[derive(Clone, Copy)]
+struct Pass<'m> {
+    model: &'m Model,
+    compute: &'m Compute,
+    mode: Mode,
+}
+
+/// Runs a batch through all layers; the result is in `residual`, part after part.
+pub(crate) fn transform(
+    model: &Model,
+    w: &mut Workspace,
+    parts: &mut [Part<'_>],
+    mode: Mode,
+    watch: &mut Watch<'_>,
+) {
+    let compute = if mode == Mode::Steps { model.step_compute() } else { model.compute() };
+    let p = Pass { model, compute, mode };
+    w.rows.clear();
+    for (i, part) in parts.iter().enumerate() {
+        let first = part.sequence.position;
+        w.rows.extend((first..first + part.count).map(|position| Row { part: i, position }));
+    }
+    let n = w.rows.len();
+    embed(p, w, parts);
+    prepare_angles(p, w, parts);
     for (i, layer) in model.weights().layers.iter().enumerate() {
         let start = Instant::now();
-        normalize(model, s, layer.mixer_norm.as_ref(), 0..n);
+        normalize(p, w, layer.mixer_norm.as_ref(), 0..n);
         match &layer.mixer {
-            MixerWeights::Attention(weights) => attention(model, s, i, weights, n),
-            MixerWeights::ShortConv(weights) => short_conv(model, s, i, weights, n),
+            MixerWeights::Attention(weights) => attention(p, w, parts, i, weights),
+            MixerWeights::ShortConv(weights) => short_conv(p, w, parts, i, weights),
         }
-        add_delta(model, s, layer.mixer_post_norm.as_ref(), n);
+        add_delta(p, w, layer.mixer_post_norm.as_ref());
         let middle = Instant::now();
-        normalize(model, s, layer.ffn_norm.as_ref(), 0..n);
-        watch(i, &s.normed);
-        feed_forward(model, s, i, layer, n);
-        add_delta(model, s, layer.ffn_post_norm.as_ref(), n);
+        normalize(p, w, layer.ffn_norm.as_ref(), 0..n);
+        watch(i, &w.normed);
+        feed_forward(p, w, i, layer);
+        add_delta(p, w, layer.ffn_post_norm.as_ref());
         if n == 1 {
-            s.times.attention += middle - start;
-            s.times.feed_forward += middle.elapsed();
+            w.times.attention += middle - start;
+            w.times.feed_forward += middle.elapsed();
         }
     }
-    s.position += n;
+    for part in parts {
+        part.sequence.position += part.count;
+    }
 }
 
 /// What the head is given for the tokens in `range` of the last batch, in `normed`.
-pub(crate) fn head_input(model: &Model, s: &mut State, range: Range<usize>) {
-    normalize(model, s, Some(&model.weights().output_norm), range);
+pub(crate) fn head_input(model: &Model, w: &mut Workspace, range: Range<usize>) {
+    let p = Pass { model, compute: model.compute(), mode: Mode::Prompt };
+    normalize(p, w, Some(&model.weights().output_norm), range);
 }
 
 /// Logits of the tokens in `range` of the last batch, `[tokens x vocabulary]`.
-pub(crate) fn head(model: &Model, s: &mut State, range: Range<usize>, logits: &mut [f32]) {
-    head_input(model, s, range);
-    self::logits(model, &s.normed, logits);
+pub(crate) fn head(
+    model: &Model,
+    compute: &Compute,
+    w: &mut Workspace,
+    range: Range<usize>,
+    logits: &mut [f32],
+) {
+    head_input(model, w, range);
+    self::logits(model, compute, &w.normed, logits);
 }
 
 /// Logits of tokens whose head inputs are `x`, `[tokens x vocabulary]`.
-pub(crate) fn logits(model: &Model, x: &Activations, logits: &mut [f32]) {
-    let k = model.compute().kernels;
-    model.head().matmul(model.compute(), x, logits);
+pub(crate) fn logits(model: &Model, compute: &Compute, x: &Activations, logits: &mut [f32]) {
+    let k = compute.kernels;
+    model.head().matmul(compute, x, logits);
     if let Some(bias) = &model.weights().head_bias {
         logits.chunks_mut(bias.len()).for_each(|logits| k.add(logits, bias));
     }
@@ -65,26 +113,27 @@ pub(crate) fn logits(model: &Model, x: &Activations, logits: &mut [f32]) {
 }
 
 /// `residual = embedding[token]`.
-fn embed(model: &Model, s: &mut State, tokens: &[u32]) {
-    let (width, scale) = (model.config().embedding, model.config().embedding_scale);
-    for (x, &id) in s.residual.chunks_mut(width).zip(tokens) {
-        model.weights().embedding.decode_row(id as usize, x);
+fn embed(p: Pass<'_>, w: &mut Workspace, parts: &[Part<'_>]) {
+    let (width, scale) = (p.model.config().embedding, p.model.config().embedding_scale);
+    for (x, row) in w.residual.chunks_mut(width).zip(&w.rows) {
+        let token = parts[row.part].sequence.tokens[row.position];
+        p.model.weights().embedding.decode_row(token as usize, x);
         if scale != 1.0 {
             x.iter_mut().for_each(|x| *x *= scale);
         }
     }
 }
 
-/// Cosines and sines of the next `n` positions.
-fn prepare_angles(model: &Model, s: &mut State, n: usize) {
+/// Cosines and sines of the positions.
+fn prepare_angles(p: Pass<'_>, w: &mut Workspace, parts: &[Part<'_>]) {
     for ((frequencies, rope), angles) in
-        model.weights().frequencies.iter().zip(&model.config().ropes).zip(&mut s.angles)
+        p.model.weights().frequencies.iter().zip(&p.model.config().ropes).zip(&mut w.angles)
     {
-        let frequencies = frequencies.of(s.context);
-        let pairs = frequencies.len();
-        for t in 0..n {
+        for (t, row) in w.rows.iter().enumerate() {
+            let frequencies = frequencies.of(parts[row.part].sequence.context());
+            let pairs = frequencies.len();
             for (i, frequency) in frequencies.iter().enumerate() {
-                let (sin, cos) = ((s.position + t) as f32 * frequency).sin_cos();
+                let (sin, cos) = (row.position as f32 * frequency).sin_cos();
                 angles.cos[t * pairs + i] = cos * rope.magnitude;
                 angles.sin[t * pairs + i] = sin * rope.magnitude;
             }
@@ -93,38 +142,38 @@ fn prepare_angles(model: &Model, s: &mut State, n: usize) {
 }
 
 /// `normed = norm(residual)` for the tokens in `range`; without a norm it is the residual itself.
-fn normalize(model: &Model, s: &mut State, norm: Option<&Norm>, range: Range<usize>) {
-    let (k, width) = (model.compute().kernels, model.config().embedding);
-    s.normed.reshape(range.len(), width);
-    let x = &s.residual[range.start * width..range.end * width];
+fn normalize(p: Pass<'_>, w: &mut Workspace, norm: Option<&Norm>, range: Range<usize>) {
+    let (k, width) = (p.compute.kernels, p.model.config().embedding);
+    w.normed.reshape(range.len(), width);
+    let x = &w.residual[range.start * width..range.end * width];
     match norm {
         Some(norm) => {
-            for (x, out) in x.chunks(width).zip(s.normed.x_mut().chunks_mut(width)) {
-                norm.apply(k, model.config().norm_epsilon, x, out);
+            for (x, out) in x.chunks(width).zip(w.normed.x_mut().chunks_mut(width)) {
+                norm.apply(k, p.model.config().norm_epsilon, x, out);
             }
         }
-        None => s.normed.x_mut().copy_from_slice(x),
+        None => w.normed.x_mut().copy_from_slice(x),
     }
-    s.normed.quantize(k);
+    w.normed.quantize(k);
 }
 
-/// `delta = attention(normed)`, and the batch's keys and values into the cache.
-fn attention(model: &Model, s: &mut State, i: usize, layer: &Attention, n: usize) {
-    let (spec, compute, epsilon) = (&layer.spec, model.compute(), model.config().norm_epsilon);
-    let k = compute.kernels;
+/// `delta = attention(normed)`, and the batch's keys and values into the caches.
+fn attention(p: Pass<'_>, w: &mut Workspace, parts: &mut [Part<'_>], i: usize, layer: &Attention) {
+    let (spec, compute, epsilon) = (&layer.spec, p.compute, p.model.config().norm_epsilon);
+    let (k, n) = (compute.kernels, w.rows.len());
     let (q_width, kv_width) = (spec.query_width(), spec.kv_width());
-    let (query, key) = (&mut s.query[..n * q_width], &mut s.key[..n * kv_width]);
-    let value = &mut s.value[..n * kv_width];
-    layer.query.forward(compute, &s.normed, query);
-    layer.key.forward(compute, &s.normed, key);
-    layer.value.forward(compute, &s.normed, value);
+    let (query, key) = (&mut w.query[..n * q_width], &mut w.key[..n * kv_width]);
+    let value = &mut w.value[..n * kv_width];
+    layer.query.forward(compute, &w.normed, query);
+    layer.key.forward(compute, &w.normed, key);
+    layer.value.forward(compute, &w.normed, value);
     for (norm, x) in [(&layer.query_norm, &mut *query), (&layer.key_norm, &mut *key)] {
         if let Some(norm) = norm {
-            norm.apply_in_place(k, epsilon, x, &mut s.row);
+            norm.apply_in_place(k, epsilon, x, &mut w.row);
         }
     }
     if let Some(rope) = spec.rope {
-        let (rope, angles) = (&model.config().ropes[rope], &s.angles[rope]);
+        let (rope, angles) = (&p.model.config().ropes[rope], &w.angles[rope]);
         let pairs = rope.dims / 2;
         for t in 0..n {
             let (cos, sin) = (&angles.cos[t * pairs..][..pairs], &angles.sin[t * pairs..][..pairs]);
@@ -133,42 +182,53 @@ fn attention(model: &Model, s: &mut State, i: usize, layer: &Attention, n: usize
             queries.chain(keys).for_each(|head| rope.rotate(k, head, cos, sin));
         }
     }
-    let LayerState::Kv(cache) = &mut s.layers[i] else { unreachable!("made for this model") };
-    let position = s.position;
-    for (t, (key, value)) in key.chunks(kv_width).zip(value.chunks(kv_width)).enumerate() {
-        cache.write(k, position + t, key, value);
+    for (row, (key, value)) in w.rows.iter().zip(key.chunks(kv_width).zip(value.chunks(kv_width))) {
+        let LayerState::Kv(cache) = &mut parts[row.part].sequence.layers[i] else {
+            unreachable!("made for this model")
+        };
+        cache.write(k, row.position, key, value);
     }
 
     // Heads that share keys and values are computed together, so that those are read once.
-    let (group, cache, query) = (group(spec), &*cache, &*query);
-    s.mixed.reshape(n, q_width);
-    let (out, tile) = (MatMut::new(s.mixed.x_mut(), q_width), (group.tokens(), group.width()));
-    compute.pool.for_tiles(&mut s.scratch, out, tile, |scratch, tokens, columns, mut out| {
-        let head = columns.start / group.width();
-        let first = |t: usize| spec.window.map_or(0, |w| (position + t + 1).saturating_sub(w));
-        let rows = first(tokens.start)..position + tokens.end;
-        let seen = |t: usize| {
-            let t = tokens.start + t;
-            first(t) - rows.start..position + t + 1 - rows.start
-        };
-        let queries = query.chunks(q_width).skip(tokens.start).map(|q| &q[columns.clone()]);
-        group.attend(k, cache.rows(head, rows.clone()), seen, queries, scratch, &mut out);
-    });
+    let (group, parts, query, rows) = (group(spec), &*parts, &*query, &w.rows);
+    let batch = p.mode == Mode::Prompt;
+    w.mixed.reshape(n, q_width);
+    let tile = (if batch { group.tokens() } else { 1 }, group.width());
+    compute.pool.for_tiles(
+        &mut w.scratch,
+        MatMut::new(w.mixed.x_mut(), q_width),
+        tile,
+        |scratch, tokens, columns, mut out| {
+            let Row { part, position } = rows[tokens.start];
+            let LayerState::Kv(cache) = &parts[part].sequence.layers[i] else {
+                unreachable!("made for this model")
+            };
+            let first = |t: usize| spec.window.map_or(0, |w| (position + t + 1).saturating_sub(w));
+            let positions = first(0)..position + tokens.len();
+            let seen = |t: usize| first(t) - positions.start..position + t + 1 - positions.start;
+            let queries = query.chunks(q_width).skip(tokens.start).map(|q| &q[columns.clone()]);
+            let cached = Seen { cache, head: columns.start / group.width(), positions: positions.clone() };
+            group.attend(k, &cached, seen, queries, batch, scratch, &mut out);
+        },
+    );
     if let Some(norm) = &layer.sub_norm {
-        norm.apply_in_place(k, epsilon, s.mixed.x_mut(), &mut s.row);
+        norm.apply_in_place(k, epsilon, w.mixed.x_mut(), &mut w.row);
     }
-    s.mixed.quantize(k);
-    layer.output.forward(compute, &s.mixed, &mut s.delta[..n * model.config().embedding]);
+    w.mixed.quantize(k);
+    layer.output.forward(compute, &w.mixed, &mut w.delta[..n * p.model.config().embedding]);
 }
 
 /// `delta = output(c * conv(b * x))` where `(b, c, x) = input(normed)`, per channel.
-fn short_conv(model: &Model, s: &mut State, i: usize, layer: &ShortConv, n: usize) {
-    let (compute, width) = (model.compute(), model.config().embedding);
-    let projected = &mut s.query[..n * 3 * width];
-    layer.input.forward(compute, &s.normed, projected);
-    let LayerState::Conv(state) = &mut s.layers[i] else { unreachable!("made for this model") };
-    s.mixed.reshape(n, width);
-    for (projected, out) in projected.chunks_mut(3 * width).zip(s.mixed.x_mut().chunks_mut(width)) {
+fn short_conv(p: Pass<'_>, w: &mut Workspace, parts: &mut [Part<'_>], i: usize, layer: &ShortConv) {
+    let (compute, width, n) = (p.compute, p.model.config().embedding, w.rows.len());
+    let projected = &mut w.query[..n * 3 * width];
+    layer.input.forward(compute, &w.normed, projected);
+    w.mixed.reshape(n, width);
+    let outs = w.mixed.x_mut().chunks_mut(width);
+    for ((projected, out), row) in projected.chunks_mut(3 * width).zip(outs).zip(&w.rows) {
+        let LayerState::Conv(state) = &mut parts[row.part].sequence.layers[i] else {
+            unreachable!("made for this model")
+        };
         let (b, rest) = projected.split_at_mut(width);
         let (c, x) = rest.split_at(width);
         b.iter_mut().zip(x).for_each(|(b, x)| *b *= x);
@@ -179,32 +239,33 @@ fn short_conv(model: &Model, s: &mut State, i: usize, layer: &ShortConv, n: usiz
         }
         out.iter_mut().zip(c).for_each(|(y, c)| *y *= c);
     }
-    s.mixed.quantize(compute.kernels);
-    layer.output.forward(compute, &s.mixed, &mut s.delta[..n * width]);
+    w.mixed.quantize(compute.kernels);
+    layer.output.forward(compute, &w.mixed, &mut w.delta[..n * width]);
 }
 
 /// `delta = ffn(normed)`, that is `down(act(gate(normed)) * up(normed))`, of the neurons that matter.
-fn feed_forward(model: &Model, s: &mut State, i: usize, layer: &Layer, n: usize) {
-    let width = model.config().embedding;
+fn feed_forward(p: Pass<'_>, w: &mut Workspace, i: usize, layer: &Layer) {
+    let (width, n) = (p.model.config().embedding, w.rows.len());
     if layer.ffn.has_predictor_input() {
-        s.ffn_scratch.set_predictor_input(model.compute(), &s.residual[..n * width], width);
+        w.ffn_scratch.set_predictor_input(p.compute, &w.residual[..n * width], width);
     }
-    let out = &mut s.delta[..n * width];
-    let counts = layer.ffn.forward(model.compute(), &s.normed, s.batch_mode, &mut s.ffn_scratch, out);
-    if n == 1 || s.batch_mode == BatchMode::Masked {
-        s.ffn_counts[i] += counts;
+    let mode = if p.mode == Mode::Steps { BatchMode::Each } else { w.batch_mode };
+    let out = &mut w.delta[..n * width];
+    let counts = layer.ffn.forward(p.compute, &w.normed, mode, &mut w.ffn_scratch, out);
+    if matches!(mode, BatchMode::Each | BatchMode::Masked) {
+        w.ffn_counts[i] += counts;
     }
 }
 
 /// `residual += scale * norm(delta)`.
-fn add_delta(model: &Model, s: &mut State, norm: Option<&Norm>, n: usize) {
-    let (k, c) = (model.compute().kernels, model.config());
-    let values = n * c.embedding;
-    let delta = &mut s.delta[..values];
+fn add_delta(p: Pass<'_>, w: &mut Workspace, norm: Option<&Norm>) {
+    let (k, c) = (p.compute.kernels, p.model.config());
+    let values = w.rows.len() * c.embedding;
+    let delta = &mut w.delta[..values];
     if let Some(norm) = norm {
-        norm.apply_in_place(k, c.norm_epsilon, delta, &mut s.row);
+        norm.apply_in_place(k, c.norm_epsilon, delta, &mut w.row);
     }
-    k.axpy_f32(c.residual_scale, delta, &mut s.residual[..values]);
+    k.axpy_f32(c.residual_scale, delta, &mut w.residual[..values]);
 }
 
 impl Norm {

@@ -83,6 +83,20 @@ pub enum Error {
     /// The chat template is missing or fails.
     #[error(transparent)]
     Chat(#[from] crate::chat::ChatError),
+    /// A prompt cache cannot be used.
+    #[error("the prompt cache {problem}")]
+    PromptCache {
+        /// Why.
+        problem: String,
+    },
+    /// What a text has to match is malformed, matches nothing, or cannot be followed.
+    #[error("the {kind} {problem}")]
+    Grammar {
+        /// JSON schema, regular expression or grammar.
+        kind: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A token id outside the vocabulary.
     #[error("token id {id} is outside the vocabulary of {vocab} tokens")]
     TokenId {

@@ -1,49 +1,73 @@
-//! Text generation: prompt in, pieces of text out.
+//! Text generation: prompt in, events out.
+//!
+//! A [`Generator`] decides what the next token is, what text that makes, and when to stop. It is fed with logits, by
+//! [`Session::generate`] here, or by whoever computes several sequences together.
+
+mod generator;
+mod logprobs;
+mod lookup;
+mod options;
+mod stops;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use web_time::Instant;
 
-use crate::{Error, Sampler, SamplerConfig, Session};
+pub use generator::{Generator, Next};
+pub use logprobs::TokenLogprobs;
+pub use options::{GenerateOptions, Overflow};
 
-/// What to generate and when to stop.
+use lookup::Lookup;
+
+use crate::{Error, Session};
+
+/// What happens while text is generated.
 #[derive(Clone, Debug)]
-pub struct GenerateOptions {
-    /// Most tokens to generate; the session's context ends it too.
-    pub max_tokens: usize,
-    /// How tokens are chosen.
-    pub sampler: SamplerConfig,
-    /// Go on when the model says that it is done.
-    pub ignore_end: bool,
+#[non_exhaustive]
+pub enum Event {
+    /// A token was chosen. One that ends the text is reported by [`End`](Self::End) alone.
+    Token(Token),
+    /// Text that is whole characters, and cannot be the beginning of a stop string.
+    Text(String),
+    /// The last event.
+    End(Generation),
 }
 
-impl Default for GenerateOptions {
-    fn default() -> Self {
-        Self { max_tokens: 256, sampler: SamplerConfig::default(), ignore_end: false }
-    }
+/// A chosen token.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// How probable it and others were, if that was [asked for](GenerateOptions::logprobs).
+    pub logprobs: Option<TokenLogprobs>,
 }
 
 /// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stop {
-    /// The model chose an end-of-generation token.
+    /// The model chose an end-of-generation token, or the grammar allows nothing more.
     End,
+    /// The model chose one of the [stop tokens](GenerateOptions::stop_tokens).
+    StopToken(u32),
+    /// The text reached a [stop string](GenerateOptions::stop): the one with this index.
+    StopString(usize),
     /// As many tokens as asked for.
     MaxTokens,
     /// The session's context is full.
     ContextFull,
-    /// The callback asked to stop.
-    Interrupted,
+    /// The caller asked to stop.
+    Cancelled,
 }
 
-/// What [`generate`] did.
+/// What was generated.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Generation {
-    /// The generated tokens; an end-of-generation token at the end is not among them, though it is
-    /// part of the session's sequence.
+    /// The generated tokens; a token that ends the text is not among them, though it is part of the session's
+    /// sequence. Those that a stop string is made of are.
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub stop: Stop,
@@ -51,72 +75,240 @@ pub struct Generation {
     pub prompt_time: Duration,
     /// Time spent on the tokens after the first (which the prompt's logits decide).
     pub decode_time: Duration,
-    /// Decode steps in `decode_time`.
+    /// Tokens that were decided in `decode_time`.
     pub decode_steps: usize,
 }
 
-/// Appends `prompt` to the session and generates from it, calling `on_text` with every piece of text as soon as
-/// it is whole characters.
+/// Text in the making: an iterator over [`Event`]s, which computes when it is asked for the next one.
 ///
-/// All sampled tokens are part of the session's sequence afterwards, an end-of-generation token too.
-/// So calls one after the other give the same tokens as one call with the text of all of them, and an
-/// empty `prompt` goes on where the last call stopped. The repetition penalty looks back over the
-/// whole sequence.
+/// Made by [`Session::generate`]. Whoever drops it stops the generation; the tokens that it gave out are then part of
+/// the session's sequence.
+#[derive(Debug)]
+pub struct Generate<'s> {
+    session: &'s mut Session,
+    state: State,
+    lookup: Option<Lookup>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The prompt is still to be computed.
+    Prompt(Box<Generator>, Vec<u32>),
+    Decode(Box<Generator>, Times),
+    /// Could not begin.
+    Failed(Option<Error>),
+}
+
+/// Where time went.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    prompt: Duration,
+    start: Instant,
+    steps: usize,
+}
+
+impl Times {
+    fn begin() -> Self {
+        Self { prompt: Duration::ZERO, start: Instant::now(), steps: 0 }
+    }
+}
+
+impl Session {
+    /// Appends `prompt` to the sequence and continues it, event by event.
+    ///
+    /// ```no_run
+    /// # use sparse_model::{Error, Event, GenerateOptions, Session};
+    /// # fn write(session: &mut Session, prompt: &[u32]) -> Result<(), Error> {
+    /// for event in session.generate(prompt, &GenerateOptions::new(100)) {
+    ///     if let Event::Text(piece) = event? {
+    ///         print!("{piece}");
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// All chosen tokens are part of the session's sequence afterwards, one that ends the text too. So calls one
+    /// after the other give the same tokens as one call with the text of all of them, and an empty `prompt` goes on
+    /// where the last call stopped. Penalties look back over the whole sequence.
+    ///
+    /// # Errors
+    /// The iterator gives an error and ends if the [options](GenerateOptions::check) make no sense, or for the
+    /// reasons of [`Session::forward`]; an empty `prompt` at the start of a session is [`Error::NoTokens`].
+    pub fn generate(&mut self, prompt: &[u32], options: &GenerateOptions) -> Generate<'_> {
+        let history = [self.tokens(), prompt].concat();
+        let room = self.context().saturating_sub(history.len()) + 1;
+        let state = match Generator::new(self.model(), options.clone(), history, room) {
+            Ok(generator) => State::Prompt(Box::new(generator), prompt.to_vec()),
+            Err(error) => State::Failed(Some(error)),
+        };
+        let lookup = (options.lookup && self.can_verify()).then(Lookup::new);
+        Generate { session: self, state, lookup }
+    }
+}
+
+impl Iterator for Generate<'_> {
+    type Item = Result<Event, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match &mut self.state {
+                State::Failed(error) => return error.take().map(Err),
+                State::Decode(generator, times) => {
+                    if let Some(event) = generator.next_event() {
+                        return Some(Ok(times.complete(event)));
+                    }
+                    if generator.has_ended() {
+                        return None;
+                    }
+                }
+                State::Prompt(..) => {}
+            }
+            if let Err(error) = self.step() {
+                self.state = State::Failed(None);
+                return Some(Err(error));
+            }
+        }
+    }
+}
+
+impl Generate<'_> {
+    /// Computes once, and chooses what follows.
+    fn step(&mut self) -> Result<(), Error> {
+        let (mut generator, mut times, prompt) = match std::mem::replace(&mut self.state, State::Failed(None))
+        {
+            State::Prompt(generator, prompt) => (generator, Times::begin(), Some(prompt)),
+            State::Decode(generator, times) => (generator, times, None),
+            State::Failed(_) => return Ok(()),
+        };
+        if generator.has_ended() {
+            // Cancelled before it began.
+        } else if generator.is_cancelled() {
+            generator.end(Stop::Cancelled);
+        } else if let Some(prompt) = prompt {
+            let logits = generator.logits(self.session, &prompt)?;
+            times.prompt = times.start.elapsed();
+            times.start = Instant::now();
+            let next = generator.choose(logits)?;
+            self.append(&mut generator, next)?;
+        } else {
+            times.steps += self.decode(&mut generator)?;
+        }
+        self.state = State::Decode(generator, times);
+        Ok(())
+    }
+
+    /// Computes the token that waits, and as many as are likely to follow. Returns the number of tokens chosen.
+    fn decode(&mut self, generator: &mut Generator) -> Result<usize, Error> {
+        let (start, session) = (Instant::now(), &mut *self.session);
+        let most = session.context() - session.position() - 1;
+        let draft = match &self.lookup {
+            Some(lookup) if session.sequence().waiting() == 1 => {
+                lookup.draft(generator.history(), most).to_vec()
+            }
+            _ => Vec::new(),
+        };
+        if draft.is_empty() {
+            let single = session.sequence().waiting() == 1;
+            let logits = generator.logits(session, &[])?;
+            if let Some(lookup) = self.lookup.as_mut().filter(|_| single) {
+                lookup.single(start.elapsed());
+            }
+            let next = generator.choose(logits)?;
+            self.append(generator, next)?;
+            return Ok(1);
+        }
+        let position = session.position();
+        let (mut accepted, mut last) = (0, None);
+        session.verify(&draft, |i, logits| {
+            // What follows a token that was not chosen means nothing.
+            if last.is_none() {
+                let next = generator.choose(logits)?;
+                match next {
+                    Next::Token(token) if draft.get(i) == Some(&token) && !generator.has_ended() => {
+                        accepted += 1
+                    }
+                    next => last = Some(next),
+                }
+            }
+            Ok(())
+        })?;
+        session.truncate(position + 1 + accepted)?;
+        if let Some(lookup) = &mut self.lookup {
+            lookup.several(draft.len(), accepted, start.elapsed());
+        }
+        self.append(generator, last.unwrap_or(Next::Nothing))?;
+        Ok(accepted + 1)
+    }
+
+    /// Appends what was chosen.
+    fn append(&mut self, generator: &mut Generator, next: Next) -> Result<(), Error> {
+        match next {
+            Next::Token(token) => {
+                self.session.push(token)?;
+                if self.session.position() == self.session.context() && !generator.has_ended() {
+                    self.overflow(generator);
+                }
+            }
+            Next::Last(token) => self.session.push(token)?,
+            Next::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// The context is full, and the last token waits.
+    fn overflow(&mut self, generator: &mut Generator) {
+        match generator.options().overflow {
+            Overflow::Stop => generator.end(Stop::ContextFull),
+            Overflow::Shift { keep } => self.session.sequence_mut().shift(keep),
+        }
+    }
+}
+
+impl Times {
+    /// Fills in the times of the last event.
+    fn complete(&self, event: Event) -> Event {
+        match event {
+            Event::End(generation) => Event::End(Generation {
+                prompt_time: self.prompt,
+                decode_time: self.start.elapsed(),
+                decode_steps: self.steps,
+                ..generation
+            }),
+            other => other,
+        }
+    }
+}
+
+/// [`Session::generate`] with a callback: `on_text` gets every piece of text as soon as it is whole characters, and may
+/// [stop](Stop::Cancelled) the generation.
 ///
 /// # Errors
-/// Those of [`Session::forward`] and [`SamplerConfig::check`]; an empty `prompt` at the start of a session is
-/// [`Error::NoTokens`].
+/// As [`Session::generate`].
 pub fn generate(
     session: &mut Session,
     prompt: &[u32],
     options: &GenerateOptions,
     mut on_text: impl FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Generation, Error> {
-    let model = session.model().clone();
-    let tokenizer = model.tokenizer();
-    options.sampler.check()?;
-    let mut sampler = Sampler::new(options.sampler.clone());
-    let mut stream = tokenizer.decode_stream();
-    let before = session.tokens().len() + prompt.len();
-    let room = session.context().saturating_sub(before) + 1;
-    let mut history = Vec::with_capacity(before + options.max_tokens.min(room));
-    history.extend_from_slice(session.tokens());
-    history.extend_from_slice(prompt);
-
-    let start = Instant::now();
-    let mut logits = session.candidates(prompt, &sampler, &history)?;
-    let prompt_time = start.elapsed();
-    let start = Instant::now();
-    let mut decode_steps = 0;
-    let stop = loop {
-        if history.len() - before == options.max_tokens {
-            break Stop::MaxTokens;
+    let mut events = session.generate(prompt, options);
+    loop {
+        match events.next().transpose()? {
+            Some(Event::Text(piece)) if on_text(&piece).is_break() => events.cancel(),
+            Some(Event::End(generation)) => return Ok(generation),
+            Some(_) => {}
+            None => unreachable!("the last event is the end"),
         }
-        let token = sampler.sample(logits, &history);
-        session.push(token)?;
-        if tokenizer.is_eog(token) && !options.ignore_end {
-            break Stop::End;
-        }
-        history.push(token);
-        if let Some(text) = stream.push(token)
-            && on_text(text).is_break()
-        {
-            break Stop::Interrupted;
-        }
-        if history.len() - before == options.max_tokens {
-            break Stop::MaxTokens;
-        }
-        if session.position() == session.context() {
-            break Stop::ContextFull;
-        }
-        logits = session.candidates(&[], &sampler, &history)?;
-        decode_steps += 1;
-    };
-    let decode_time = start.elapsed();
-    if let Some(rest) = stream.finish() {
-        // Nothing is left to stop.
-        let _ = on_text(rest);
     }
-    history.drain(..before);
-    Ok(Generation { tokens: history, stop, prompt_time, decode_time, decode_steps })
+}
+
+impl Generate<'_> {
+    /// Ends the generation, unless it has ended already: the end is the next event.
+    pub fn cancel(&mut self) {
+        if let State::Prompt(generator, _) | State::Decode(generator, _) = &mut self.state
+            && !generator.has_ended()
+        {
+            generator.end(Stop::Cancelled);
+        }
+    }
 }

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 pub mod chat;
+#[cfg(feature = "grammar")]
+pub mod grammar;
 pub mod lanes;
 pub mod sidecar;
 pub mod tokenizer;
@@ -22,10 +24,11 @@ mod model;
 mod perplexity;
 mod rope;
 mod sampler;
+mod sequence;
 mod session;
 mod short_conv;
-mod state;
 mod weights;
+mod workspace;
 
 pub use activation::{ActivationSource, FfnActivation};
 pub use bert::{
@@ -36,7 +39,10 @@ pub use check::{ActivationScore, check_activation};
 pub use config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm};
 pub use error::Error;
 pub use format::WeightFormat;
-pub use generate::{GenerateOptions, Generation, Stop, generate};
+pub use generate::{
+    Event, Generate, GenerateOptions, Generation, Generator, Next, Overflow, Stop, Token, TokenLogprobs,
+    generate,
+};
 pub use head::HeadMode;
 pub use kv_cache::KvFormat;
 pub use mean::RunningMean;
@@ -44,6 +50,8 @@ pub use model::{Model, ModelOptions};
 pub use perplexity::{Perplexity, log_sum_exp, negative_log_likelihood, perplexity};
 pub use rope::{RopeConfig, RopePairs, RopeScaling};
 pub use sampler::{Logits, Sampler, SamplerConfig};
-pub use session::{PartTimes, ScreenCounts, Session, SessionOptions};
+pub use sequence::{Sequence, SessionOptions};
+pub use session::{ScreenCounts, Session};
 pub use sidecar::{Placement, Sidecar};
 pub use weights::{ffn_weight, is_multiplied};
+pub use workspace::{PartTimes, Workspace};

@@ -22,8 +22,14 @@ pub struct Model {
     tokenizer: Tokenizer,
     chat_templates: ChatTemplates,
     name: Option<String>,
+    fingerprint: String,
     compute: Compute,
+    /// The same threads, for batches of tokens that do not belong together.
+    step_compute: Compute,
     pub(crate) screen: Option<Screen>,
+    /// Made when the first text has to match a grammar.
+    #[cfg(feature = "grammar")]
+    grammar_vocabulary: std::sync::OnceLock<crate::grammar::Vocabulary>,
 }
 
 /// How a model is opened.
@@ -98,15 +104,32 @@ impl Model {
         let config = arch::read(meta, options.activation)?;
         let tokenizer = Tokenizer::from_metadata(meta)?;
         let weights = Weights::load(gguf, &config, tokenizer.vocab_len())?;
+        let compute = Compute::new(options.threads);
         Ok(Self {
             config,
             weights,
             tokenizer,
             chat_templates: ChatTemplates::from_metadata(meta),
             name: meta.opt_string("general.name")?.map(str::to_owned),
-            compute: Compute::new(options.threads),
+            step_compute: compute.each(),
+            compute,
+            fingerprint: crate::sidecar::fingerprint(gguf),
             screen: None,
+            #[cfg(feature = "grammar")]
+            grammar_vocabulary: std::sync::OnceLock::new(),
         })
+    }
+
+    /// The vocabulary, arranged for grammars.
+    #[cfg(feature = "grammar")]
+    pub(crate) fn grammar_vocabulary(&self) -> Result<&crate::grammar::Vocabulary, Error> {
+        match self.grammar_vocabulary.get() {
+            Some(vocabulary) => Ok(vocabulary),
+            None => {
+                let vocabulary = crate::grammar::Vocabulary::new(&self.tokenizer)?;
+                Ok(self.grammar_vocabulary.get_or_init(|| vocabulary))
+            }
+        }
     }
 
     /// Shape and constants.
@@ -145,6 +168,16 @@ impl Model {
     /// Kernels and threads.
     pub fn compute(&self) -> &Compute {
         &self.compute
+    }
+
+    /// Kernels and threads for batches of tokens that do not belong together.
+    pub(crate) fn step_compute(&self) -> &Compute {
+        &self.step_compute
+    }
+
+    /// The [fingerprint](crate::sidecar::fingerprint) of the file.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The feed-forward parts of all layers.
@@ -219,7 +252,7 @@ impl Model {
     /// # Panics
     /// If the shapes do not match.
     pub fn logits(&self, x: &Activations, logits: &mut [f32]) {
-        crate::decoder::logits(self, x, logits);
+        crate::decoder::logits(self, &self.compute, x, logits);
     }
 
     pub(crate) fn weights(&self) -> &Weights {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sparse_core::BatchMode;
 
-use crate::{Error, Model, RunningMean, Session};
+use crate::{Error, Model, RunningMean, Session, SessionOptions};
 
 /// Result of [`perplexity`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,7 +29,7 @@ impl Perplexity {
     }
 }
 
-/// Perplexity of `tokens`, cut into windows of `context` tokens of which the second half is scored; what does
+/// Perplexity of `tokens`, cut into windows of a context of which the second half is scored; what does
 /// not fill a window is left out. The first token of every window is replaced by the beginning-of-text token if
 /// the model's tokenizer adds one.
 ///
@@ -40,10 +40,12 @@ impl Perplexity {
 pub fn perplexity(
     model: &Arc<Model>,
     tokens: &[u32],
-    context: usize,
+    options: impl Into<SessionOptions>,
     mut on_window: impl FnMut(usize, usize, &Perplexity) -> ControlFlow<()>,
 ) -> Result<Perplexity, Error> {
-    let mut session = Session::new(model, context)?;
+    let options = options.into();
+    let context = options.context;
+    let mut session = Session::with_options(model, options)?;
     // Sparse layers choose for every token on its own, as they do when it is generated.
     session.set_batch_mode(BatchMode::Masked);
     let needed = 2 * context;

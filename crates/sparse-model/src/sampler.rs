@@ -1,18 +1,30 @@
 //! Choosing the next token from logits.
 
+mod penalties;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sparse_core::Reach;
 
 use crate::Error;
+use penalties::Biases;
 
-/// How to choose tokens. The filters apply in the order of the fields, as in llama.cpp.
+/// How to choose tokens. Biases, penalties and filters apply in the order of the fields, as in llama.cpp.
+///
+/// A new field may come with any release: fill in the rest from [`default`](Self::default).
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplerConfig {
+    /// Tokens, and what is added to their logits; minus infinity excludes a token.
+    pub logit_bias: Vec<(u32, f32)>,
     /// Divides positive logits, and multiplies negative ones, of tokens among the last `penalty_window`; 1 is off
     /// (CTRL, arXiv 1909.05858).
     pub repetition_penalty: f32,
-    /// Tokens that the repetition penalty looks back.
+    /// Subtracted from the logit of a token as often as it is among the last `penalty_window`; 0 is off. OpenAI's
+    /// `frequency_penalty`.
+    pub frequency_penalty: f32,
+    /// Subtracted once from the logits of tokens among the last `penalty_window`; 0 is off. OpenAI's `presence_penalty`.
+    pub presence_penalty: f32,
+    /// Tokens that the three penalties look back.
     pub penalty_window: usize,
     /// Keep the `top_k` most probable tokens; 0 is off.
     pub top_k: usize,
@@ -35,8 +47,8 @@ impl SamplerConfig {
     /// Whether tokens can be chosen so.
     ///
     /// # Errors
-    /// If the repetition penalty is not above 0, a probability not between 0 and 1, the temperature below 0, or one of them not
-    /// finite.
+    /// If the repetition penalty is not above 0, a probability not between 0 and 1, the temperature below 0, one of them or
+    /// of the other penalties not finite, or a bias NaN or plus infinity.
     pub fn check(&self) -> Result<(), Error> {
         let share = |p: f32| (0.0..=1.0).contains(&p);
         let penalty = self.repetition_penalty;
@@ -45,19 +57,32 @@ impl SamplerConfig {
             ("top_p", self.top_p, share(self.top_p), "from 0 to 1"),
             ("min_p", self.min_p, share(self.min_p), "from 0 to 1"),
             ("temperature", self.temperature, (0.0..=f32::MAX).contains(&self.temperature), "from 0 up"),
+            (
+                "frequency_penalty",
+                self.frequency_penalty,
+                self.frequency_penalty.is_finite(),
+                "that is finite",
+            ),
+            ("presence_penalty", self.presence_penalty, self.presence_penalty.is_finite(), "that is finite"),
         ] {
             if !good {
                 return Err(Error::setting(what, format!("is {value}, expected a number {expected}")));
             }
         }
-        Ok(())
+        match self.logit_bias.iter().find(|(_, bias)| bias.is_nan() || *bias == f32::INFINITY) {
+            Some((id, bias)) => Err(Error::setting("logit_bias", format!("of token {id} is {bias}"))),
+            None => Ok(()),
+        }
     }
 }
 
 impl Default for SamplerConfig {
     fn default() -> Self {
         Self {
+            logit_bias: Vec::new(),
             repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
             penalty_window: 64,
             top_k: 40,
             top_p: 0.95,
@@ -98,6 +123,7 @@ struct Candidate {
 #[derive(Debug)]
 pub struct Sampler {
     config: SamplerConfig,
+    biases: Biases,
     rng: ChaCha8Rng,
     candidates: Vec<Candidate>,
     weights: Vec<f32>,
@@ -111,45 +137,48 @@ impl Sampler {
     pub fn new(config: SamplerConfig) -> Self {
         config.check().unwrap_or_else(|problem| panic!("{problem}"));
         let rng = ChaCha8Rng::seed_from_u64(config.seed);
-        Self { config, rng, candidates: Vec::new(), weights: Vec::new() }
+        let biases = Biases::new(&config.logit_bias);
+        Self { config, biases, rng, candidates: Vec::new(), weights: Vec::new() }
     }
 
-    /// The next token after `history` (prompt included). The logits are finite and not empty: those of
+    /// How it chooses.
+    pub fn config(&self) -> &SamplerConfig {
+        &self.config
+    }
+
+    /// The next token after `history` (prompt included). The logits are not empty, and at least one is finite: those of
     /// [`Session::forward`](crate::Session::forward), or of [`Session::candidates`](crate::Session::candidates) for this
-    /// sampler and history.
+    /// sampler and history. Where others are minus infinity, their tokens are never chosen.
     pub fn sample<'a>(&mut self, logits: impl Into<Logits<'a>>, history: &[u32]) -> u32 {
         let Logits { ids, values, outside } = logits.into();
-        let penalized = self.penalty(history);
-        let all = values.iter().zip(0..).map(|(&logit, i)| {
-            let id = ids.map_or(i, |ids| ids[i as usize]);
-            Candidate { id, logit: penalized(id, logit) }
-        });
-        if self.config.temperature == 0.0 {
-            return all.fold(Candidate { id: 0, logit: f32::NEG_INFINITY }, better).id;
-        }
         self.candidates.clear();
-        self.candidates.extend(all);
+        {
+            let penalized = self.biases.penalties(&self.config, history);
+            let all = values.iter().zip(0..).map(|(&logit, i)| {
+                let id = ids.map_or(i, |ids| ids[i as usize]);
+                Candidate { id, logit: penalized(id, logit) }
+            });
+            if self.config.temperature == 0.0 {
+                return all.fold(Candidate { id: 0, logit: f32::NEG_INFINITY }, better).id;
+            }
+            self.candidates.extend(all);
+        }
         self.keep_top_k();
         self.keep_probable(outside);
         self.draw()
     }
 
     /// What becomes of a token's logit after `history`.
-    pub(crate) fn penalty<'a>(&self, history: &'a [u32]) -> impl Fn(u32, f32) -> f32 + use<'a> {
-        let penalty = self.config.repetition_penalty;
-        let recent = &history[history.len().saturating_sub(self.config.penalty_window)..];
-        move |id, logit| match penalty != 1.0 && recent.contains(&id) {
-            true if logit > 0.0 => logit / penalty,
-            true => logit * penalty,
-            false => logit,
-        }
+    pub(crate) fn penalty<'a>(&'a self, history: &[u32]) -> impl Fn(u32, f32) -> f32 + use<'a> {
+        self.biases.penalties(&self.config, history)
     }
 
-    /// The tokens that this sampler may choose from; nothing if it needs all. A penalty that makes tokens more probable
-    /// needs all, too.
+    /// The tokens that this sampler may choose from; nothing if it needs all. Penalties and biases that make tokens more
+    /// probable need all, too.
     pub(crate) fn reach(&self) -> Option<Reach> {
         let c = &self.config;
-        if c.repetition_penalty < 1.0 {
+        let raised = c.logit_bias.iter().any(|(_, bias)| *bias > 0.0);
+        if raised || c.repetition_penalty < 1.0 || c.frequency_penalty < 0.0 || c.presence_penalty < 0.0 {
             return None;
         }
         if c.temperature == 0.0 {
@@ -292,6 +321,45 @@ mod tests {
         assert_eq!(sampler.sample(&[-1.0, -2.0][..], &[0]), 1);
     }
 
+    /// OpenAI's formula: `logit - count * frequency - (count > 0) * presence`, in llama.cpp over a window.
+    #[test]
+    fn frequency_counts_and_presence_does_not() {
+        let penalized = |frequency_penalty, presence_penalty, id| {
+            let config = SamplerConfig {
+                frequency_penalty,
+                presence_penalty,
+                penalty_window: 4,
+                ..SamplerConfig::greedy()
+            };
+            // The 3 at the beginning is outside the window.
+            Sampler::new(config).penalty(&[3, 1, 1, 2, 1])(id, 2.0)
+        };
+        for (frequency, presence, expected) in [
+            (0.5, 0.0, [2.0, 0.5, 1.5, 2.0]),
+            (0.0, 0.5, [2.0, 1.5, 1.5, 2.0]),
+            (0.25, -1.0, [2.0, 2.25, 2.75, 2.0]),
+        ] {
+            let found = [0, 1, 2, 3].map(|id| penalized(frequency, presence, id));
+            assert_eq!(found, expected, "frequency {frequency}, presence {presence}");
+        }
+    }
+
+    #[test]
+    fn biases_add_up_and_exclude() {
+        let choose = |logit_bias: &[(u32, f32)]| {
+            let config = SamplerConfig { logit_bias: logit_bias.to_vec(), ..SamplerConfig::greedy() };
+            Sampler::new(config).sample(&LOGITS[..], &[])
+        };
+        assert_eq!(choose(&[(4, 4.5)]), 4);
+        assert_eq!(choose(&[(4, 2.5), (4, 2.0)]), 4);
+        assert_eq!(choose(&[(1, f32::NEG_INFINITY)]), 3);
+        assert_eq!(choose(&[(1, f32::NEG_INFINITY), (3, f32::NEG_INFINITY)]), 2);
+        let drawn = counts(SamplerConfig { logit_bias: vec![(1, f32::NEG_INFINITY)], ..open() }, 500);
+        assert_eq!(drawn[1], 0);
+        // Ids that do not exist are nobody's.
+        assert_eq!(choose(&[(u32::MAX, 100.0)]), 1);
+    }
+
     #[test]
     fn settings_that_make_no_sense_are_refused() {
         let config = SamplerConfig::default;
@@ -308,7 +376,13 @@ mod tests {
         cases.extend([
             ("top_p", SamplerConfig { top_p: 1.5, ..config() }),
             ("min_p", SamplerConfig { min_p: 1.5, ..config() }),
+            ("frequency_penalty", SamplerConfig { frequency_penalty: f32::NAN, ..config() }),
+            ("presence_penalty", SamplerConfig { presence_penalty: f32::INFINITY, ..config() }),
         ]);
+        for bias in [f32::NAN, f32::INFINITY] {
+            let config = SamplerConfig { logit_bias: vec![(7, bias)], ..config() };
+            assert!(config.check().unwrap_err().to_string().starts_with("logit_bias: of token 7 is"));
+        }
         for (name, config) in cases {
             let problem = config.check().expect_err(name).to_string();
             assert!(problem.starts_with(&format!("{name}: is ")), "{problem}");
@@ -336,6 +410,7 @@ mod tests {
             SamplerConfig { top_k: 5, ..open() },
             SamplerConfig { top_p: 0.5, ..open() },
             SamplerConfig { min_p: 0.3, repetition_penalty: 1.5, ..open() },
+            SamplerConfig { top_k: 3, frequency_penalty: 0.5, logit_bias: vec![(3, -2.0)], ..open() },
         ] {
             let mut samplers = [Sampler::new(config.clone()), Sampler::new(config.clone())];
             assert!(samplers[0].reach().is_some(), "{config:?}");
@@ -349,7 +424,12 @@ mod tests {
                 assert_eq!(token, samplers[1].sample(&logits[..], &history), "{config:?}");
             }
         }
-        for config in [open(), SamplerConfig { repetition_penalty: 0.9, ..SamplerConfig::greedy() }] {
+        for config in [
+            open(),
+            SamplerConfig { repetition_penalty: 0.9, ..SamplerConfig::greedy() },
+            SamplerConfig { presence_penalty: -0.1, ..SamplerConfig::greedy() },
+            SamplerConfig { logit_bias: vec![(1, 0.1)], ..SamplerConfig::greedy() },
+        ] {
             assert_eq!(Sampler::new(config).reach(), None);
         }
     }

@@ -2,32 +2,13 @@
 
 use std::ops::AddAssign;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sparse_core::{Activations, BatchMode, FfnCounts, Screen, ScreenScratch, Wanted};
 use web_time::Instant;
 
 use crate::decoder::{self, Watch};
-use crate::kv_cache::KvFormat;
-use crate::short_conv::ConvState;
-use crate::state::{LayerState, State};
-use crate::{Error, Logits, Model, Sampler};
-
-/// Tokens computed at a time: enough to read each weight once for many tokens, few enough for small buffers.
-const MAX_BATCH: usize = 256;
-/// Tokens whose logits are computed at a time when all are asked for.
-const MAX_LOGITS: usize = 16;
-
-/// Where time went.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PartTimes {
-    /// Attention, with its norm and projections.
-    pub attention: Duration,
-    /// Feed-forward layers, with their norm.
-    pub feed_forward: Duration,
-    /// The output head, with its norm.
-    pub head: Duration,
-}
+use crate::workspace::{MAX_BATCH, MAX_LOGITS, PartTimes, Workspace, finite};
+use crate::{Error, KvFormat, Logits, Model, Sampler, Sequence, SessionOptions};
 
 /// What the screened head did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,50 +46,17 @@ impl AddAssign for ScreenCounts {
     }
 }
 
-/// How a session stores its sequence.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct SessionOptions {
-    /// Room, in tokens.
-    pub context: usize,
-    /// Storage of keys and values.
-    pub kv: KvFormat,
-}
-
-impl SessionOptions {
-    /// Room for `context` tokens, keys and values in half precision.
-    pub fn new(context: usize) -> Self {
-        Self { context, kv: KvFormat::default() }
-    }
-
-    /// The same with another storage of keys and values.
-    #[must_use]
-    pub fn kv(self, kv: KvFormat) -> Self {
-        Self { kv, ..self }
-    }
-}
-
-/// One sequence of tokens in the making: what its layers remember, and the buffers that computing needs.
+/// One sequence of tokens in the making, with the buffers that computing it takes.
 ///
-/// All memory is allocated here; [`forward`](Self::forward) allocates nothing.
+/// Those are allocated here; [`forward`](Self::forward) allocates nothing but room for keys and values, in blocks of some
+/// tokens.
 #[derive(Debug)]
 pub struct Session {
     model: Arc<Model>,
-    state: State,
-    /// The whole sequence: those that the layers have seen, then those that wait.
-    tokens: Vec<u32>,
-    snapshots: Vec<Snapshot>,
+    sequence: Sequence,
+    workspace: Workspace,
     screen_scratch: Option<ScreenScratch>,
     screen_counts: ScreenCounts,
-    logits: Vec<f32>,
-}
-
-/// What [`Session::truncate`] needs to return to a position.
-#[derive(Debug)]
-struct Snapshot {
-    position: usize,
-    /// The state of every layer that keeps no history, in order.
-    states: Vec<ConvState>,
 }
 
 impl Session {
@@ -123,22 +71,13 @@ impl Session {
     /// A session with these options.
     ///
     /// # Errors
-    /// If the context is zero, longer than the model was trained for, or too long for the memory that there is.
+    /// As [`Sequence::new`].
     pub fn with_options(model: &Arc<Model>, options: SessionOptions) -> Result<Self, Error> {
-        let SessionOptions { context, kv } = options;
-        let longest = model.config().context;
-        if context == 0 || context > longest {
-            return Err(Error::ContextFull { needed: context, context: longest });
-        }
-        let batch = MAX_BATCH.min(context);
         Ok(Self {
-            state: State::new(model, context, batch, kv)?,
-            // One more than fits may wait.
-            tokens: Vec::with_capacity(context + 1),
-            snapshots: Vec::new(),
+            sequence: Sequence::new(model, options)?,
+            workspace: Workspace::new(model, options.context),
             screen_scratch: model.screen().map(ScreenScratch::new),
             screen_counts: ScreenCounts::default(),
-            logits: vec![0.0; MAX_LOGITS.min(batch) * model.vocab_len()],
             model: Arc::clone(model),
         })
     }
@@ -148,105 +87,72 @@ impl Session {
         &self.model
     }
 
+    /// The sequence.
+    pub fn sequence(&self) -> &Sequence {
+        &self.sequence
+    }
+
+    /// The sequence, to be changed: cut, forked, or read from a file. It must stay one of this session's model, and no
+    /// longer than its context.
+    pub fn sequence_mut(&mut self) -> &mut Sequence {
+        &mut self.sequence
+    }
+
     /// Tokens computed so far; the position of the next one.
     pub fn position(&self) -> usize {
-        self.state.position
+        self.sequence.position()
     }
 
     /// The whole sequence: the tokens computed so far, then those that were [pushed](Self::push).
     pub fn tokens(&self) -> &[u32] {
-        &self.tokens
+        self.sequence.tokens()
     }
 
     /// Tokens that fit, in all.
     pub fn context(&self) -> usize {
-        self.state.context
+        self.sequence.context()
     }
 
-    /// How keys and values of the layers are stored now: of the widest, since a layer with values
-    /// beyond half precision goes on in single precision.
+    /// How keys and values of the layers are stored now, see [`Sequence::kv_format`].
     pub fn kv_format(&self) -> KvFormat {
-        let mut formats = self.state.layers.iter().filter_map(|layer| match layer {
-            LayerState::Kv(cache) => Some(cache.format()),
-            LayerState::Conv(_) => None,
-        });
-        if formats.any(|f| f == KvFormat::F32) { KvFormat::F32 } else { KvFormat::F16 }
+        self.sequence.kv_format()
     }
 
     /// Appends a token without computing it: the next call computes it together with its own.
     ///
-    /// One more token than the context holds may wait; computing it is an error then.
-    ///
     /// # Errors
-    /// If the id is outside the vocabulary, or as many tokens wait.
+    /// As [`Sequence::extend`].
     pub fn push(&mut self, token: u32) -> Result<(), Error> {
-        self.check_ids(&[token])?;
-        if self.tokens.len() > self.context() {
-            return Err(Error::ContextFull { needed: self.tokens.len() + 1, context: self.context() });
-        }
-        self.tokens.push(token);
-        Ok(())
+        self.sequence.extend(&[token])
     }
 
-    /// Keeps what [`truncate`](Self::truncate) needs to return to the current position. Only models
-    /// whose layers do not keep all tokens need that, such as LFM2.
+    /// See [`Sequence::snapshot`].
     pub fn snapshot(&mut self) {
-        let position = self.state.position;
-        let states: Vec<_> = self.state.convs().map(|s| s.clone()).collect();
-        if !states.is_empty() && self.snapshots.last().is_none_or(|s| s.position < position) {
-            self.snapshots.push(Snapshot { position, states });
-        }
+        self.sequence.snapshot();
     }
 
     /// Forgets all tokens.
     pub fn clear(&mut self) {
-        self.tokens.clear();
-        self.snapshots.clear();
-        self.state.clear();
+        self.sequence.clear();
     }
 
     /// Forgets all tokens from `position` on.
     ///
-    /// Layers that do not keep all tokens can go back to the beginning, by one token, or to a
-    /// [snapshot](Self::snapshot).
-    ///
     /// # Errors
-    /// [`Error::CannotRewind`] if a layer cannot go back there; then nothing changes.
+    /// As [`Sequence::truncate`].
     pub fn truncate(&mut self, position: usize) -> Result<(), Error> {
-        if position < self.state.position {
-            self.rewind(position)?;
-            self.snapshots.retain(|s| s.position <= position);
-            self.state.position = position;
-        }
-        self.tokens.truncate(position);
-        Ok(())
-    }
-
-    /// Takes the states that are not addressed by position back to `position`.
-    fn rewind(&mut self, position: usize) -> Result<(), Error> {
-        let at = self.state.position;
-        let mut states: Vec<_> = self.state.convs().collect();
-        if position == 0 {
-            states.iter_mut().for_each(|s| s.clear());
-        } else if let Some(snapshot) = self.snapshots.iter().find(|s| s.position == position) {
-            states.iter_mut().zip(&snapshot.states).for_each(|(s, kept)| s.clone_from(kept));
-        } else if position + 1 == at && states.iter().all(|s| s.rewinds()) {
-            states.iter_mut().for_each(|s| s.rewind());
-        } else if !states.is_empty() {
-            return Err(Error::CannotRewind { at, to: position });
-        }
-        Ok(())
+        self.sequence.truncate(position)
     }
 
     /// What batches of several tokens do in the feed-forward layers.
     pub fn set_batch_mode(&mut self, mode: BatchMode) {
-        self.state.batch_mode = mode;
+        self.workspace.batch_mode = mode;
     }
 
     /// What the feed-forward layer of each model layer has computed for tokens that had an active set of their own: those
     /// of single-token calls, and all in [`BatchMode::Masked`].
     pub fn ffn_counts(&self) -> &[FfnCounts] {
-        &self.state.ffn_counts
+        self.workspace.ffn_counts()
     }
 
     /// What single-token calls of [`candidates`](Self::candidates) took of the head, if the model has a screen.
@@ -256,13 +162,13 @@ impl Session {
 
     /// Where the time of single-token calls went.
     pub fn times(&self) -> PartTimes {
-        self.state.times
+        self.workspace.times
     }
 
     /// Weight bytes that decoding a token read, on the average of single-token calls; all of them before the first.
     pub fn bytes_per_token(&self) -> usize {
         let all = self.model.bytes_per_token();
-        let parts = self.model.ffns().zip(&self.state.ffn_counts).filter(|(_, c)| c.tokens > 0);
+        let parts = self.model.ffns().zip(self.workspace.ffn_counts()).filter(|(_, c)| c.tokens > 0);
         let all = parts.fold(all, |all, (ffn, c)| all - ffn.bytes() + (c.bytes / c.tokens) as usize);
         match self.screen_counts {
             ScreenCounts { tokens: 0, .. } => all,
@@ -280,12 +186,16 @@ impl Session {
     pub fn forward(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
         let (last, single) = self.advance(tokens)?;
         let start = Instant::now();
-        let logits = &mut self.logits[..self.model.vocab_len()];
-        decoder::head(&self.model, &mut self.state, last..last + 1, logits);
+        let vocab = self.model.vocab_len();
+        let mut logits = std::mem::take(&mut self.workspace.logits);
+        let range = last..last + 1;
+        decoder::head(&self.model, self.model.compute(), &mut self.workspace, range, &mut logits[..vocab]);
+        self.workspace.logits = logits;
         if single {
-            self.state.times.head += start.elapsed();
+            self.workspace.times.head += start.elapsed();
         }
-        finite(logits, self.state.position - 1)?;
+        let logits = &self.workspace.logits[..vocab];
+        finite(logits, self.sequence.position() - 1)?;
         Ok(logits)
     }
 
@@ -307,8 +217,8 @@ impl Session {
         };
         let (last, single) = self.advance(tokens)?;
         let start = Instant::now();
-        decoder::head_input(&model, &mut self.state, last..last + 1);
-        let input = &self.state.normed;
+        decoder::head_input(&model, &mut self.workspace, last..last + 1);
+        let Workspace { normed: input, logits, times, .. } = &mut self.workspace;
         let scratch = self.screen_scratch.as_mut().expect("made for a model with a screen");
         let penalty = sampler.penalty(history);
         let wanted = Wanted { reach, cap: model.config().logit_softcap, adjust: &penalty };
@@ -316,16 +226,16 @@ impl Session {
         let logits = match list {
             Some(list) => Logits { ids: Some(list.ids), values: list.logits, outside: list.outside },
             None => {
-                let logits = &mut self.logits[..model.vocab_len()];
-                decoder::logits(&model, input, logits);
+                let logits = &mut logits[..model.vocab_len()];
+                decoder::logits(&model, model.compute(), input, logits);
                 Logits::from(&*logits)
             }
         };
         if single {
-            self.state.times.head += start.elapsed();
+            times.head += start.elapsed();
             self.screen_counts += ScreenCounts::of(&model, screen, logits.ids.map(<[u32]>::len));
         }
-        finite(logits.values, self.state.position - 1)?;
+        finite(logits.values, self.sequence.position() - 1)?;
         Ok(logits)
     }
 
@@ -333,19 +243,49 @@ impl Session {
     pub fn forward_each(&mut self, tokens: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<(), Error> {
         self.settle(tokens)?;
         let (model, vocab) = (Arc::clone(&self.model), self.model.vocab_len());
+        let mut logits = std::mem::take(&mut self.workspace.logits);
+        let mut result = Ok(());
         for (b, batch) in tokens.chunks(MAX_BATCH).enumerate() {
-            self.append(batch, &mut |_, _| {});
+            result = result.and_then(|()| self.append(batch, &mut |_, _| {}));
             for start in (0..batch.len()).step_by(MAX_LOGITS) {
+                if result.is_err() {
+                    break;
+                }
                 let part = start..(start + MAX_LOGITS).min(batch.len());
-                let logits = &mut self.logits[..part.len() * vocab];
-                decoder::head(&model, &mut self.state, part.clone(), logits);
+                let logits = &mut logits[..part.len() * vocab];
+                decoder::head(&model, model.compute(), &mut self.workspace, part.clone(), logits);
                 for (logits, t) in logits.chunks(vocab).zip(part) {
-                    finite(logits, self.state.position - batch.len() + t)?;
-                    each(b * MAX_BATCH + t, logits);
+                    result = result.and_then(|()| finite(logits, self.position() - batch.len() + t));
+                    if result.is_ok() {
+                        each(b * MAX_BATCH + t, logits);
+                    }
                 }
             }
         }
-        Ok(())
+        self.workspace.logits = logits;
+        result
+    }
+
+    /// Whether [`verify`](Self::verify) is of use: what turns out wrong can be taken back, and no screen makes single
+    /// tokens cheaper.
+    pub(crate) fn can_verify(&self) -> bool {
+        self.sequence.rewinds() && self.screen_scratch.is_none()
+    }
+
+    /// Appends `tokens`, computes them and all that wait as [steps](Workspace::steps), and calls `each(index, logits)` with
+    /// the logits after the last of those that waited, then after each of `tokens`. They are the same bits as from single
+    /// calls, in about the time of one, if there are few.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and as `each`; nothing may wait but one token.
+    pub(crate) fn verify(
+        &mut self,
+        tokens: &[u32],
+        mut each: impl FnMut(usize, &[f32]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.sequence.check(tokens)?;
+        self.sequence.extend(tokens)?;
+        self.workspace.steps(&mut [&mut self.sequence], |_, i, logits| each(i, logits))
     }
 
     /// Appends `tokens` to the sequence and calls `watch(layer, x)` with what each layer's feed-forward part is given, a
@@ -359,8 +299,7 @@ impl Session {
         mut watch: impl FnMut(usize, &Activations),
     ) -> Result<(), Error> {
         self.settle(tokens)?;
-        tokens.chunks(MAX_BATCH).for_each(|batch| self.append(batch, &mut watch));
-        Ok(())
+        tokens.chunks(MAX_BATCH).try_for_each(|batch| self.append(batch, &mut watch))
     }
 
     /// Appends `tokens` to the sequence and calls `watch(x)` with what the head is given: the last layer's output, normalized,
@@ -376,9 +315,9 @@ impl Session {
         self.settle(tokens)?;
         let model = Arc::clone(&self.model);
         for batch in tokens.chunks(MAX_BATCH) {
-            self.append(batch, &mut |_, _| {});
-            decoder::head_input(&model, &mut self.state, 0..batch.len());
-            watch(&self.state.normed);
+            self.append(batch, &mut |_, _| {})?;
+            decoder::head_input(&model, &mut self.workspace, 0..batch.len());
+            watch(&self.workspace.normed);
         }
         Ok(())
     }
@@ -386,17 +325,15 @@ impl Session {
     /// Appends `tokens` and computes all that wait, at least one. Returns where in `residual` the last of them is, and
     /// whether it was alone.
     fn advance(&mut self, tokens: &[u32]) -> Result<(usize, bool), Error> {
-        self.check(tokens)?;
-        if tokens.is_empty() && self.tokens.len() == self.state.position {
+        self.sequence.check(tokens)?;
+        if tokens.is_empty() && self.sequence.waiting() == 0 {
             // The logits of the last token are not kept: it is computed again.
-            let position = self.state.position.checked_sub(1).ok_or(Error::NoTokens)?;
-            self.rewind(position)?;
-            self.state.position = position;
+            self.sequence.step_back()?;
         }
-        self.tokens.extend_from_slice(tokens);
-        let waiting = self.tokens.len() - self.state.position;
-        self.compute(&mut |_, _| {});
-        Ok(((waiting - 1) % MAX_BATCH, waiting == 1))
+        self.sequence.extend(tokens)?;
+        let single = self.sequence.waiting() == 1;
+        let last = self.compute(&mut |_, _| {})?;
+        Ok((last - 1, single))
     }
 
     /// Checks `tokens`, and computes those that wait.
@@ -404,47 +341,24 @@ impl Session {
         if tokens.is_empty() {
             return Err(Error::NoTokens);
         }
-        self.check(tokens)?;
-        self.compute(&mut |_, _| {});
+        self.sequence.check(tokens)?;
+        self.compute(&mut |_, _| {})?;
         Ok(())
     }
 
     /// Appends a batch and computes it.
-    fn append(&mut self, batch: &[u32], watch: &mut Watch<'_>) {
-        self.tokens.extend_from_slice(batch);
-        self.compute(watch);
-    }
-
-    /// Computes the tokens that wait.
-    fn compute(&mut self, watch: &mut Watch<'_>) {
-        for batch in self.tokens[self.state.position..].chunks(MAX_BATCH) {
-            decoder::transform(&self.model, &mut self.state, batch, watch);
-        }
-    }
-
-    fn check(&self, tokens: &[u32]) -> Result<(), Error> {
-        self.check_ids(tokens)?;
-        let needed = self.tokens.len() + tokens.len();
-        if needed > self.context() {
-            return Err(Error::ContextFull { needed, context: self.context() });
-        }
+    fn append(&mut self, batch: &[u32], watch: &mut Watch<'_>) -> Result<(), Error> {
+        self.sequence.extend(batch)?;
+        self.compute(watch)?;
         Ok(())
     }
 
-    fn check_ids(&self, tokens: &[u32]) -> Result<(), Error> {
-        let vocab = self.model.vocab_len();
-        match tokens.iter().find(|id| **id as usize >= vocab) {
-            Some(&id) => Err(Error::TokenId { id, vocab }),
-            None => Ok(()),
+    /// Computes the tokens that wait; returns how many there were in the last batch.
+    fn compute(&mut self, watch: &mut Watch<'_>) -> Result<usize, Error> {
+        let mut last = 0;
+        while self.sequence.waiting() > 0 {
+            last = self.workspace.advance(&mut self.sequence, MAX_BATCH, watch)?;
         }
-    }
-}
-
-/// NaN or infinity among the logits is an error. Looks at all of them, so that the loop vectorizes.
-fn finite(logits: &[f32], position: usize) -> Result<(), Error> {
-    const EXPONENT: u32 = 0x7f80_0000;
-    match logits.iter().fold(false, |bad, l| bad | (l.to_bits() & EXPONENT == EXPONENT)) {
-        false => Ok(()),
-        true => Err(Error::NotFinite { position }),
+        Ok(last)
     }
 }

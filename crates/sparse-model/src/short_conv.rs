@@ -18,6 +18,20 @@ impl ConvState {
         Self { inputs: vec![0.0; taps * width], width, rewinds: false }
     }
 
+    /// The last inputs, `[taps x width]`, oldest first.
+    #[cfg(feature = "fs")]
+    pub(crate) fn inputs(&self) -> &[f32] {
+        &self.inputs
+    }
+
+    /// Takes the last inputs from a file; `None` if there are more or fewer.
+    #[cfg(feature = "fs")]
+    pub(crate) fn restore(&mut self, inputs: &[f32]) -> Option<()> {
+        (inputs.len() == self.inputs.len()).then(|| self.inputs.copy_from_slice(inputs))?;
+        self.rewinds = false;
+        Some(())
+    }
+
     /// Forgets all tokens.
     pub(crate) fn clear(&mut self) {
         self.inputs.fill(0.0);

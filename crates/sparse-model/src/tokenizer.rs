@@ -35,6 +35,7 @@ use std::ops::Range;
 use sparse_gguf::Metadata;
 
 pub use error::TokenizerError;
+pub(crate) use stream::DecodeState;
 pub use stream::DecodeStream;
 pub(crate) use vocab::known_id;
 pub use vocab::{SpecialIds, Vocab};
@@ -282,6 +283,19 @@ impl Tokenizer {
     /// The text of a token as the vocabulary writes it, `None` outside the vocabulary.
     pub fn token(&self, id: u32) -> Option<&str> {
         self.tokens.get(id)
+    }
+
+    /// The bytes that a token stands for where it continues a text, which need not be whole characters. Control tokens
+    /// and the unknown token give their names; an id outside the vocabulary gives U+FFFD.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.append(id, false, &mut false, &mut bytes);
+        bytes
+    }
+
+    /// The tokens that end a generation, ascending.
+    pub fn end_of_generation(&self) -> impl Iterator<Item = u32> {
+        self.end_of_generation.iter().copied()
     }
 
     /// The id of the token that the vocabulary writes as `text`.

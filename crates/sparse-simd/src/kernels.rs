@@ -152,6 +152,38 @@ impl Kernels {
         unsafe { kernel(w, x, out) }
     }
 
+    /// [`matmul_q8`](Self::matmul_q8) with the bits that each token has when it is multiplied alone, whatever the others
+    /// are and however many.
+    ///
+    /// # Panics
+    /// As [`matmul_q8`](Self::matmul_q8).
+    pub fn matmul_each_q8(&self, w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+        let Some(kernel) = self.int8_products("matmul_each", w.format()).matmul_each else {
+            return self.matmul_q8(w, x, out);
+        };
+        q8::check(x.cols, x.q.len(), x.d.len(), x.sums.len());
+        same_len("matmul_each_q8", "w.cols", w.cols(), "x.cols", x.cols);
+        same_len("matmul_each_q8", "w.rows", w.rows(), "out.cols", out.cols());
+        same_len("matmul_each_q8", "x.tokens", x.tokens(), "out.tokens", out.tokens());
+        // SAFETY: the shapes fit, and a table is only handed out on CPUs of its level.
+        unsafe { kernel(w, x, out) }
+    }
+
+    /// [`matmul_f32`](Self::matmul_f32) with the bits that each token has when it is multiplied alone, whatever the
+    /// others are and however many.
+    ///
+    /// # Panics
+    /// As [`matmul_f32`](Self::matmul_f32).
+    pub fn matmul_each_f32(&self, w: Rows<'_>, x: &[f32], out: &mut MatMut<'_>) {
+        /// Of more tokens kernels add the products in another order.
+        const FEW: usize = 12;
+        same_len("matmul_each_f32", "x", x.len(), "out.tokens * w.cols", out.tokens() * w.cols());
+        for (i, x) in x.chunks(FEW * w.cols()).enumerate() {
+            let tokens = FEW * i..FEW * i + x.len() / w.cols();
+            self.matmul_f32(w, x, &mut out.rows(tokens));
+        }
+    }
+
     /// Products of float weights with activations `x`, `[tokens x w.cols()]`: `out[t][r]` = row `r` of `w` times
     /// token `t` of `x`.
     ///

@@ -60,6 +60,15 @@ impl<'a> MatMut<'a> {
         unsafe { self.window_shared(0..self.tokens, range) }
     }
 
+    /// The window of rows `range` of this one, borrowed from it.
+    ///
+    /// # Panics
+    /// If `range` is out of bounds.
+    pub fn rows(&mut self, range: Range<usize>) -> MatMut<'_> {
+        // SAFETY: the returned window borrows `self` mutably, so no other window exists meanwhile.
+        unsafe { self.window_shared(range, 0..self.cols) }
+    }
+
     /// The window of these rows and columns, from a shared reference, for handing windows to several threads.
     ///
     /// # Safety

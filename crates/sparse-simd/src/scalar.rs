@@ -90,6 +90,7 @@ const fn blocks<B: Block>() -> FormatKernels {
         products: Products::Int8(Int8Products {
             matmul: quantized::matmul::<B>,
             rows: quantized::rows::<B>,
+            matmul_each: None,
             columns: columns::products::<B>(),
             matmul_interleaved: interleaved::matmul(B::FORMAT),
         }),

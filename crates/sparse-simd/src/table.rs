@@ -85,6 +85,8 @@ pub(crate) enum Products {
 pub(crate) struct Int8Products {
     pub(crate) matmul: unsafe fn(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>),
     pub(crate) rows: unsafe fn(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]),
+    /// The products that single tokens have, bit for bit; `None` where those are what `matmul` computes.
+    pub(crate) matmul_each: Option<unsafe fn(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>)>,
     /// `None` if the format cannot be stored by columns.
     pub(crate) columns: Option<ColumnProducts>,
     /// Of rows by eights; not there for every format.

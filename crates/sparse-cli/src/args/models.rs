@@ -1,8 +1,10 @@
-//! Models by name: `-m smollm2` means the file in `models/` that `cargo xtask fetch` put there.
+//! Models by name: `-m smollm2` means the file in `models/` that `cargo xtask fetch` put there, or the one that `sparse pull`
+//! fetched.
 
 use std::path::{Component, Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
+use etcetera::BaseStrategy;
 
 /// The folder that models are fetched into.
 const FOLDER: &str = "models";
@@ -12,9 +14,14 @@ pub(super) fn path_or_name() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(find)
 }
 
+/// Where `sparse pull` puts models.
+pub(crate) fn pulled() -> Option<PathBuf> {
+    Some(etcetera::choose_base_strategy().ok()?.data_dir().join("sparse").join("models"))
+}
+
 /// The path itself, if something is there or it is no plain name; otherwise the model in the folder
-/// `models` that has this name, begins with it or contains it, whatever the case. If there is none, the
-/// path as it is.
+/// `models`, or among those that were pulled, that has this name, begins with it or contains it, whatever the case. If
+/// there is none, the path as it is.
 ///
 /// # Errors
 /// If several models fit.
@@ -23,7 +30,12 @@ pub(crate) fn find(path: PathBuf) -> Result<PathBuf, String> {
     let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
     match path.to_str() {
         Some(name) if plain && !path.exists() => {
-            Ok(pick(name, models(Path::new(FOLDER)))?.map_or(path, |name| Path::new(FOLDER).join(name)))
+            for folder in [Some(PathBuf::from(FOLDER)), pulled()].into_iter().flatten() {
+                if let Some(name) = pick(name, models(&folder))? {
+                    return Ok(folder.join(name));
+                }
+            }
+            Ok(path)
         }
         _ => Ok(path),
     }

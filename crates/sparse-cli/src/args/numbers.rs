@@ -70,6 +70,18 @@ fn float(text: &str, what: &str, ok: impl Fn(f32) -> bool) -> Result<f32, String
     text.parse().ok().filter(|x: &f32| x.is_finite() && ok(*x)).ok_or_else(|| format!("expected {what}"))
 }
 
+pub(super) fn finite(text: &str) -> Result<f32, String> {
+    float(text, "a number", |_| true)
+}
+
+/// A token and its bias, `ID=BIAS`.
+pub(super) fn bias(text: &str) -> Result<(u32, f32), String> {
+    const EXPECTED: &str = "expected ID=BIAS, a token's id and a number or -inf";
+    let (id, bias) = text.split_once('=').ok_or(EXPECTED)?;
+    let bias = bias.parse().ok().filter(|bias: &f32| *bias < f32::INFINITY).ok_or(EXPECTED)?;
+    Ok((id.parse().map_err(|_| EXPECTED)?, bias))
+}
+
 pub(super) fn not_negative(text: &str) -> Result<f32, String> {
     float(text, "a number of at least 0", |x| x >= 0.0)
 }

@@ -187,8 +187,7 @@ fn ids(args: &BenchArgs, candidates: &[Candidate]) -> anyhow::Result<Vec<u32>> {
     } else if candidates.iter().any(|c| !c.loaded.is_dense() || c.loaded.model.screen().is_some()) {
         let mut session = Session::new(model, decoded)?;
         let start = model.tokenizer().bos().unwrap_or(0);
-        let options =
-            GenerateOptions { max_tokens: decoded - 1, ignore_end: true, ..GenerateOptions::default() };
+        let options = GenerateOptions::new(decoded - 1).ignore_end(true);
         ids.push(start);
         ids.extend(generate(&mut session, &[start], &options, |_| ControlFlow::Continue(()))?.tokens);
     }

@@ -5,10 +5,14 @@ mod sink;
 
 use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
+use std::path::Path;
 
+use anyhow::Context;
 use console::style;
 use sparse_model::chat::Message;
-use sparse_model::{GenerateOptions, Model, Placement, Session, SessionOptions, Stop, generate};
+#[cfg(feature = "grammar")]
+use sparse_model::grammar::Grammar;
+use sparse_model::{Event, Model, Placement, Sequence, Session, SessionOptions, Stop};
 use tracing::info;
 
 use crate::args::GenerateArgs;
@@ -31,12 +35,18 @@ pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
         }
     };
     let context = context(args, model, tokens.len())?;
-    let mut session = Session::with_options(model, SessionOptions::new(context).kv(args.kv))?;
-    let options = GenerateOptions {
-        max_tokens: args.max_tokens,
-        sampler: args.sampler.config(),
-        ignore_end: args.ignore_eos,
+    let options = SessionOptions::new(context).kv(args.kv);
+    let mut session = Session::with_options(model, options)?;
+    let known = match &args.prompt_cache {
+        Some(file) => restore(&mut session, options, file, &tokens)?,
+        None => 0,
     };
+    #[cfg_attr(not(feature = "grammar"), expect(unused_mut))]
+    let mut options = args.options();
+    #[cfg(feature = "grammar")]
+    {
+        options.grammar = grammar(args)?;
+    }
     info!(prompt_tokens = tokens.len(), context, seed = options.sampler.seed, "generating");
 
     interrupt::handle()?;
@@ -46,10 +56,26 @@ pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
     if args.echo || typed {
         sink.prompt(&prompt)?;
     }
-    let generation = generate(&mut session, &tokens, &options, |piece| sink.piece(piece))?;
+    let (mut chosen, mut generation) = (Vec::new(), None);
+    let mut events = session.generate(&tokens[known..], &options);
+    while let Some(event) = events.next() {
+        match event? {
+            Event::Text(piece) if sink.piece(&piece).is_break() => events.cancel(),
+            Event::Token(token) if args.logprobs.is_some() => chosen.push(token),
+            Event::End(end) => generation = Some(end),
+            _ => {}
+        }
+    }
+    let generation = generation.context("generation has no end")?;
     let text = sink.finish()?;
+    if let Some(file) = args.prompt_cache.as_ref().filter(|_| known + 1 < tokens.len()) {
+        // Layers that keep a summary know the end alone.
+        let prompt = session.sequence().fork(tokens.len());
+        prompt.as_ref().unwrap_or(session.sequence()).save(file)?;
+    }
 
-    let report = Report::new(&loaded, &session, &generation, &options.sampler, tokens.len(), text);
+    let report = Report::new(&loaded, &session, &generation, &options.sampler, tokens.len(), text)
+        .logprobs(model.tokenizer(), &chosen);
     if args.json {
         output::json(&report)?;
     } else if verbose || io::stderr().is_terminal() {
@@ -58,7 +84,7 @@ pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
     if args.stats && !args.json {
         eprintln!("\n{}", report.stats());
     }
-    Ok(if generation.stop == Stop::Interrupted { End::Interrupted } else { End::Finished })
+    Ok(if generation.stop == Stop::Cancelled { End::Interrupted } else { End::Finished })
 }
 
 fn prompt(args: &GenerateArgs) -> anyhow::Result<String> {
@@ -80,6 +106,38 @@ fn conversation(args: &GenerateArgs, model: &Model, message: String) -> anyhow::
     let template = chat_template::choose(model.chat_templates(), &args.template, false)?;
     let prompt = template.encode(model.tokenizer(), &messages, &chat_template::options(&args.template))?;
     Ok((prompt.text, prompt.tokens))
+}
+
+/// Takes what `file`, if it is there, knows of the prompt `tokens`; returns how many of them. The last one is computed in
+/// any case, since its logits are not kept.
+fn restore(
+    session: &mut Session,
+    options: SessionOptions,
+    file: &Path,
+    tokens: &[u32],
+) -> anyhow::Result<usize> {
+    if !file.exists() {
+        return Ok(0);
+    }
+    let known = Sequence::load_common(session.model(), options, file, tokens)?;
+    let count = known.position();
+    *session.sequence_mut() = known;
+    Ok(count)
+}
+
+/// What the text has to match.
+#[cfg(feature = "grammar")]
+fn grammar(args: &GenerateArgs) -> anyhow::Result<Option<Grammar>> {
+    let text = |place: &std::ffi::OsStr| match place.to_str() {
+        Some(json) if json.trim_start().starts_with('{') => Ok(json.to_owned()),
+        _ => input::file(place.as_ref()),
+    };
+    Ok(match (&args.json_schema, &args.regex, &args.lark) {
+        (Some(schema), ..) => Some(Grammar::JsonSchema(text(schema)?)),
+        (_, Some(regex), _) => Some(Grammar::Regex(regex.clone())),
+        (.., Some(file)) => Some(Grammar::Lark(input::file(file)?)),
+        _ => None,
+    })
 }
 
 fn from_stdin(args: &GenerateArgs) -> bool {

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use sparse_calibrate::Error;
 use sparse_model::tokenizer::EncodeOptions;
-use sparse_model::{HeadMode, Model, Placement, perplexity};
+use sparse_model::{HeadMode, Model, Placement, SessionOptions, perplexity};
 use tracing::info;
 
 use crate::args::{PerplexityArgs, SparseArgs};
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<End> {
     let bar = bar(windows);
     let start = Instant::now();
     let (mut window_nats, mut before) = (Vec::new(), (0.0, 0));
-    let result = perplexity(model, &tokens, args.ctx, |done, _, so_far| {
+    let result = perplexity(model, &tokens, SessionOptions::new(args.ctx).kv(args.kv), |done, _, so_far| {
         let now = (so_far.perplexity.ln() * so_far.scored as f64, so_far.scored);
         window_nats.push((now.0 - before.0) / (now.1 - before.1).max(1) as f64);
         before = now;

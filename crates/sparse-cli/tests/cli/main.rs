@@ -1,12 +1,15 @@
 //! Runs the `sparse` program on tiny models that the tests write themselves, and on the one inside it.
 
 mod bench;
+mod conversation;
 mod embed;
 mod errors;
 mod generate;
 mod inspect;
 mod interrupt;
 mod perplexity;
+#[cfg(feature = "pull")]
+mod pull;
 mod sparse;
 #[cfg(feature = "story")]
 mod story;

@@ -91,7 +91,7 @@ fn leaving_out_zeros_changes_no_text() {
     let text = |model: &Arc<Model>, prompt: &str| {
         let tokens = model.tokenizer().encode(prompt, Default::default()).unwrap();
         let mut session = Session::new(model, 64).unwrap();
-        let options = GenerateOptions { max_tokens: 16, sampler: SamplerConfig::greedy(), ignore_end: true };
+        let options = GenerateOptions::new(16).sampler(SamplerConfig::greedy()).ignore_end(true);
         generate(&mut session, &tokens, &options, |_| ControlFlow::Continue(())).unwrap().tokens
     };
     let mut texts = HashSet::new();

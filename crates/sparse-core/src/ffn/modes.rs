@@ -28,6 +28,9 @@ pub enum BatchMode {
     /// Computes all neurons and then uses for each token those alone that it would have chosen by itself. For measuring
     /// what a selector costs in accuracy; saves no time.
     Masked,
-    /// Computes for each token its own active set and no more, as for a single token.
+    /// Computes for each token its own active set and no more, as for a single token; with [`Compute::each`], to the
+    /// same bits.
+    ///
+    /// [`Compute::each`]: crate::Compute::each
     Each,
 }

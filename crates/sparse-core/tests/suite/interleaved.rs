@@ -1,8 +1,8 @@
 //! Rows by eights, against the same rows one after the other.
 
 use sparse_core::{
-    ActivationType, Activations, BatchMode, Compute, Down, FfnScratch, Linear, Matrix, Selector, SparseFfn,
-    Storage, interleave,
+    ActivationType, Activations, BatchMode, Compute, Down, FfnScratch, Linear, Matrix, Pool, Selector,
+    SparseFfn, Storage, interleave,
 };
 use sparse_simd::{BlockFormat, Kernels, Level};
 use sparse_testdata::Weights;
@@ -24,7 +24,7 @@ fn input(compute: &Compute, tokens: usize, cols: usize) -> Activations {
 /// A computation at the level that interleaves, where the CPU has it.
 fn compute(threads: usize) -> Option<Compute> {
     let kernels = Kernels::at(Level::Avx2)?;
-    Some(Compute { kernels, ..Compute::new(threads) })
+    Some(Compute::with(kernels, Pool::new(threads)))
 }
 
 fn product(w: &Matrix, compute: &Compute, x: &Activations) -> Vec<f32> {

@@ -153,7 +153,7 @@ impl Encoder {
             prompts,
             text,
             head,
-            alone: Compute { kernels: compute.kernels, pool: Pool::new(1) },
+            alone: Compute::with(compute.kernels, Pool::new(1)),
             compute,
             scratch: Mutex::default(),
         };

@@ -9,36 +9,54 @@ use super::Tokenizer;
 #[derive(Clone, Debug)]
 pub struct DecodeStream<'a> {
     tokenizer: &'a Tokenizer,
-    skip_special: bool,
-    at_start: bool,
-    /// Bytes of a character that is not complete.
-    pending: Vec<u8>,
-    text: String,
+    state: DecodeState,
 }
 
 impl<'a> DecodeStream<'a> {
     pub(super) fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, skip_special: true, at_start: false, pending: Vec::new(), text: String::new() }
+        Self { tokenizer, state: DecodeState::default() }
     }
 
     /// For ids that begin a text instead of continuing one: the space that SentencePiece puts before a text is
     /// taken off again.
     #[must_use]
     pub fn from_start(mut self) -> Self {
-        self.at_start = true;
+        self.state.at_start = true;
         self
     }
 
     /// Shows control tokens, and the unknown token, as their names instead of leaving them out.
     #[must_use]
     pub fn keep_special(mut self) -> Self {
-        self.skip_special = false;
+        self.state.keep_special = true;
         self
     }
 
     /// Takes the next id, and gives the text that is now complete, if any. An id outside the vocabulary is U+FFFD.
     pub fn push(&mut self, id: u32) -> Option<&str> {
-        self.tokenizer.append(id, self.skip_special, &mut self.at_start, &mut self.pending);
+        self.state.push(self.tokenizer, id)
+    }
+
+    /// Ends the text: what is left of a character that was never completed comes out as U+FFFD.
+    pub fn finish(&mut self) -> Option<&str> {
+        self.state.finish()
+    }
+}
+
+/// A [`DecodeStream`] without its tokenizer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DecodeState {
+    keep_special: bool,
+    at_start: bool,
+    /// Bytes of a character that is not complete.
+    pending: Vec<u8>,
+    text: String,
+}
+
+impl DecodeState {
+    /// See [`DecodeStream::push`].
+    pub(crate) fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Option<&str> {
+        tokenizer.append(id, !self.keep_special, &mut self.at_start, &mut self.pending);
         self.text.clear();
         let mut done = 0;
         let mut chunks = self.pending.utf8_chunks().peekable();
@@ -56,8 +74,8 @@ impl<'a> DecodeStream<'a> {
         (!self.text.is_empty()).then_some(&self.text)
     }
 
-    /// Ends the text: what is left of a character that was never completed comes out as U+FFFD.
-    pub fn finish(&mut self) -> Option<&str> {
+    /// See [`DecodeStream::finish`].
+    pub(crate) fn finish(&mut self) -> Option<&str> {
         self.text.clear();
         if !self.pending.is_empty() {
             self.pending.clear();

@@ -11,8 +11,8 @@ const EXPECTED: [u32; 8] = [267, 267, 267, 185, 181, 182, 44, 12];
 
 /// A model in two files, as a part of this program for targets without files.
 static PARTS: [&[u8]; 2] = [
-    include_bytes!("data/split/tiny-00001-of-00002.gguf"),
-    include_bytes!("data/split/tiny-00002-of-00002.gguf"),
+    include_bytes!("../data/split/tiny-00001-of-00002.gguf"),
+    include_bytes!("../data/split/tiny-00002-of-00002.gguf"),
 ];
 
 /// The model in two parts, in any order.
@@ -37,7 +37,7 @@ fn text(gguf: &Gguf) -> Vec<u32> {
     let prompt = model.tokenizer().encode("hello world", EncodeOptions::default()).unwrap();
     let mut session = Session::new(&model, 64).unwrap();
     let sampler = SamplerConfig { repetition_penalty: 1.0, ..SamplerConfig::greedy() };
-    let options = GenerateOptions { max_tokens: EXPECTED.len(), sampler, ignore_end: true };
+    let options = GenerateOptions::new(EXPECTED.len()).sampler(sampler).ignore_end(true);
     generate(&mut session, &prompt, &options, |_| std::ops::ControlFlow::Continue(())).unwrap().tokens
 }
 

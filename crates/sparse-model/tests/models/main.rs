@@ -6,8 +6,13 @@ mod bert;
 #[cfg(feature = "fs")]
 mod bert_properties;
 mod chat;
+mod generate;
+#[cfg(feature = "grammar")]
+mod grammar;
 mod lenient;
 mod llama;
+#[cfg(feature = "fs")]
+mod prompt_cache;
 mod screen;
 mod session;
 #[cfg(feature = "fs")]
@@ -15,6 +20,7 @@ mod sidecar;
 #[cfg(feature = "fs")]
 mod sparse_encoder;
 mod story;
+mod together;
 mod tokenizer;
 mod tokenizer_errors;
 mod tokenizer_properties;

@@ -25,7 +25,7 @@ fn texts(model: &Arc<Model>, sampler: &SamplerConfig) -> (Vec<Vec<u32>>, u64) {
     let texts = (0..6_u32).map(|i| {
         let mut session = Session::new(model, 40).unwrap();
         let sampler = SamplerConfig { seed: i.into(), ..sampler.clone() };
-        let options = GenerateOptions { max_tokens: 30, sampler, ignore_end: true };
+        let options = GenerateOptions::new(30).sampler(sampler).ignore_end(true);
         let made = generate(&mut session, &[i * 40 + 3, 7], &options, |_| ControlFlow::Continue(())).unwrap();
         let counts = session.screen_counts();
         if model.screen().is_some() {

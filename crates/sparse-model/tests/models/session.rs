@@ -29,7 +29,7 @@ fn session(context: usize) -> Session {
 
 fn options(max_tokens: usize, ignore_end: bool) -> GenerateOptions {
     let sampler = SamplerConfig { repetition_penalty: 1.3, ..SamplerConfig::greedy() };
-    GenerateOptions { max_tokens, sampler, ignore_end }
+    GenerateOptions::new(max_tokens).sampler(sampler).ignore_end(ignore_end)
 }
 
 fn run(session: &mut Session, prompt: &[u32], options: &GenerateOptions) -> Generation {
@@ -122,7 +122,7 @@ fn an_empty_prompt_goes_on() {
     // A stop by the caller loses nothing.
     let mut stopped = session(64);
     let first = generate(&mut stopped, &[1, 2, 3], &options(12, true), |_| ControlFlow::Break(())).unwrap();
-    assert_eq!(first.stop, Stop::Interrupted);
+    assert_eq!(first.stop, Stop::Cancelled);
     let rest = run(&mut stopped, &[], &options(12 - first.tokens.len(), true));
     assert_eq!([first.tokens, rest.tokens].concat(), expected);
 }

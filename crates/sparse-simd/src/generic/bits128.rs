@@ -140,6 +140,7 @@ macro_rules! int8_products {
             Int8Products {
                 matmul: matmul_q8::<S>,
                 rows: rows_q8::<S>,
+                matmul_each: None,
                 columns: columns_of::<B>(),
                 matmul_interleaved: crate::scalar::interleaved::matmul(B::FORMAT),
             }
@@ -168,6 +169,7 @@ macro_rules! int8_products {
             Int8Products {
                 matmul: matmul::<B>,
                 rows: rows::<B>,
+                matmul_each: None,
                 columns: columns_of::<B>(),
                 matmul_interleaved: None,
             }

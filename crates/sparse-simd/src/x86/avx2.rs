@@ -110,6 +110,7 @@ const fn decoded<B: Groups>() -> FormatKernels {
     simd::groups::<B>(Int8Products {
         matmul: groups::matmul::<B>,
         rows: groups::rows::<B>,
+        matmul_each: None,
         columns,
         matmul_interleaved: None,
     })
@@ -119,6 +120,7 @@ const fn products<S: Step, B: Block>() -> Int8Products {
     Int8Products {
         matmul: quantized::matmul::<S>,
         rows: quantized::rows::<S>,
+        matmul_each: None,
         columns: column_products::<B>(),
         matmul_interleaved: interleaved::matmul(B::FORMAT),
     }

@@ -100,6 +100,7 @@ const fn blocks<F: ColumnFormat>() -> FormatKernels {
     simd::blocks::<F::Block>(Int8Products {
         matmul: matmul::<F>,
         rows: gemv::rows::<F>,
+        matmul_each: Some(matmul_each::<F>),
         columns: Some(ColumnProducts { axpy: columns::axpy::<F>, matmul: columns::matmul::<F> }),
         matmul_interleaved: super::avx2::interleaved::matmul(<F::Block as Block>::FORMAT),
     })
@@ -140,12 +141,20 @@ unsafe fn matmul<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
         // SAFETY: the caller's promises.
         return unsafe { gemm::gemm::<F>(w, x, out) };
     }
-    let rows = if tokens == 1 { w.rows() } else { CACHED.div_ceil(w.row_bytes()) }.max(1);
+    // SAFETY: the caller's promises.
+    unsafe { matmul_each::<F>(w, x, out) }
+}
+
+/// The same with the bits that single tokens have.
+///
+/// # Safety
+/// As for [`matmul`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn matmul_each<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+    let rows = if x.tokens() == 1 { w.rows() } else { CACHED.div_ceil(w.row_bytes()) }.max(1);
     for from in (0..w.rows()).step_by(rows) {
         let range = from..w.rows().min(from + rows);
-        for t in 0..tokens {
-            // SAFETY: the caller's promises.
-            unsafe { gemv::gemv::<F>(w.slice(range.clone()), x.row(t), &mut out.row(t)[range.clone()]) };
-        }
+        // SAFETY: the caller's promises.
+        unsafe { gemv::each::<F>(w.slice(range.clone()), x, &mut out.columns(range)) };
     }
 }

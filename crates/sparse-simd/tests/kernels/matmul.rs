@@ -254,6 +254,48 @@ fn a_row_does_not_depend_on_the_rows_beside_it() {
     none(failures);
 }
 
+#[test]
+fn each_token_has_the_bits_that_it_has_alone() {
+    let mut failures = Vec::new();
+    for (format, cols) in
+        BlockFormat::ALL.into_iter().flat_map(|f| [160, 512, 576, 2304, 4352, 16640].map(|cols| (f, cols)))
+    {
+        if format.row_bytes(cols).is_none() {
+            continue;
+        }
+        for tokens in [2, 3, 7, 9, 30] {
+            let rows = if cols > 4000 { 5 } else { 39 };
+            let mut rng = Rng((cols + tokens) as u64);
+            let bytes = weights(format, rows * cols, &mut rng);
+            let w = Rows::new(format, cols, &bytes).unwrap();
+            let floats = rng.floats(cols * tokens);
+            let x = Activations::quantized(Kernels::at(Level::Scalar).unwrap(), &floats, cols);
+            for kernels in levels() {
+                let (mut together, mut alone) = (vec![0.0; rows * tokens], vec![0.0; rows * tokens]);
+                let mut out = MatMut::new(&mut together, rows);
+                match format.is_quantized() {
+                    true => kernels.matmul_each_q8(w, x.view(), &mut out),
+                    false => kernels.matmul_each_f32(w, &floats, &mut out),
+                }
+                for (t, out) in alone.chunks_mut(rows).enumerate() {
+                    let mut out = MatMut::new(out, rows);
+                    match format.is_quantized() {
+                        true => kernels.matmul_q8(w, x.view().row(t), &mut out),
+                        false => kernels.matmul_f32(w, &floats[t * cols..][..cols], &mut out),
+                    }
+                }
+                let differ = together.iter().zip(&alone).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+                if differ > 0 {
+                    let level = kernels.level();
+                    failures
+                        .push(format!("{level} {} {cols} columns, {tokens} tokens: {differ}", format.name()));
+                }
+            }
+        }
+    }
+    none(failures);
+}
+
 const FLOATS: [BlockFormat; 3] = [BlockFormat::F32, BlockFormat::F16, BlockFormat::Bf16];
 
 /// What is wrong with a product of floats at any level: with the rows as they are, or with their columns.

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use sparse_core::Screen;
-use sparse_model::{Generation, SamplerConfig, Session, Stop};
+use sparse_model::tokenizer::Tokenizer;
+use sparse_model::{Generation, SamplerConfig, Session, Stop, Token};
 
 use crate::load::{Interleaving, Loaded};
 use crate::output::{ms, percent, rate, table};
@@ -13,8 +14,11 @@ pub(super) struct Report<'a> {
     tokens: &'a [u32],
     prompt_tokens: usize,
     generated_tokens: usize,
-    /// `end`, `max_tokens`, `context_full` or `interrupted`.
+    /// `end`, `stop_string`, `max_tokens`, `context_full` or `interrupted`.
     stop: &'static str,
+    /// How probable each token was, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<Vec<Logprob>>,
     seed: u64,
     sampler: Sampler,
     timings: Timings,
@@ -32,6 +36,17 @@ pub(super) struct Report<'a> {
     level: &'static str,
     threads: usize,
     context: usize,
+}
+
+/// How probable a token was.
+#[derive(Serialize)]
+struct Logprob {
+    id: u32,
+    text: String,
+    logprob: f32,
+    /// The most probable tokens.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    top: Vec<Logprob>,
 }
 
 /// What a layer's feed-forward part did, per decoded token.
@@ -152,9 +167,11 @@ impl<'a> Report<'a> {
                 Stop::End => "end",
                 Stop::MaxTokens => "max_tokens",
                 Stop::ContextFull => "context_full",
-                Stop::Interrupted => "interrupted",
+                Stop::StopString(_) => "stop_string",
+                Stop::Cancelled => "interrupted",
                 _ => "other",
             },
+            logprobs: None,
             seed: sampler.seed,
             sampler: Sampler {
                 temperature: sampler.temperature,
@@ -183,6 +200,21 @@ impl<'a> Report<'a> {
             threads: model.compute().pool.threads(),
             context: session.context(),
         }
+    }
+
+    /// The same with what was asked for about its tokens.
+    pub(super) fn logprobs(self, tokenizer: &Tokenizer, tokens: &[Token]) -> Self {
+        let entry = |id: u32, logprob, top| {
+            let text = String::from_utf8_lossy(&tokenizer.token_bytes(id)).into_owned();
+            Logprob { id, text, logprob, top }
+        };
+        let entries = tokens.iter().filter_map(|token| {
+            let probable = token.logprobs.as_ref()?;
+            let top = probable.top.iter().map(|(id, logprob)| entry(*id, *logprob, Vec::new())).collect();
+            Some(entry(token.id, probable.logprob, top))
+        });
+        let entries: Vec<_> = entries.collect();
+        Self { logprobs: (!entries.is_empty()).then_some(entries), ..self }
     }
 
     /// A table of the layers, and where the time went.
@@ -238,6 +270,7 @@ impl<'a> Report<'a> {
         match self.stop {
             "end" => {}
             "max_tokens" => parts.push("ended by --max-tokens".into()),
+            "stop_string" => parts.push("ended by --stop".into()),
             "context_full" => parts.push("ended by the context".into()),
             other => parts.push(other.into()),
         }

@@ -138,6 +138,13 @@ impl Sum {
     ) {
         // SAFETY: the caller's promises.
         let w = unsafe { F::decode::<FULL, HALVES>(w) };
+        self.add_decoded::<F, HALVES>(&w, x);
+    }
+
+    /// Adds the product of a decoded step, or of its first half if `HALVES` is 1.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+    pub(super) fn add_decoded<F: Format, const HALVES: usize>(&mut self, w: &Step, x: &StepX) {
         let scales = _mm512_mul_ps(w.scales, x.scales);
         if F::MINS != 0 {
             self.mins = if F::SUB == 32 {

@@ -8,7 +8,7 @@ use super::format::{Bytes, Format, STEP, StepX, Sum};
 use super::transpose::totals;
 use crate::columns::{All, Choice};
 use crate::generic::prefetch::prefetch_far;
-use crate::{Q8, Rows};
+use crate::{MatMut, Q8, Rows};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
@@ -77,6 +77,121 @@ unsafe fn chosen<F: Format, C: Choice>(w: Rows<'_>, active: C, x: Q8<'_>, out: &
                 pass.tails::<F, C, 4>(active, out)
             } else {
                 pass.tails::<F, C, 2>(active, out)
+            }
+        }
+    }
+}
+
+/// Steps of activations that [`each`] arranges at a time, of several tokens.
+const ROOM: usize = 128;
+
+/// `out[t][r]` = row `r` of `w` times token `t` of `x`, with the bits of [`gemv`]: a step of weights is decoded once for
+/// several tokens, and each token adds its products in the order that it has alone.
+///
+/// # Safety
+/// As for [`gemv`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) unsafe fn each<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
+    let steps = x.cols.div_ceil(STEP);
+    let mut t = 0;
+    while t < x.tokens() {
+        let left = x.tokens() - t;
+        // SAFETY: the caller's promises, and the steps fit the room.
+        t += unsafe {
+            match left.min(ROOM / steps) {
+                0 | 1 => {
+                    gemv::<F>(w, x.row(t), out.row(t));
+                    1
+                }
+                2 | 3 => several::<F, 2>(w, x, t, out),
+                4..8 => several::<F, 4>(w, x, t, out),
+                _ => several::<F, 8>(w, x, t, out),
+            }
+        };
+    }
+}
+
+/// Tokens `t..t + T` of [`each`]; returns `T`.
+///
+/// # Safety
+/// As for [`gemv`]; `T` tokens have at most [`ROOM`] steps, and one at most [`COLS`] columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn several<F: Format, const T: usize>(
+    w: Rows<'_>,
+    x: Q8<'_>,
+    t: usize,
+    out: &mut MatMut<'_>,
+) -> usize {
+    const { assert!(ROOM / 2 * STEP <= COLS) };
+    let mut arranged = [const { MaybeUninit::uninit() }; ROOM];
+    let steps = x.cols.div_ceil(STEP);
+    for (i, slot) in arranged[..steps * T].iter_mut().enumerate() {
+        slot.write(arrange::<F>(x.row(t + i % T), i / T * STEP));
+    }
+    // SAFETY: just written.
+    let arranged = unsafe { core::slice::from_raw_parts(arranged.as_ptr().cast::<[StepX; T]>(), steps) };
+    let rest = w.row_bytes() % F::BYTES;
+    // SAFETY: the caller's promises, and the tail is what is left of a row.
+    unsafe {
+        match rest.div_ceil(F::BYTES / 2) {
+            0 => several_rows::<F, T, 0>(w, arranged, t, out),
+            1 => several_rows::<F, T, 1>(w, arranged, t, out),
+            _ => several_rows::<F, T, 2>(w, arranged, t, out),
+        }
+    }
+    T
+}
+
+/// All rows times tokens `t..t + T`, whose steps are `x`. `TAIL` is the number of half steps that the rest of a row
+/// extends over.
+///
+/// # Safety
+/// As for [`several`], and `TAIL` is right.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn several_rows<F: Format, const T: usize, const TAIL: usize>(
+    w: Rows<'_>,
+    x: &[[StepX; T]],
+    t: usize,
+    out: &mut MatMut<'_>,
+) {
+    let (steps, tail) = x.split_at(x.len() - usize::from(TAIL > 0));
+    for first in (0..w.rows()).step_by(16 / T) {
+        let rows = first..w.rows().min(first + 16 / T);
+        let mut products = [_mm512_setzero_ps(); 16];
+        for (k, r) in rows.clone().enumerate() {
+            let row = w.row(r);
+            let mut sums = [Sum::zero(); T];
+            for (step, x) in steps.iter().enumerate() {
+                let w = Bytes { at: row[step * F::BYTES..].as_ptr(), len: F::BYTES };
+                // SAFETY: the step lies inside the row.
+                let w = unsafe { F::decode::<true, 2>(w) };
+                for (sum, x) in sums.iter_mut().zip(x) {
+                    sum.add_decoded::<F, 2>(&w, x);
+                }
+            }
+            if let Some(x) = tail.first() {
+                let rest = &row[steps.len() * F::BYTES..];
+                let w = Bytes { at: rest.as_ptr(), len: rest.len() };
+                // SAFETY: so many bytes of the row are left.
+                let w =
+                    unsafe { if TAIL == 1 { F::decode::<false, 1>(w) } else { F::decode::<false, 2>(w) } };
+                for (sum, x) in sums.iter_mut().zip(x) {
+                    if TAIL == 1 {
+                        sum.add_decoded::<F, 1>(&w, x);
+                    } else {
+                        sum.add_decoded::<F, 2>(&w, x);
+                    }
+                }
+            }
+            for (sum, product) in sums.into_iter().zip(&mut products[k * T..]) {
+                *product = sum.total::<F>();
+            }
+        }
+        let totals = totals(&products);
+        for (k, r) in rows.enumerate() {
+            for i in 0..T {
+                out.row(t + i)[r] = totals[k * T + i];
             }
         }
     }
