@@ -165,9 +165,12 @@ pub(crate) struct SparseArgs {
     #[arg(long, value_name = "WHICH", value_parser = sparse())]
     pub(crate) sparse: Option<Sparse>,
     /// Output head for decoding: `dense`; `screened`, exact logits of the rows that matter only; or `auto`, screened where
-    /// that reads much less, which takes some memory and time at load
+    /// that reads much less, for texts of 128 tokens or more: it takes memory, and time at load
     #[arg(long, value_name = "HOW", default_value_t)]
     pub(crate) head: HeadMode,
+    /// Whether too few tokens follow for `auto` to make a screen.
+    #[arg(skip)]
+    pub(crate) brief: bool,
     #[command(flatten)]
     pub(crate) activation: ActivationArgs,
     /// Round the feed-forward weights first: to a lane, `bit3`, `bit5` or `bit7`, or to a format of GGUF, such as `q4_0`; not

@@ -12,7 +12,9 @@ use sparse_core::Selector;
 use sparse_gguf::{Gguf, TensorInfo};
 use sparse_model::lanes::round_ffns;
 use sparse_model::tokenizer::Tokenizer;
-use sparse_model::{ActivationSource, Model, Placement, Sidecar, ffn_weight, is_multiplied, sidecar};
+use sparse_model::{
+    ActivationSource, HeadMode, Model, Placement, Sidecar, ffn_weight, is_multiplied, sidecar,
+};
 use sparse_simd::Kernels;
 use tracing::{info, warn};
 
@@ -273,7 +275,9 @@ pub(crate) fn model(
     let threads = compute.threads();
     let mut model = source.model(choice, threads, placement)?;
     let before = Instant::now();
-    model.screen_head(choice.head)?;
+    if choice.head != HeadMode::Auto || !choice.brief {
+        model.screen_head(choice.head)?;
+    }
     let screen_ms = ms(before.elapsed());
     let before = Instant::now();
     let interleaved_bytes = model.interleave();

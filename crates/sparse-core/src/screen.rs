@@ -61,9 +61,8 @@ pub struct Screen {
     deviations: Vec<f32>,
     /// Share of the errors' squares that comes from rounding.
     rounding: f32,
-    /// What a row's logit is expected to be, as a multiple of its score. Scores along random axes are right on the average of
-    /// all rotations, so that large ones are too large on the average of all rows.
-    shrinkage: f32,
+    /// Root mean square of the deviations that are finite.
+    deviation: f32,
     margins: Margins,
 }
 
@@ -121,6 +120,12 @@ impl Screen {
         let size = square.max(f32::MIN_POSITIVE).sqrt();
         // Errors along random axes grow as tokens do. Along fitted ones the root of that fits real tokens better, since
         // unusual tokens are unusual along axes that are stored well.
-        Some(if self.axes.matrix().is_some() { size.sqrt() } else { size })
+        Some(if self.is_unbiased() { size } else { size.sqrt() })
+    }
+
+    /// Whether a score is its row's logit and an error that does not depend on the row: along random axes. Along fitted ones
+    /// a score is what the logit is expected to be.
+    fn is_unbiased(&self) -> bool {
+        self.axes.matrix().is_none()
     }
 }

@@ -153,6 +153,7 @@ fn choices(args: &BenchArgs) -> Vec<SparseArgs> {
             choices.extend(heads.iter().map(|head| SparseArgs {
                 sparse: sparse.clone(),
                 head: *head,
+                brief: false,
                 activation: args.activation,
                 ffn_lane: *ffn_lane,
             }));

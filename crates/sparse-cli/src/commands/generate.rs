@@ -15,16 +15,20 @@ use sparse_model::grammar::Grammar;
 use sparse_model::{Event, Model, Placement, Sequence, Session, SessionOptions, Stop};
 use tracing::info;
 
-use crate::args::GenerateArgs;
+use crate::args::{GenerateArgs, SparseArgs};
 use crate::commands::chat_template;
 use crate::exit::{self, End};
 use crate::{input, interrupt, load, output};
 use report::Report;
 use sink::Sink;
 
+/// Tokens from which on a screen of the head saves more time than making it takes, about.
+const SCREENED_TOKENS: usize = 128;
+
 pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
     let placement = if args.sampler.repeatable() { Placement::AsCalibrated } else { Placement::Measured };
-    let loaded = load::model(args.model.model.as_deref(), &args.sparse, &args.compute, placement)?;
+    let sparse = SparseArgs { brief: args.max_tokens < SCREENED_TOKENS, ..args.sparse.clone() };
+    let loaded = load::model(args.model.model.as_deref(), &sparse, &args.compute, placement)?;
     let model = &loaded.model;
     let prompt = prompt(args)?;
     let (prompt, tokens) = match args.chat {

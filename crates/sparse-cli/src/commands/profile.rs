@@ -37,6 +37,7 @@ pub(crate) fn run(args: &ProfileArgs) -> anyhow::Result<End> {
     let all = SparseArgs {
         sparse: Some(Sparse::None),
         head: HeadMode::Dense,
+        brief: true,
         activation: args.activation,
         ffn_lane: None,
     };

@@ -183,8 +183,13 @@ impl Rotation {
     fn round(&self, i: usize, x: &mut [f32]) {
         let scale = 1.0 / (self.block as f32).sqrt();
         x.iter_mut().zip(&self.signs[i]).for_each(|(x, sign)| *x *= sign * scale);
+        // Steps within eight values have no loops of their own, so that they cost no more than the others.
+        let eights = self.block.is_multiple_of(8);
+        if eights {
+            x.as_chunks_mut::<8>().0.iter_mut().for_each(hadamard8);
+        }
         for block in x.chunks_mut(self.block) {
-            let mut half = 1;
+            let mut half = if eights { 8 } else { 1 };
             while half < block.len() {
                 for pair in block.chunks_mut(2 * half) {
                     let (a, b) = pair.split_at_mut(half);
@@ -196,6 +201,17 @@ impl Rotation {
             }
         }
     }
+}
+
+/// The product with a Hadamard matrix, not scaled.
+#[inline]
+fn hadamard8(x: &mut [f32; 8]) {
+    let [a, b, c, d, e, f, g, h] = *x;
+    let (a, b, c, d) = (a + b, a - b, c + d, c - d);
+    let (e, f, g, h) = (e + f, e - f, g + h, g - h);
+    let (a, c, b, d) = (a + c, a - c, b + d, b - d);
+    let (e, g, f, h) = (e + g, e - g, f + h, f - h);
+    *x = [a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h];
 }
 
 #[cfg(test)]

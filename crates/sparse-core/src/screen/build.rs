@@ -13,8 +13,8 @@ use crate::{Activations, Compute, Error, Matrix, Storage};
 
 /// Rows that are packed at a time: whole tiles.
 const BATCH: usize = 256;
-/// Rows whose mean is taken at a time.
-const MEAN_BATCH: usize = 4096;
+/// Rows, about, that the mean is taken of.
+const MEAN_ROWS: usize = 16_384;
 
 /// A batch of rows and what becomes of it.
 struct Batch<'a> {
@@ -27,8 +27,7 @@ struct Batch<'a> {
 /// Sums over the rows that are finite.
 #[derive(Clone, Copy, Default)]
 struct Sums {
-    /// Squares of the rows.
-    squares: f64,
+    rows: usize,
     /// Squares of what rounding loses.
     rounding: f64,
     /// Squares of what is outside the axes.
@@ -74,7 +73,7 @@ impl Screen {
             }
         }
         let layout = TileLayout::new(rows, axes.nibbles(), dims - axes.nibbles())?;
-        let common = mean_row(compute, head);
+        let common = mean_row(head);
         let mut center = vec![0.0; dims];
         let mut x = Activations::with_capacity(1, d);
         x.resize(1);
@@ -105,7 +104,7 @@ impl Screen {
                 batch.pack(compute, head, &axes, &common, lost, buffers);
             });
             for batch in &batches {
-                sums.squares += batch.sums.squares;
+                sums.rows += batch.sums.rows;
                 sums.rounding += batch.sums.rounding;
                 sums.lost += batch.sums.lost;
             }
@@ -113,10 +112,7 @@ impl Screen {
         let share = |part: f64, all: f64| if all > 0.0 { (part / all) as f32 } else { 1.0 };
         Ok(Self {
             rounding: share(sums.rounding, sums.rounding + sums.lost),
-            shrinkage: match axes.matrix() {
-                Some(_) => 1.0,
-                None => share(sums.squares, sums.squares + sums.rounding),
-            },
+            deviation: ((sums.rounding + sums.lost) / sums.rows.max(1) as f64).sqrt() as f32,
             axes,
             layout,
             tiles,
@@ -169,7 +165,7 @@ impl Batch<'_> {
             if packed.row(bias).scales.iter().all(|s| s.is_finite()) {
                 layout.write(i, packed.row(bias), self.tiles);
                 self.deviations[i] = (rounding + lost).sqrt();
-                self.sums.squares += f64::from(compute.kernels.dot_f32(along, along));
+                self.sums.rows += 1;
                 self.sums.rounding += f64::from(rounding);
                 self.sums.lost += f64::from(lost);
             }
@@ -185,7 +181,7 @@ impl Batch<'_> {
 /// If the widths differ.
 pub fn lost_rows(compute: &Compute, head: &Matrix, left: &Matrix) -> Vec<f32> {
     let (d, dims) = (head.cols(), left.rows());
-    let common = mean_row(compute, head);
+    let common = mean_row(head);
     let mut lost = vec![0.0; head.rows()];
     let mut x = Activations::with_capacity(BATCH, d);
     let mut along = vec![0.0; BATCH * dims];
@@ -207,25 +203,19 @@ pub fn lost_rows(compute: &Compute, head: &Matrix, left: &Matrix) -> Vec<f32> {
     lost
 }
 
-/// The mean of the rows that are finite.
-fn mean_row(compute: &Compute, head: &Matrix) -> Vec<f32> {
-    let (rows, d) = (head.rows(), head.cols());
-    let mut batches: Vec<(usize, usize, Vec<f64>)> =
-        (0..rows).step_by(MEAN_BATCH).map(|first| (first, 0, vec![0.0; d])).collect();
-    let mut scratch = vec![vec![0.0; d]; compute.pool.threads()];
-    compute.pool.for_each(&mut scratch, &mut batches, |row, (first, n, sum)| {
-        for r in *first..rows.min(*first + MEAN_BATCH) {
-            head.decode_row(r, row);
-            if row.iter().fold(true, |good, w| good & w.is_finite()) {
-                sum.iter_mut().zip(&*row).for_each(|(s, w)| *s += f64::from(*w));
-                *n += 1;
-            }
+/// The mean of rows that are finite, of so many that others hardly change it. Whatever it is, scores are right: what it
+/// adds to all logits is computed.
+fn mean_row(head: &Matrix) -> Vec<f32> {
+    let stride = head.rows().div_ceil(MEAN_ROWS).max(1);
+    let mut sum = vec![0.0_f64; head.cols()];
+    let mut row = vec![0.0; head.cols()];
+    let mut n = 0.0;
+    for r in (0..head.rows()).step_by(stride) {
+        head.decode_row(r, &mut row);
+        if row.iter().all(|w| w.is_finite()) {
+            sum.iter_mut().zip(&row).for_each(|(s, w)| *s += f64::from(*w));
+            n += 1.0;
         }
-    });
-    let mut mean = vec![0.0_f64; d];
-    let n: usize = batches.iter().map(|(_, n, _)| n).sum();
-    for (_, _, sum) in &batches {
-        mean.iter_mut().zip(sum).for_each(|(m, s)| *m += s);
     }
-    mean.iter().map(|m| (m / n.max(1) as f64) as f32).collect()
+    sum.iter().map(|s| if n > 0.0 { (s / n) as f32 } else { 0.0 }).collect()
 }
