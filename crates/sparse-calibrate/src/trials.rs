@@ -249,7 +249,13 @@ mod tests {
 
     /// What is computed takes no time, what is dense a second.
     fn free() -> Curves {
-        let times = FfnTimes { rows: vec![0.0; 9], down: vec![0.0; 9], dense_rows: 0.0, dense_gate: 0.0, dense_down: 0.0 };
+        let times = FfnTimes {
+            rows: vec![0.0; 9],
+            down: vec![0.0; 9],
+            dense_rows: 0.0,
+            dense_gate: 0.0,
+            dense_down: 0.0,
+        };
         Curves::of(vec![(times, 1.0); 2])
     }
 
@@ -387,7 +393,13 @@ mod tests {
         assert_eq!(trials.fastest_layers(&[]), [1.0, 1.0]);
         // It may miss a fifth of the active neurons, whose time is saved.
         let line: Vec<f64> = [0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9].map(|d| 1000.0 * d).to_vec();
-        let steep = FfnTimes { rows: line.clone(), down: line, dense_rows: 1000.0, dense_gate: 1000.0, dense_down: 1000.0 };
+        let steep = FfnTimes {
+            rows: line.clone(),
+            down: line,
+            dense_rows: 1000.0,
+            dense_gate: 1000.0,
+            dense_down: 1000.0,
+        };
         let reference = Reference::new(&dense, vec![vec![1; 32]]);
         let trials = Trials::new(&dense, Curves::of(vec![(steep, 3000.0); 2]), reference, 0.01);
         let named = trials.fastest_predictor(&mut sparse, 32, &[active; 2]).unwrap();

@@ -263,7 +263,8 @@ mod tests {
         assert_eq!(times.crossover(), Crossover { rows: 0.9, down: 0.45, tokens: 1 });
         // Faster again at higher densities, by noise: skipping ends where it first is slower.
         let noisy = [0.1, 0.2, 1.5, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8].to_vec();
-        let times = FfnTimes { rows: noisy.clone(), down: noisy, dense_rows: 1.0, dense_gate: 1.0, dense_down: 0.15 };
+        let times =
+            FfnTimes { rows: noisy.clone(), down: noisy, dense_rows: 1.0, dense_gate: 1.0, dense_down: 0.15 };
         assert_eq!(times.crossover(), Crossover { rows: 0.05, down: 0.02, tokens: 1 });
     }
 
