@@ -21,11 +21,11 @@ pub enum Level {
     Avx512,
     /// NEON: all 64-bit ARM.
     Neon,
+    /// [`Dotprod`](Self::Dotprod) with the matrix products of ARMv8.6 (Neoverse V1, Cortex-A510 and A710, Apple M2 and
+    /// later): feature `npu`, experimental. It executes more instructions than `Dotprod`, so it is below it.
+    I8mm,
     /// NEON with the dot products of ARMv8.2 (Cortex-A55 and A75, Apple A13 and later): feature `npu`, experimental.
     Dotprod,
-    /// The same with the matrix products of ARMv8.6 (Neoverse V1, Cortex-A510 and A710, Apple M2 and later): feature
-    /// `npu`, experimental.
-    I8mm,
     /// Vectors of 128 bits in WebAssembly, where the program was built with them.
     Simd128,
 }
@@ -39,8 +39,8 @@ impl Level {
         Self::AvxVnni,
         Self::Avx512,
         Self::Neon,
-        Self::Dotprod,
         Self::I8mm,
+        Self::Dotprod,
         Self::Simd128,
     ];
 

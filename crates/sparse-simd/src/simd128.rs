@@ -104,12 +104,9 @@ impl Simd for Simd128 {
         with_simd128!(f32x4_div(a, b))
     }
 
-    /// Rounds twice, or once if relaxed instructions may.
+    /// Rounds twice: this level has no fused operation.
     #[inline(always)]
     fn fma(self, a: v128, b: v128, c: v128) -> v128 {
-        #[cfg(target_feature = "relaxed-simd")]
-        return f32x4_relaxed_madd(a, b, c);
-        #[cfg(not(target_feature = "relaxed-simd"))]
         with_simd128!(f32x4_add(f32x4_mul(a, b), c))
     }
 
@@ -337,11 +334,6 @@ impl Bits128 for Simd128 {
     /// Bytes at even places and those at odd ones, as integers of 16 bits.
     #[inline(always)]
     fn add_products<const SIGNED: bool>(self, words: v128, codes: v128, x: v128) -> v128 {
-        #[cfg(target_feature = "relaxed-simd")]
-        if !SIGNED {
-            // Codes below 128 are what makes this exact.
-            return i32x4_relaxed_dot_i8x16_i7x16_add(x, codes, words);
-        }
         let [even, odd] = match SIGNED {
             true => [self.even_i8(codes), self.odd_i8(codes)],
             false => [self.and(codes, self.splat16(255)), self.shr16(codes, 8)],

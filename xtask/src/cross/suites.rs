@@ -46,7 +46,7 @@ const ARM: [Cpu; 4] = [
     Cpu { model: "cortex-a53", level: "neon", lacks: &["dotprod", "i8mm"], tests: &["story"] },
     Cpu { model: "cortex-a72", level: "neon", lacks: &["dotprod"], tests: &[] },
     Cpu { model: "cortex-a76", level: "dotprod", lacks: &["i8mm"], tests: &["story"] },
-    Cpu { model: "max", level: "i8mm", lacks: &[], tests: ALL },
+    Cpu { model: "max", level: "dotprod", lacks: &[], tests: ALL },
 ];
 
 /// Builds of WebAssembly: the name of a level and flags of rustc.
