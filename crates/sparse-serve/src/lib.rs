@@ -35,7 +35,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sparse_integration::{EmbeddingProvider, SparseInferenceBackend};
 
 /// How a server works.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct ServerOptions {
     /// What clients have to send as `Authorization: Bearer KEY`, if anything.
@@ -100,12 +100,6 @@ impl Default for Limits {
             top_logprobs: 20,
             grammar: 64 << 10,
         }
-    }
-}
-
-impl Default for ServerOptions {
-    fn default() -> Self {
-        Self { key: None, embeddings: None, parse_special: false, limits: Limits::default() }
     }
 }
 
