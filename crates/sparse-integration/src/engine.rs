@@ -207,6 +207,8 @@ struct Text {
     known: usize,
     /// Nobody wants more.
     done: bool,
+    /// What the sink is told last, when the text is counted and its beginning is kept.
+    last: Option<Result<Event, Error>>,
 }
 
 impl Worker {
@@ -278,6 +280,7 @@ impl Worker {
                 prompt: tokens.len(),
                 known,
                 done: false,
+                last: None,
             }),
             Err(error) => {
                 self.shared.lock().statistics.failed += 1;
@@ -355,12 +358,10 @@ impl Worker {
 
     /// Lets go of texts that are done, and keeps what later prompts may begin with.
     fn dismiss(&mut self) {
-        let mut kept = Vec::new();
-        for text in self.texts.drain(..) {
-            if !text.done {
-                kept.push(text);
-                continue;
-            }
+        let (done, kept): (Vec<_>, Vec<_>) = self.texts.drain(..).partition(|text| text.done);
+        self.texts = kept;
+        let mut ends = Vec::with_capacity(done.len());
+        for text in done {
             let mut state = self.shared.lock();
             let statistics = &mut state.statistics;
             statistics.texts += 1;
@@ -373,9 +374,13 @@ impl Worker {
             statistics.prompts += text.prompt as u64;
             drop(state);
             self.prefixes.keep(text.sequence);
+            ends.extend(text.last.map(|last| (text.sink, last)));
         }
-        self.texts = kept;
         self.shared.lock().active = self.texts.len();
+        for (mut sink, last) in ends {
+            // Whoever asked may be gone.
+            let _ = sink(last);
+        }
     }
 }
 
@@ -407,11 +412,9 @@ impl Text {
     /// Passes events on.
     fn pass_on(&mut self) {
         while let Some(event) = self.generator.next_event() {
-            let event = match event {
-                Event::End(generation) => Event::End(self.timed(generation)),
-                other => other,
-            };
-            if (self.sink)(Ok(event)).is_break() {
+            if let Event::End(generation) = event {
+                self.last = Some(Ok(Event::End(self.timed(generation))));
+            } else if (self.sink)(Ok(event)).is_break() {
                 self.done = true;
                 return;
             }
@@ -420,8 +423,7 @@ impl Text {
     }
 
     fn fail(&mut self, error: Error) {
-        // Whoever asked may be gone.
-        let _ = (self.sink)(Err(error));
+        self.last = Some(Err(error));
         self.done = true;
     }
 

@@ -29,6 +29,9 @@ macro_rules! models {
 static MODELS: &[(&str, &[u8])] = models! {
     "arcee"
     "bitnet"
+    "ernie4_5"
+    "exaone4"
+    "exaone4-window"
     "gemma3"
     "granite"
     "lfm2"
