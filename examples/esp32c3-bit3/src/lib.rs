@@ -60,7 +60,7 @@ impl Machine {
         let mut usual = vec![0.0; LEARNED * SENSORS];
         usual.chunks_mut(SENSORS).enumerate().for_each(|(n, out)| read(n * 7, false, out));
         Self {
-            compute: Compute { kernels, pool: Pool::new(1) },
+            compute: Compute::with(kernels, Pool::new(1)),
             x: Activations::with_capacity(1, INPUTS),
             scratch: FfnScratch::new(1, [&ffn]),
             ffn,
