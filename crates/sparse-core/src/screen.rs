@@ -61,8 +61,6 @@ pub struct Screen {
     deviations: Vec<f32>,
     /// Share of the errors' squares that comes from rounding.
     rounding: f32,
-    /// Root mean square of the deviations that are finite.
-    deviation: f32,
     margins: Margins,
 }
 

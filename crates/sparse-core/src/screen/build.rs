@@ -27,7 +27,6 @@ struct Batch<'a> {
 /// Sums over the rows that are finite.
 #[derive(Clone, Copy, Default)]
 struct Sums {
-    rows: usize,
     /// Squares of what rounding loses.
     rounding: f64,
     /// Squares of what is outside the axes.
@@ -104,7 +103,6 @@ impl Screen {
                 batch.pack(compute, head, &axes, &common, lost, buffers);
             });
             for batch in &batches {
-                sums.rows += batch.sums.rows;
                 sums.rounding += batch.sums.rounding;
                 sums.lost += batch.sums.lost;
             }
@@ -112,7 +110,6 @@ impl Screen {
         let share = |part: f64, all: f64| if all > 0.0 { (part / all) as f32 } else { 1.0 };
         Ok(Self {
             rounding: share(sums.rounding, sums.rounding + sums.lost),
-            deviation: ((sums.rounding + sums.lost) / sums.rows.max(1) as f64).sqrt() as f32,
             axes,
             layout,
             tiles,
@@ -165,7 +162,6 @@ impl Batch<'_> {
             if packed.row(bias).scales.iter().all(|s| s.is_finite()) {
                 layout.write(i, packed.row(bias), self.tiles);
                 self.deviations[i] = (rounding + lost).sqrt();
-                self.sums.rows += 1;
                 self.sums.rounding += f64::from(rounding);
                 self.sums.lost += f64::from(lost);
             }
