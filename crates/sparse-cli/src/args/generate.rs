@@ -74,6 +74,9 @@ pub(crate) struct GenerateArgs {
     #[cfg(feature = "grammar")]
     #[arg(long, value_name = "FILE")]
     pub(crate) lark: Option<PathBuf>,
+    /// Compute token by token: do not guess what follows from what followed the same tokens before. The text is the same
+    #[arg(long)]
+    pub(crate) no_lookup: bool,
     /// File that keeps what was computed of the prompt: a later prompt that begins in the same way begins sooner
     #[arg(long, value_name = "FILE")]
     pub(crate) prompt_cache: Option<PathBuf>,
@@ -165,6 +168,7 @@ impl GenerateArgs {
             .ignore_end(self.ignore_eos)
             .stop(&self.stop);
         options.logprobs = self.logprobs;
+        options.lookup = !self.no_lookup;
         if let Some(keep) = self.shift {
             options.overflow = Overflow::Shift { keep };
         }

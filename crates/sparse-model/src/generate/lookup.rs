@@ -12,6 +12,8 @@ const MATCH: std::ops::RangeInclusive<usize> = 2..=4;
 const LONGEST: usize = 15;
 /// Share of the time that failed drafts may cost.
 const BUDGET: f64 = 0.015;
+/// Steps that failed drafts may cost beside that: short texts that repeat themselves gain, too.
+const ADVANCE: f64 = 2.0;
 
 /// Drafts for one text.
 #[derive(Debug)]
@@ -39,7 +41,7 @@ impl Lookup {
         let length = self.length.min(most);
         // As long as it is not known, a further token is taken to cost a third of a step.
         let cost = self.further.unwrap_or(step / 3.0) * length as f64;
-        if self.balance + BUDGET * self.total < cost {
+        if self.balance + BUDGET * self.total + ADVANCE * step < cost {
             return &[];
         }
         let found = MATCH.rev().find_map(|n| follower(history, n));
@@ -119,7 +121,7 @@ mod tests {
                 }
             }
         }
-        assert!(f64::from(failures) <= 0.02 * f64::from(steps), "{failures} failures in {steps} steps");
+        assert!(f64::from(failures) <= 0.025 * f64::from(steps), "{failures} failures in {steps} steps");
         let mut lookup = Lookup::new();
         (0..100).for_each(|_| lookup.single(STEP));
         for _ in 0..5 {
