@@ -1,6 +1,7 @@
-//! `gen`: llama files of exact shapes with random weights.
+//! `gen`: files of exact shapes with random weights.
 
 mod idle;
+mod published;
 mod story;
 mod vocabulary;
 
@@ -19,7 +20,7 @@ use idle::{Idle, IdleGate};
 /// Standard deviation of most weights.
 const DEVIATION: f32 = 0.02;
 
-/// Writes a llama GGUF file of an exact shape with random weights.
+/// Writes a GGUF file of an exact shape with random weights.
 ///
 /// For measuring and testing: the text it generates is noise. Weights have mean 0 and a standard deviation of 0.02,
 /// the tokenizer is SentencePiece with byte fallback. The same seed gives the same file.
@@ -31,13 +32,13 @@ pub(crate) struct Args {
     #[arg(long)]
     out: PathBuf,
     /// Format of all matrices, norms being F32: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K,
-    /// Q6_K or IQ4_NL.
+    /// Q6_K, IQ4_NL, TQ2_0 and others. Shapes with idle neurons: F32 to Q8_0, and TQ2_0.
     #[arg(long, default_value = "Q4_K", value_parser = format)]
     format: BlockFormat,
     /// Seed of the weights.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Layers, for the shapes `tiny`, `wide` and `7b`: fewer make a smaller file, which measures the same kernels.
+    /// Layers, if not as many as the shape has: fewer make a smaller file, which measures the same kernels.
     #[arg(long)]
     layers: Option<NonZeroUsize>,
 }
@@ -57,6 +58,22 @@ enum Name {
     /// 32 layers of 4096/11008, 32 heads, 32000 tokens (Llama-7B's shape): 6.7 billion weights.
     #[value(name = "7b")]
     SevenB,
+    /// SparseLM-2B: 38 layers of 2048/5632, ReLU, 3 % of the neurons active. 2.1 billion weights.
+    #[value(name = "sparselm-2b")]
+    SparseLm,
+    /// SparseQwen2-7B: 28 layers of 3584/18944, ReLU on gate and up, 10 % active. 7.6 billion weights.
+    #[value(name = "sparseqwen2-7b")]
+    SparseQwen2,
+    /// AFM-4.5B: 36 layers of 2560/18432 without gates, squared ReLU, 15 % active. 4.6 billion weights.
+    #[value(name = "afm-4.5b")]
+    Afm,
+    /// BitNet-b1.58-2B-4T: 30 layers of 2560/6912, squared ReLU, a head of 128,256 in F16, 20 % active. For the format
+    /// TQ2_0. 2.4 billion weights.
+    #[value(name = "bitnet-2b")]
+    BitNet,
+    /// SmallThinker-4B-A0.6B as one expert: 32 layers of 1536/3072, ReLU, 40 % active. 1.1 billion weights.
+    #[value(name = "smallthinker-4b")]
+    SmallThinker,
 }
 
 struct Shape {
@@ -73,7 +90,37 @@ struct Shape {
     neuron_major: bool,
     /// How many gates are above zero, and how a predictor could know; otherwise gates are as random as the rest.
     idle: Option<Idle>,
+    family: Family,
 }
+
+/// What differs between architectures.
+#[derive(Clone, Copy)]
+struct Family {
+    /// `general.architecture`.
+    name: &'static str,
+    /// `NAME.hidden_activation`, where it is not the architecture's own.
+    activation: Option<&'static str>,
+    /// Whether neurons have gates.
+    gated: bool,
+    /// Whether the embedding is the head, too.
+    tied: bool,
+    /// Whether queries, keys and values have biases.
+    attention_bias: bool,
+    /// Whether there are norms before both output projections.
+    sub_norms: bool,
+    /// Format of the embedding, where it is not that of all matrices.
+    embedding_format: Option<BlockFormat>,
+}
+
+const LLAMA: Family = Family {
+    name: "llama",
+    activation: None,
+    gated: true,
+    tied: false,
+    attention_bias: false,
+    sub_norms: false,
+    embedding_format: None,
+};
 
 impl Name {
     fn shape(self) -> Result<Shape> {
@@ -88,13 +135,23 @@ impl Name {
             embedding: DEVIATION,
             neuron_major: false,
             idle: None,
+            family: LLAMA,
         };
         Ok(match self {
             Self::Tiny => Shape { layers: 2, vocabulary: 512, ..wide },
             Self::Wide => wide,
-            Self::Idle => Shape { idle: Some(Idle { rank: 16, densities: vec![0.1; wide.layers] }), ..wide },
+            Self::Idle => Shape {
+                idle: Some(Idle { rank: 16, densities: vec![0.1] }),
+                family: Family { activation: Some("relu"), ..LLAMA },
+                ..wide
+            },
             Self::Story => story::shape(&story::densities()?),
             Self::SevenB => Shape { layers: 32, width: 4096, feed_forward: 11008, kv_heads: 32, ..wide },
+            Self::SparseLm => published::sparselm(),
+            Self::SparseQwen2 => published::sparseqwen2(),
+            Self::Afm => published::afm(),
+            Self::BitNet => published::bitnet(),
+            Self::SmallThinker => published::smallthinker(),
         })
     }
 
@@ -114,7 +171,6 @@ fn format(name: &str) -> Result<BlockFormat, String> {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut shape = args.name.shape()?;
     if let Some(layers) = args.layers {
-        ensure!(shape.idle.is_none(), "the shape `{}` has a fixed number of layers", args.name.text());
         shape.layers = layers.get();
     }
     let tensors = shape.tensors(args.format);
@@ -125,32 +181,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut file =
         writer.create(&args.out).with_context(|| format!("cannot write {}", args.out.display()))?;
     let mut biases = Vec::new();
-    let mut densities = shape.idle.iter().flat_map(|idle| &idle.densities);
-    for (index, t) in tensors.iter().enumerate() {
-        if t.name.ends_with("ffn_gate.bias") {
-            file.write(&t.name, &biases)?;
-            continue;
-        }
-        if let Some(idle) = &shape.idle
-            && t.name.ends_with("ffn_gate.weight")
-        {
-            let density = *densities.next().context("a density for every layer")?;
-            let mut gate =
-                IdleGate::new(idle.rank, t.dims[0], t.deviation, density, args.seed, index as u64)?;
-            for _ in 0..t.dims[1] {
-                interrupt::check()?;
-                file.write(&t.name, &gate.row(t.format)?)?;
+    for (stream, t) in (0..).zip(&tensors) {
+        match t.content {
+            Content::Random => {
+                let mut weights = Weights::new(t.format, t.mean, t.deviation, args.seed, stream);
+                let mut row = vec![0; t.format.row_bytes(t.dims[0]).context("a row has whole blocks")?];
+                for _ in 0..t.rows() {
+                    interrupt::check()?;
+                    weights.fill(&mut row);
+                    file.write(&t.name, &row)?;
+                }
             }
-            biases = gate.biases();
-            continue;
-        }
-        let mut weights = Weights::new(t.format, t.mean, t.deviation, args.seed, index as u64);
-        let rows: usize = t.dims[1..].iter().product();
-        let mut row = vec![0; t.format.row_bytes(t.dims[0]).context("a row has whole blocks")?];
-        for _ in 0..rows {
-            interrupt::check()?;
-            weights.fill(&mut row);
-            file.write(&t.name, &row)?;
+            Content::Gate { rank, density } => {
+                let mut gate = IdleGate::new(rank, t.dims[0], t.deviation, density, args.seed, stream)?;
+                for _ in 0..t.rows() {
+                    interrupt::check()?;
+                    file.write(&t.name, &gate.row(t.format)?)?;
+                }
+                biases = gate.biases();
+            }
+            Content::Biases => file.write(&t.name, &biases)?,
         }
     }
     file.finish()?;
@@ -172,13 +222,34 @@ struct Tensor {
     format: BlockFormat,
     mean: f32,
     deviation: f32,
+    content: Content,
+}
+
+impl Tensor {
+    fn rows(&self) -> usize {
+        self.dims[1..].iter().product()
+    }
+}
+
+/// What a tensor is filled with.
+#[derive(Clone, Copy)]
+enum Content {
+    Random,
+    /// Rows of which this share is above zero, with the biases that follow.
+    Gate {
+        rank: usize,
+        density: f64,
+    },
+    /// The biases of the tensor before.
+    Biases,
 }
 
 impl Shape {
     fn metadata(&self, args: &Args) -> Result<Metadata> {
         let name = args.name.text();
+        let family = self.family.name;
         let mut m = Metadata::new();
-        m.insert("general.architecture", "llama");
+        m.insert("general.architecture", family);
         m.insert("general.name", format!("random weights, shape {name}, seed {}", args.seed));
         m.insert(
             "general.description",
@@ -194,13 +265,13 @@ impl Shape {
             ("rope.dimension_count", self.width / self.heads),
             ("vocab_size", self.vocabulary),
         ] {
-            m.insert(format!("llama.{key}"), n as u32);
+            m.insert(format!("{family}.{key}"), n as u32);
         }
-        m.insert("llama.context_length", self.context);
-        m.insert("llama.attention.layer_norm_rms_epsilon", 1e-5_f32);
-        m.insert("llama.rope.freq_base", 10_000.0_f32);
-        if self.idle.is_some() {
-            m.insert("llama.hidden_activation", "relu");
+        m.insert(format!("{family}.context_length"), self.context);
+        m.insert(format!("{family}.attention.layer_norm_rms_epsilon"), 1e-5_f32);
+        m.insert(format!("{family}.rope.freq_base"), 10_000.0_f32);
+        if let Some(activation) = self.family.activation {
+            m.insert(format!("{family}.hidden_activation"), activation);
         }
         let tokens = vocabulary::tokens(self.vocabulary);
         ensure!(tokens.len() == self.vocabulary, "there are only {} pieces", tokens.len());
@@ -216,46 +287,74 @@ impl Shape {
             format,
             mean: 0.0,
             deviation: DEVIATION,
+            content: Content::Random,
         };
-        let norm = |name: String| Tensor {
+        let norm = |name: String, len: usize| Tensor {
             name,
-            dims: vec![self.width],
+            dims: vec![len],
             format: BlockFormat::F32,
             mean: 1.0,
             deviation: 0.1,
+            content: Content::Random,
         };
         let embedding = matrix("token_embd.weight".into(), self.vocabulary, self.width);
-        let mut tensors = vec![Tensor { deviation: self.embedding, ..embedding }];
+        let mut tensors = vec![Tensor {
+            deviation: self.embedding,
+            format: self.family.embedding_format.unwrap_or(format),
+            ..embedding
+        }];
         let down = match self.neuron_major {
             true => ("ffn_down_t", self.feed_forward, self.width),
             false => ("ffn_down", self.width, self.feed_forward),
         };
+        let gate = self.family.gated.then_some(("ffn_gate", self.feed_forward, self.width));
         for i in 0..self.layers {
             let of = |part: &str| format!("blk.{i}.{part}.weight");
-            tensors.push(norm(of("attn_norm")));
-            tensors.push(norm(of("ffn_norm")));
-            for (part, rows, cols) in [
+            tensors.push(norm(of("attn_norm"), self.width));
+            tensors.push(norm(of("ffn_norm"), self.width));
+            if self.family.sub_norms {
+                tensors.push(norm(of("attn_sub_norm"), self.width));
+                tensors.push(norm(of("ffn_sub_norm"), self.feed_forward));
+            }
+            let attention = [
                 ("attn_q", self.width, self.width),
                 ("attn_k", kv_width, self.width),
                 ("attn_v", kv_width, self.width),
                 ("attn_output", self.width, self.width),
-                ("ffn_gate", self.feed_forward, self.width),
-                ("ffn_up", self.feed_forward, self.width),
-                down,
-            ] {
-                tensors.push(matrix(of(part), rows, cols));
-                if self.idle.is_some() && part == "ffn_gate" {
-                    tensors.push(Tensor {
-                        name: format!("blk.{i}.ffn_gate.bias"),
-                        dims: vec![rows],
-                        ..norm(String::new())
-                    });
+            ];
+            let ffn = gate.into_iter().chain([("ffn_up", self.feed_forward, self.width), down]);
+            for (part, rows, cols) in attention.into_iter().chain(ffn) {
+                let content = self.content(i, part);
+                tensors.push(Tensor { content, ..matrix(of(part), rows, cols) });
+                let bias =
+                    |content| Tensor { mean: 0.0, content, ..norm(format!("blk.{i}.{part}.bias"), rows) };
+                match (content, part) {
+                    (Content::Gate { .. }, _) => tensors.push(bias(Content::Biases)),
+                    (_, "attn_q" | "attn_k" | "attn_v") if self.family.attention_bias => {
+                        tensors.push(bias(Content::Random));
+                    }
+                    _ => {}
                 }
             }
         }
-        tensors.push(norm("output_norm.weight".into()));
-        tensors.push(matrix("output.weight".into(), self.vocabulary, self.width));
+        tensors.push(norm("output_norm.weight".into(), self.width));
+        if !self.family.tied {
+            tensors.push(matrix("output.weight".into(), self.vocabulary, self.width));
+        }
         tensors
+    }
+
+    /// What a matrix of layer `i` is filled with. Of two matrices that decide together who is idle, each
+    /// lets the root of the share through.
+    fn content(&self, i: usize, part: &str) -> Content {
+        let Some(idle) = &self.idle else { return Content::Random };
+        let (rank, density) = (idle.rank, idle.density(i));
+        match (part, self.family.activation) {
+            ("ffn_gate" | "ffn_up", Some("drelu")) => Content::Gate { rank, density: density.sqrt() },
+            ("ffn_gate", _) => Content::Gate { rank, density },
+            ("ffn_up", _) if !self.family.gated => Content::Gate { rank, density },
+            _ => Content::Random,
+        }
     }
 }
 
@@ -272,6 +371,11 @@ mod tests {
             (of_name(Name::Wide), 1_100),
             (of_name(Name::SevenB), 6_738),
             (story::shape(&[0.1; 5]), 2_365),
+            (of_name(Name::SparseLm), 2_053),
+            (of_name(Name::SparseQwen2), 7_616),
+            (of_name(Name::Afm), 4_619),
+            (of_name(Name::BitNet), 2_413),
+            (of_name(Name::SmallThinker), 1_096),
         ] {
             let count: usize =
                 shape.tensors(BlockFormat::Q4_0).iter().map(|t| t.dims.iter().product::<usize>()).sum();
@@ -305,6 +409,30 @@ mod tests {
             assert!((found / density - 1.0).abs() < 0.2, "{found} of {density}");
         }
         assert!(IdleGate::new(16, 256, 0.02, 0.1, 1, 7).unwrap().row(BlockFormat::Q4K).is_err());
+    }
+
+    #[test]
+    fn published_shapes_have_the_tensors_of_their_architectures() {
+        for (name, format, tensors) in [
+            (Name::SparseLm, BlockFormat::Q4_0, 2 + 10),
+            (Name::SparseQwen2, BlockFormat::Q4_0, 3 + 14),
+            (Name::Afm, BlockFormat::Q4_0, 3 + 9),
+            (Name::BitNet, BlockFormat::Tq2_0, 2 + 12),
+            (Name::SmallThinker, BlockFormat::Q4_0, 3 + 10),
+        ] {
+            let mut shape = name.shape().unwrap();
+            shape.layers = 1;
+            let found = shape.tensors(format);
+            assert_eq!(found.len(), tensors, "{}", name.text());
+            let biased = found.iter().filter(|t| matches!(t.content, Content::Gate { .. })).count();
+            assert_eq!(biased, if shape.family.activation == Some("drelu") { 2 } else { 1 });
+        }
+        let ternary: Vec<u8> =
+            IdleGate::new(16, 256, 0.02, 0.1, 1, 7).unwrap().row(BlockFormat::Tq2_0).unwrap();
+        let mut values = [0.0; 256];
+        BlockFormat::Tq2_0.decode(&ternary, &mut values).unwrap();
+        let zeros = values.iter().filter(|v| **v == 0.0).count();
+        assert!((50..120).contains(&zeros), "{zeros} of 256 are zero");
     }
 
     /// How many of 400 gates are above zero, for 50 random inputs.

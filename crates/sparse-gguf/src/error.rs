@@ -296,6 +296,14 @@ pub enum Error {
         /// The format's name.
         format: &'static str,
     },
+    /// A tensor's own scale that is no number, or too large.
+    #[error("tensor `{tensor}` has the scale {scale}, which half precision does not hold")]
+    BadScale {
+        /// The tensor.
+        tensor: String,
+        /// Its scale.
+        scale: f32,
+    },
     /// A value to quantize that is NaN or infinite.
     #[error("value {index} is {value}, which cannot be quantized")]
     NotFinite {

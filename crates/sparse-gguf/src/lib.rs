@@ -5,6 +5,7 @@ mod cursor;
 mod error;
 mod file;
 mod gguf;
+mod i2_s;
 #[cfg(feature = "mmap")]
 mod map;
 mod metadata;
@@ -21,6 +22,7 @@ mod writer;
 pub use error::Error;
 pub use file::release;
 pub use gguf::{Gguf, SharedBytes};
+pub use i2_s::i2_s_to_tq2_0;
 pub use metadata::Metadata;
 #[cfg(feature = "write")]
 pub use pending::PendingFile;

@@ -6,13 +6,14 @@
 
 use bytemuck::Pod;
 use half::bf16;
-use sparse_simd::layout::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, Half};
+use sparse_simd::layout::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, BlockTq2_0, Half};
 
 use crate::{BlockFormat, Error};
 
 /// Quantizes `values` to `format`: one row, or any number of whole rows.
 ///
-/// Formats: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0. The bytes equal those of ggml's reference quantizers.
+/// Formats: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and TQ2_0. The bytes equal those of ggml's
+/// reference quantizers.
 /// The inverse is [`BlockFormat::decode`].
 ///
 /// # Errors
@@ -55,6 +56,7 @@ pub fn quantize_into(format: BlockFormat, values: &[f32], out: &mut [u8]) -> Res
         BlockFormat::Q5_0 => encode(values, out, q5_0),
         BlockFormat::Q5_1 => encode(values, out, q5_1),
         BlockFormat::Q8_0 => encode(values, out, q8_0),
+        BlockFormat::Tq2_0 => encode(values, out, tq2_0),
         _ => return Err(Error::NoQuantizer { format: format.name() }),
     };
     fitted.map_err(|index| Error::TooLargeToQuantize { index, format: format.name() })
@@ -89,7 +91,7 @@ fn finite(v: f32) -> Option<Half> {
 }
 
 /// The value of largest magnitude, with its sign; of equal ones the first.
-fn extreme(x: &[f32; 32]) -> f32 {
+fn extreme(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |max: f32, &v| if max.abs() < v.abs() { v } else { max })
 }
 
@@ -156,4 +158,16 @@ fn q8_0(x: &[f32; 32]) -> Option<BlockQ8_0> {
     let id = inverse(d);
     // `round` takes halves away from zero, as C's `roundf`.
     Some(BlockQ8_0 { d: finite(d)?, qs: x.map(|v| (v * id).round() as i8) })
+}
+
+fn tq2_0(x: &[f32; 256]) -> Option<BlockTq2_0> {
+    let d = extreme(x).abs();
+    let id = inverse(d);
+    let code = |v: f32| ((v * id).round() as i8 + 1) as u8;
+    // Byte `i` of a half holds its values `i`, `i + 32`, `i + 64` and `i + 96`.
+    let qs = std::array::from_fn(|byte| {
+        let first = byte / 32 * 128 + byte % 32;
+        (0..4).fold(0, |bits, n| bits | code(x[first + 32 * n]) << (2 * n))
+    });
+    Some(BlockTq2_0 { qs, d: finite(d)? })
 }

@@ -7,11 +7,12 @@ use sparse_simd::BlockFormat;
 /// A ggml tensor type: the number that a GGUF file stores, its name and its block size.
 ///
 /// Every type that ggml ever gave a number is known by name (`enum ggml_type` in `ggml.h`); the ones this
-/// workspace decodes have a [`format`](Self::format).
+/// workspace decodes have a [`format`](Self::format). Number 36 is bitnet.cpp's I2_S. ggml had it for IQ4_NL_4_4,
+/// which no file was published in, and removed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GgmlType(u32);
 
-/// Name, values per block and bytes per block (both 0 where ggml removed the type), by number.
+/// Name, values per block and bytes per block (both 0 where there are no blocks), by number.
 type Row = (&'static str, usize, usize);
 
 macro_rules! types {
@@ -69,7 +70,7 @@ types! {
     Q4_0_8_8 = 33: "Q4_0_8_8", 0, 0;
     TQ1_0 = 34: "TQ1_0", 256, 54;
     TQ2_0 = 35: "TQ2_0", 256, 66;
-    IQ4_NL_4_4 = 36: "IQ4_NL_4_4", 0, 0;
+    I2_S = 36: "I2_S", 0, 0;
     IQ4_NL_4_8 = 37: "IQ4_NL_4_8", 0, 0;
     IQ4_NL_8_8 = 38: "IQ4_NL_8_8", 0, 0;
     MXFP4 = 39: "MXFP4", 32, 17;
@@ -99,7 +100,8 @@ impl GgmlType {
         self.row().map_or("unknown", |(name, ..)| name)
     }
 
-    /// Values and bytes per block, or `None` when the type is unknown or was removed from ggml.
+    /// Values and bytes per block, or `None` when the type is unknown, was removed from ggml, or has more than blocks
+    /// (I2_S, whose scale comes last).
     pub fn block(self) -> Option<(usize, usize)> {
         self.row().map(|(_, len, bytes)| (len, bytes)).filter(|&(len, _)| len > 0)
     }
@@ -121,7 +123,7 @@ impl From<BlockFormat> for GgmlType {
 impl fmt::Display for GgmlType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.row() {
-            Some((name, len, _)) if len > 0 => f.pad(name),
+            Some((name, len, _)) if len > 0 || *self == Self::I2_S => f.pad(name),
             Some((name, ..)) => write!(f, "{name} (removed from ggml)"),
             None => write!(f, "unknown type {}", self.0),
         }

@@ -2,11 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
 
+use half::f16;
 use sparse_core::{
     Down, Linear, LowRankPredictor, Matrix, PredictorInput, Rule, Selector, SparseFfn, Storage,
 };
-use sparse_gguf::{Gguf, TensorInfo, TensorView};
+use sparse_gguf::{BlockFormat, GgmlType, Gguf, SharedBytes, TensorInfo, TensorView, i2_s_to_tq2_0};
 
 use crate::activation::ActivationSource;
 use crate::config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm};
@@ -347,8 +350,7 @@ impl Source<'_> {
     /// Matrices that the file has as one, below each other.
     fn parts<const N: usize>(&self, name: &str, rows: [usize; N], cols: usize) -> Result<[Matrix; N], Error> {
         let tensor = self.take(name, &[cols, rows.iter().sum()])?;
-        let format = tensor.info.format()?;
-        let (owner, all) = self.gguf.shared(name)?;
+        let (format, owner, all) = self.blocks(name, tensor)?;
         let row_bytes = all.len() / tensor.info.rows().max(1);
         let mut end = all.start;
         let parts = rows.map(|rows| {
@@ -361,6 +363,39 @@ impl Source<'_> {
             out.push(part.map_err(|e| fault(name, e.to_string()))?);
         }
         Ok(out.try_into().expect("as many as rows"))
+    }
+
+    /// A matrix's format, and where its blocks are: in the file, unless it takes other blocks to multiply with them. Ternary
+    /// matrices may have a scale of their own (`NAME.scale`), which their blocks' scales take in.
+    fn blocks(
+        &self,
+        name: &str,
+        tensor: TensorView<'_>,
+    ) -> Result<(BlockFormat, SharedBytes, Range<usize>), Error> {
+        let repacked = match tensor.info.ty {
+            GgmlType::I2_S => Some(i2_s_to_tq2_0(tensor)?),
+            _ => None,
+        };
+        let format = if repacked.is_some() { BlockFormat::Tq2_0 } else { tensor.info.format()? };
+        let scale = name.strip_suffix(".weight").map(|name| format!("{name}.scale"));
+        let factor = match scale.filter(|scale| self.has(scale)) {
+            Some(scale) => Some((self.vector(&scale, 1)?[0], scale)).filter(|(factor, _)| *factor != 1.0),
+            None => None,
+        };
+        let repacked = match factor {
+            None => repacked,
+            Some((factor, scale)) => {
+                let blocks = repacked.unwrap_or_else(|| tensor.data.to_vec());
+                Some(scaled(format, blocks, factor).map_err(|problem| fault(&scale, problem))?)
+            }
+        };
+        match repacked {
+            None => self.gguf.shared(name).map(|(owner, all)| (format, owner, all)).map_err(Error::from),
+            Some(blocks) => {
+                let all = 0..blocks.len();
+                Ok((format, Arc::new(blocks), all))
+            }
+        }
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
@@ -434,6 +469,23 @@ impl Source<'_> {
             }
         }
     }
+}
+
+/// Ternary blocks whose scales are `factor` times as large. The error is a problem in words.
+fn scaled(format: BlockFormat, mut blocks: Vec<u8>, factor: f32) -> Result<Vec<u8>, String> {
+    if !matches!(format, BlockFormat::Tq1_0 | BlockFormat::Tq2_0) {
+        return Err(format!("is {factor}: a scale beside a matrix is supported for TQ1_0, TQ2_0 and I2_S, not {}", format.name()));
+    }
+    for block in blocks.chunks_exact_mut(format.block_bytes()) {
+        let (_, d) = block.split_last_chunk_mut::<2>().expect("a block ends in its scale");
+        let scale = f16::from_le_bytes(*d).to_f32() * factor;
+        let rounded = f16::from_f32(scale);
+        if !rounded.is_finite() {
+            return Err(format!("is {factor}, which takes a block's scale to {scale}"));
+        }
+        *d = rounded.to_le_bytes();
+    }
+    Ok(blocks)
 }
 
 fn fault(name: &str, problem: impl Into<String>) -> Error {

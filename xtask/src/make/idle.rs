@@ -8,8 +8,14 @@ use sparse_testdata::Weights;
 pub(super) struct Idle {
     /// Directions of the input that gates listen to.
     pub(super) rank: usize,
-    /// Share of the neurons that is not idle, by layer.
+    /// Share of the neurons that is not idle: of every layer, or of one after the other and again.
     pub(super) densities: Vec<f64>,
+}
+
+impl Idle {
+    pub(super) fn density(&self, layer: usize) -> f64 {
+        self.densities[layer % self.densities.len()]
+    }
 }
 
 /// Deviation of what a gate has beside those, relative to its own.
@@ -56,14 +62,28 @@ impl IdleGate {
             row.iter_mut().zip(direction).for_each(|(w, d)| *w += share * c * d);
         }
         row.iter_mut().for_each(|w| *w *= self.deviation);
+        if format == BlockFormat::Tq2_0 {
+            ternary(&mut row);
+        }
         self.biases.push(-self.threshold * row.iter().map(|w| w * w).sum::<f32>().sqrt());
-        quantize(format, &row).context("gates can be of the formats F32 to Q8_0 only")
+        quantize(format, &row).context("gates can be of the formats F32 to Q8_0 and TQ2_0 only")
     }
 
     /// The biases of the rows so far.
     pub(super) fn biases(&self) -> Vec<u8> {
         self.biases.iter().flat_map(|b| b.to_le_bytes()).collect()
     }
+}
+
+/// Rounds to -1, 0 and 1 times one scale, as BitNet's training does: the mean magnitude is the step
+/// (Ma et al. 2024, arXiv 2402.17764). The length of the row stays.
+fn ternary(row: &mut [f32]) {
+    let length = |row: &[f32]| row.iter().map(|w| w * w).sum::<f32>().sqrt();
+    let step = row.iter().map(|w| w.abs()).sum::<f32>() / row.len() as f32;
+    let before = length(row);
+    row.iter_mut().for_each(|w| *w = (*w / step).round().clamp(-1.0, 1.0));
+    let scale = before / length(row);
+    row.iter_mut().for_each(|w| *w *= scale);
 }
 
 /// A normally distributed value is above so many deviations with this probability.

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{Idle, Shape};
+use super::{Family, Idle, LLAMA, Shape};
 
 /// Times that each layer of the story model comes.
 const REPEATS: usize = 4;
@@ -41,5 +41,6 @@ pub(super) fn shape(densities: &[f64]) -> Shape {
         embedding: 1.0,
         neuron_major: true,
         idle: Some(Idle { rank: RANK, densities }),
+        family: Family { activation: Some("relu"), ..LLAMA },
     }
 }

@@ -1,4 +1,4 @@
-//! A SentencePiece vocabulary (byte-pair merges by score, with byte fallback) of any size up to some 36,000.
+//! A SentencePiece vocabulary (byte-pair merges by score, with byte fallback) of any size up to some 950,000.
 
 use sparse_gguf::Metadata;
 
@@ -12,8 +12,8 @@ const SPACE: char = '\u{2581}';
 /// Letters, roughly the most frequent in English first.
 const LETTERS: &str = "etaoinshrdlcumwfgypbvkjxqz";
 
-/// The first `len` tokens, texts and types: three special ones, the 256 bytes, the printable ASCII characters, then pairs and
-/// triples of letters, each with and without a space before it. They may be fewer than `len`.
+/// The first `len` tokens, texts and types: three special ones, the 256 bytes, the printable ASCII characters, then two to
+/// four letters, each with and without a space before it. They may be fewer than `len`.
 pub(super) fn tokens(len: usize) -> Vec<(String, i32)> {
     let special = [("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL)];
     let special = special.into_iter().map(|(text, ty)| (text.to_owned(), ty));
@@ -24,7 +24,8 @@ pub(super) fn tokens(len: usize) -> Vec<(String, i32)> {
         letters(n).chain(after_space)
     };
     let starts = LETTERS.chars().map(|c| format!("{SPACE}{c}"));
-    let normal = characters.chain(starts).chain(words(2)).chain(words(3)).map(|text| (text, NORMAL));
+    let normal =
+        characters.chain(starts).chain(words(2)).chain(words(3)).chain(words(4)).map(|text| (text, NORMAL));
     special.chain(bytes).chain(normal).take(len).collect()
 }
 

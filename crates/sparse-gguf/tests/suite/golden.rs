@@ -87,7 +87,7 @@ fn input() -> Vec<f32> {
     x
 }
 
-const QUANTIZERS: [BlockFormat; 8] = [
+const QUANTIZERS: [BlockFormat; 9] = [
     BlockFormat::F32,
     BlockFormat::F16,
     BlockFormat::Bf16,
@@ -96,6 +96,7 @@ const QUANTIZERS: [BlockFormat; 8] = [
     BlockFormat::Q5_0,
     BlockFormat::Q5_1,
     BlockFormat::Q8_0,
+    BlockFormat::Tq2_0,
 ];
 
 #[test]
@@ -155,6 +156,7 @@ fn what_cannot_be_quantized_is_an_error_that_says_where() {
         (BlockFormat::Q5_0, 1e10, 64),
         (BlockFormat::Q5_1, -1e5, 64),
         (BlockFormat::Q8_0, f32::MIN, 64),
+        (BlockFormat::Tq2_0, 65520.0, 0),
     ];
     for (format, value, index) in cases {
         x[77] = value;

@@ -20,6 +20,7 @@ mod sidecar;
 #[cfg(feature = "fs")]
 mod sparse_encoder;
 mod story;
+mod ternary;
 mod together;
 mod tokenizer;
 mod tokenizer_errors;
