@@ -125,43 +125,50 @@ fn a_set_is_the_dense_path_with_the_others_zero() {
     let shares = [0, 20, 400, 1000];
     let cases = BlockFormat::ALL.into_iter().flat_map(|f| stored.map(|s| (f, s)));
     let cases = cases.flat_map(|(f, s)| shares.map(|per_mille| (f, s, per_mille)));
+    let computes = [1, 2, 4].map(Compute::new);
     for (i, (format, stored, per_mille)) in cases.enumerate() {
         // Seven kinds against twelve pairs: every kind meets every pair of storage and share.
         let recipe = Recipe { format, kind: KINDS[i % KINDS.len()], seed: i as u64 };
-        check_set(&recipe, stored, per_mille, (i / KINDS.len()).is_multiple_of(2));
+        check_set(&recipe, stored, per_mille, (i / KINDS.len()).is_multiple_of(2), &computes);
     }
 }
 
-/// A layer that computes `per_mille` of its neurons against one whose other neurons are zero.
-fn check_set(recipe: &Recipe, stored: Stored, per_mille: u64, skip_gate: bool) {
+/// A layer that computes `per_mille` of its neurons against one whose other neurons are zero, by one thread
+/// and by `others`.
+fn check_set(
+    recipe: &Recipe,
+    stored: Stored,
+    per_mille: u64,
+    skip_gate: bool,
+    [one, others @ ..]: &[Compute; 3],
+) {
     let Recipe { format, kind, seed } = *recipe;
     let case = format!("{} {kind:?} {stored:?}, {per_mille} of 1000, skip_gate {skip_gate}", format.name());
     let set: Vec<bool> =
         (0..NEURONS).map(|j| (j as u64 * 7919 + seed * 104_729) % 1000 < per_mille).collect();
-    let one = Compute::new(1);
-    let x = input(&one, 3, seed);
+    let x = input(one, 3, seed);
     let build = |keep: &dyn Fn(usize) -> bool| match stored {
         Stored::Neurons => recipe.neuron_records(keep),
         Stored::Rows | Stored::Columns => recipe.build(keep),
     };
-    let expected = run(&build(&|j| set[j]), &one, &x, BatchMode::Dense).0;
+    let expected = run(&build(&|j| set[j]), one, &x, BatchMode::Dense).0;
 
     let mut ffn = build(&|_| true);
     if let Stored::Columns = stored {
         ffn.sort_by_columns().unwrap();
     }
     ffn.set_selector(Selector::Fixed { active: set.clone(), skip_gate }).unwrap();
-    let masked = run(&ffn, &one, &x, BatchMode::Masked).0;
+    let masked = run(&ffn, one, &x, BatchMode::Masked).0;
     assert!(distance(&masked, &expected) < 1e-5, "{case}, masked: {}", distance(&masked, &expected));
     for t in 0..x.tokens() {
-        let (of_token, x) = (t * ffn.outputs()..(t + 1) * ffn.outputs(), token(&x, t, &one));
-        let (alone, counts) = run(&ffn, &one, &x, BatchMode::Dense);
+        let (of_token, x) = (t * ffn.outputs()..(t + 1) * ffn.outputs(), token(&x, t, one));
+        let (alone, counts) = run(&ffn, one, &x, BatchMode::Dense);
         let off = distance(&alone, &expected[of_token]);
         assert!(off < 1e-5, "{case}, token {t} alone: {off}");
         assert!(counts.down as usize <= set.iter().filter(|s| **s).count(), "{case}: {counts:?}");
-        for threads in [2, 4] {
-            let many = run(&ffn, &Compute::new(threads), &x, BatchMode::Dense).0;
-            assert_eq!(many, alone, "{case}, {threads} threads");
+        for many in others {
+            let found = run(&ffn, many, &x, BatchMode::Dense).0;
+            assert_eq!(found, alone, "{case}, {} threads", many.pool.threads());
         }
     }
 }

@@ -201,6 +201,24 @@ fn a_predictor_that_takes_longer_than_its_layer_is_never_used() {
     assert!(model.ffns().all(|ffn| ffn.selector().name() == "low-rank"));
 }
 
+/// The weights are the same, and what they compute is not.
+#[test]
+fn a_sidecar_for_another_activation_is_refused() {
+    let gguf = gguf(&relu());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.sparse.gguf");
+    let with = |activation: &str| {
+        let options = ModelOptions::new(1).activation(activation.parse().ok());
+        Model::from_gguf_with(&gguf, &options).unwrap()
+    };
+    let made = Sidecar { activation: Some("relu".into()), ..sidecar(&gguf, vec![gate(), gate()]) };
+    made.save(&path).unwrap();
+    let open = || Sidecar::open(&path).unwrap();
+    open().apply(&gguf, &mut with("relu"), Placement::AsCalibrated).unwrap();
+    let refused = open().apply(&gguf, &mut with("relu2"), Placement::AsCalibrated).unwrap_err().to_string();
+    assert!(refused.contains("activation relu,") && refused.contains("relu2"), "{refused}");
+}
+
 #[test]
 fn a_sidecar_of_another_model_is_refused() {
     let gguf = gguf(&relu());
