@@ -254,6 +254,51 @@ fn scores_along_random_axes_are_right_on_average_and_as_uncertain_as_stated() {
     assert!(of_best.abs() < 0.9, "{of_best}");
 }
 
+/// Along random axes errors grow as tokens do, and so does what is looked for.
+#[test]
+fn a_longer_token_has_the_same_list() {
+    let compute = Compute::new(1);
+    let head = head(BlockFormat::Q8_0, 4000, 8);
+    let screen = random(&compute, &head, 5.0);
+    let mut scratch = ScreenScratch::new(&screen);
+    let mut x = token(&compute, &head, 77, 45.0, 9);
+    let mut lists = [1.0, 16.0].map(|factor| {
+        x.x_mut().iter_mut().for_each(|x| *x *= factor);
+        x.quantize(compute.kernels);
+        let list = screen.shortlist(&compute, &head, &x, &Wanted::plain(Reach::Best), &mut scratch);
+        let list = list.expect("a clear token");
+        (list.ids.to_vec(), list.logits.to_vec())
+    });
+    assert!(lists[0].0.len() > 1, "a list of one would say nothing");
+    lists[0].1.iter_mut().for_each(|logit| *logit *= 16.0);
+    assert_eq!(lists[0], lists[1]);
+}
+
+/// The part of their logits that all rows share is none of the screen's errors.
+#[test]
+fn what_rows_share_moves_no_margin() {
+    let compute = Compute::new(1);
+    let plain = head(BlockFormat::F32, 400, 10);
+    let mut values = vec![0.0; 400 * COLS];
+    for (r, row) in values.chunks_mut(COLS).enumerate() {
+        plain.decode_row(r, row);
+        row.iter_mut().for_each(|w| *w += 1.0);
+    }
+    let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let shifted = Matrix::new(BlockFormat::F32, COLS, Storage::Owned(bytes)).unwrap();
+    let screen = random(&compute, &shifted, 5.0);
+    let mut scratch = ScreenScratch::new(&screen);
+    let mut x = token(&compute, &plain, 77, 45.0, 9);
+    x.x_mut().iter_mut().for_each(|x| *x += 3.0);
+    x.quantize(compute.kernels);
+    let logits = full(&compute, &shifted, &x);
+    assert!(logits.iter().all(|logit| *logit > 300.0), "they share most of their logits");
+    for (r, logit) in logits.iter().enumerate() {
+        let z = screen.margin_of(&compute, &x, r as u32, *logit, &mut scratch).unwrap();
+        assert!(z.abs() < 6.0, "row {r}: {z} deviations");
+    }
+}
+
 #[test]
 fn what_is_not_finite_is_never_hidden() {
     let compute = Compute::new(1);
