@@ -7,6 +7,7 @@ import json
 import math
 import pathlib
 import sys
+import textwrap
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 300, 52, 52, 30, 36
 TOKENS_PER_STEP = 4096
@@ -19,6 +20,17 @@ def percent(share, digits=1, sign=""):
 def table(header, rows):
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def wrapped(markdown):
+    """Paragraphs in lines of 100 columns; code, tables, headings and pictures as they are."""
+    out, code = [], False
+    for block in markdown.split("\n\n"):
+        fences = block.count("```")
+        prose = not code and not fences and block[:1] not in ("|", "#", "!", "\n")
+        out.append(textwrap.fill(block, 100, break_long_words=False, break_on_hyphens=False) if prose else block)
+        code ^= fences % 2 == 1
+    return "\n\n".join(out).rstrip("\n") + "\n"
 
 
 def chart(curve):
@@ -239,29 +251,27 @@ def write(folder):
     heldout = f["heldout"]
     samples = "\n\n".join(f"Seed {s['seed']}:\n\n```text\n{s['prompt']}{s['text']}\n```" for s in f["samples"])
     (folder / "loss.svg").write_text(chart(f["curve"]), encoding="utf-8")
-    (folder / "README.md").write_text(
-        CARD.format(
-            parameters=heldout["parameters"] / 1e6,
-            megabytes=heldout["megabytes"],
-            sidecar_megabytes=(folder / "story.sparse.gguf").stat().st_size / 1e6,
-            tokens=f["curve"]["tokens"] / 1e6,
-            steps=f["curve"]["tokens"] // TOKENS_PER_STEP,
-            heldout_loss=heldout["loss"],
-            heldout_perplexity=heldout["perplexity"],
-            heldout_error=heldout["standard_error"],
-            heldout_tokens=heldout["scored_tokens"],
-            twin=twin(f),
-            sparsity=sparsity(f),
-            max_loss=f"{100 * f['sidecar']['max_loss']:g}%",
-            sidecar=sidecar(f),
-            loss=loss(f),
-            speed=speed(f),
-            aims=aims(f),
-            level=f["speed"]["level"],
-            samples=samples,
-        ),
-        encoding="utf-8",
+    card = CARD.format(
+        parameters=heldout["parameters"] / 1e6,
+        megabytes=heldout["megabytes"],
+        sidecar_megabytes=(folder / "story.sparse.gguf").stat().st_size / 1e6,
+        tokens=f["curve"]["tokens"] / 1e6,
+        steps=f["curve"]["tokens"] // TOKENS_PER_STEP,
+        heldout_loss=heldout["loss"],
+        heldout_perplexity=heldout["perplexity"],
+        heldout_error=heldout["standard_error"],
+        heldout_tokens=heldout["scored_tokens"],
+        twin=twin(f),
+        sparsity=sparsity(f),
+        max_loss=f"{100 * f['sidecar']['max_loss']:g}%",
+        sidecar=sidecar(f),
+        loss=loss(f),
+        speed=speed(f),
+        aims=aims(f),
+        level=f["speed"]["level"],
+        samples=samples,
     )
+    (folder / "README.md").write_text(wrapped(card), encoding="utf-8")
 
 
 if __name__ == "__main__":
