@@ -173,6 +173,25 @@ fn check_set(
     }
 }
 
+/// What a neuron adds is as large as its column of `down`.
+#[test]
+fn the_oracle_weighs_neurons_by_their_columns() {
+    let compute = Compute::new(1);
+    let x = input(&compute, 1, 17);
+    let mut ffn = Recipe { format: BlockFormat::Q8_0, kind: KINDS[2], seed: 6 }.by_columns();
+    let large: Vec<bool> = (0..NEURONS).map(|j| j.is_multiple_of(7)).collect();
+    let norms = large.iter().map(|large| if *large { 1e6 } else { 1.0 }).collect();
+    let rule = Rule::TopK(large.iter().filter(|large| **large).count());
+    let mut with = |selector| {
+        ffn.set_selector(selector).unwrap();
+        run(&ffn, &compute, &x, BatchMode::Dense)
+    };
+    let (found, counts) = with(Selector::Oracle { rule, norms });
+    let (expected, of_set) = with(Selector::Fixed { active: large, skip_gate: false });
+    assert_eq!(counts.down, of_set.down);
+    assert!(distance(&found, &expected) < 1e-6, "{}", distance(&found, &expected));
+}
+
 /// `values[t * n..]` of the gate of every token, before the activation.
 fn gates(ffn: &SparseFfn, compute: &Compute, x: &Activations) -> Vec<f32> {
     let mut out = vec![0.0; x.tokens() * ffn.neurons()];
