@@ -6,14 +6,16 @@
 
 use std::time::Duration;
 
-/// Tokens that have to be the same, at most and at least.
-const MATCH: std::ops::RangeInclusive<usize> = 2..=4;
-/// Longest draft.
-const LONGEST: usize = 15;
+/// Tokens that have to be the same, at most.
+const MOST: usize = 4;
+/// At least: as long as drafts have not paid, and then.
+const LEAST: [usize; 2] = [3, 2];
+/// First draft, and longest.
+const LENGTH: (usize, usize) = (2, 15);
 /// Share of the time that failed drafts may cost.
-const BUDGET: f64 = 0.015;
+const BUDGET: f64 = 0.01;
 /// Steps that failed drafts may cost beside that: short texts that repeat themselves gain, too.
-const ADVANCE: f64 = 2.0;
+const ADVANCE: f64 = 0.7;
 
 /// Drafts for one text.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ pub(super) struct Lookup {
 
 impl Lookup {
     pub(super) fn new() -> Self {
-        Self { length: 3, step: None, further: None, balance: 0.0, total: 0.0 }
+        Self { length: LENGTH.0, step: None, further: None, balance: 0.0, total: 0.0 }
     }
 
     /// What may follow `history`, at most `most` tokens; nothing if it is not known or not worth it.
@@ -44,7 +46,8 @@ impl Lookup {
         if self.balance + BUDGET * self.total + ADVANCE * step < cost {
             return &[];
         }
-        let found = MATCH.rev().find_map(|n| follower(history, n));
+        let least = LEAST[usize::from(self.balance > 0.0)];
+        let found = (least..=MOST).rev().find_map(|n| follower(history, n));
         found.map_or(&[], |at| &history[at..(at + length).min(history.len())])
     }
 
@@ -64,8 +67,8 @@ impl Lookup {
         // Drafts that paid long ago are no reason to go on with those that do not.
         self.balance = (self.balance + accepted as f64 * step - extra).min(8.0 * step);
         self.length = match accepted == drafted {
-            true => (2 * self.length).min(LONGEST),
-            false => (accepted + 1).clamp(2, LONGEST),
+            true => (2 * self.length).min(LENGTH.1),
+            false => (accepted + 1).clamp(2, LENGTH.1),
         };
     }
 }
@@ -105,8 +108,9 @@ mod tests {
         for _ in 0..100 {
             lookup.single(STEP);
         }
-        assert_eq!(lookup.draft(&history, 10), [4, 5, 6]);
-        assert_eq!(lookup.draft(&history, 2), [4, 5]);
+        assert_eq!(lookup.draft(&history, 10), [4, 5]);
+        assert_eq!(lookup.draft(&history, 1), [4]);
+        assert!(lookup.draft(&[2, 3, 9, 1, 2, 3], 10).is_empty(), "two tokens are no reason to begin");
         // Failures, each of which costs a whole step.
         let (mut steps, mut failures) = (100, 0);
         for _ in 0..1000 {
@@ -129,5 +133,6 @@ mod tests {
             lookup.several(n, n, 11 * STEP / 10);
         }
         assert_eq!(lookup.draft(&history, 10).len(), 9);
+        assert_eq!(lookup.draft(&[2, 3, 9, 1, 2, 3], 1), [9]);
     }
 }
