@@ -9,7 +9,7 @@ use ruvector_core::{
     BoxedEmbeddingProvider, DistanceMetric, EmbeddingProvider, EmbeddingRole, RuvectorError, SearchQuery,
     VectorDB, VectorEntry,
 };
-use sparse_integration::{EmbeddingConfig, EmbeddingProvider as _, EncoderSparsity};
+use sparse_integration::{EmbeddingConfig, EncoderSparsity};
 use sparse_model::sidecar::{EncoderLoss, EncoderSidecar};
 use sparse_ruvector::SparseEmbedding;
 use sparse_testdata::TinyBert;
