@@ -12,6 +12,7 @@ mod columns;
 #[cfg(feature = "std")]
 mod engine;
 mod error;
+mod experts;
 mod ffn;
 #[cfg(feature = "std")]
 mod interleave;
@@ -32,6 +33,7 @@ pub use columns::ColumnMatrix;
 #[cfg(feature = "std")]
 pub use engine::{FfnWeights, SparseInferenceEngine, SparsityStatistics};
 pub use error::{Error, check_order};
+pub use experts::{ExpertFfn, ExpertScratch, Gating, Router};
 pub use ffn::{
     ActivationType, BatchMode, Crossover, Density, Down, FfnCounts, FfnScratch, LowRankPredictor,
     NeuronWeights, PredictorInput, Rule, Selector, SelectorQuality, SparseFfn, SparsityConfig,

@@ -15,6 +15,7 @@ mod check;
 mod config;
 mod decoder;
 mod error;
+mod feed_forward;
 mod format;
 mod generate;
 mod head;
@@ -36,8 +37,11 @@ pub use bert::{
     Prompt, Prompted, low_bit_copy,
 };
 pub use check::{ActivationScore, check_activation};
-pub use config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm};
+pub use config::{
+    AttentionSpec, ExpertsSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm,
+};
 pub use error::Error;
+pub use feed_forward::FeedForward;
 pub use format::WeightFormat;
 pub use generate::{
     Event, Generate, GenerateOptions, Generation, Generator, Next, Overflow, Stop, Token, TokenLogprobs,

@@ -9,7 +9,7 @@ use sparse_gguf::Gguf;
 use crate::chat::{ChatTemplate, ChatTemplates};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
-use crate::{Error, FfnActivation, HeadMode, ModelConfig, arch};
+use crate::{Error, FeedForward, FfnActivation, HeadMode, ModelConfig, arch};
 
 /// A language model: weights still in their file's block formats, tokenizer, chat template.
 ///
@@ -181,32 +181,38 @@ impl Model {
     }
 
     /// The feed-forward parts of all layers.
-    pub fn ffns(&self) -> impl ExactSizeIterator<Item = &SparseFfn> {
+    pub fn feed_forwards(&self) -> impl ExactSizeIterator<Item = &FeedForward> + Clone {
         self.weights.layers.iter().map(|l| &l.ffn)
     }
 
-    /// The feed-forward parts of all layers, to be given selectors. Sessions must be made anew afterwards.
-    pub fn ffns_mut(&mut self) -> impl ExactSizeIterator<Item = &mut SparseFfn> {
-        self.weights.layers.iter_mut().map(|l| &mut l.ffn)
+    /// The feed-forward networks of all layers: one per layer, or one per expert.
+    pub fn ffns(&self) -> impl Iterator<Item = &SparseFfn> {
+        self.feed_forwards().flat_map(FeedForward::networks)
+    }
+
+    /// The feed-forward networks of all layers, to be given selectors. Sessions must be made anew afterwards.
+    pub fn ffns_mut(&mut self) -> impl Iterator<Item = &mut SparseFfn> {
+        self.weights.layers.iter_mut().flat_map(|l| l.ffn.networks_mut())
     }
 
     /// Computes all layers with another activation.
     pub(crate) fn set_activation(&mut self, activation: FfnActivation) {
         for (layer, spec) in self.weights.layers.iter_mut().zip(&mut self.config.layers) {
-            layer.ffn.set_activation(activation.gate, activation.up);
+            layer.ffn.networks_mut().for_each(|ffn| ffn.set_activation(activation.gate, activation.up));
             let spec = &mut spec.feed_forward;
             (spec.activation, spec.up_activation) = (activation.gate, activation.up);
         }
     }
 
-    /// Calls `f(layer, feed-forward part)` for all layers, on all threads; fails as the first of them that does.
+    /// Calls `f(layer, network)` for all feed-forward networks, on all threads; fails as the first of them that does.
     pub(crate) fn for_each_ffn(
         &mut self,
         f: impl Fn(usize, &mut SparseFfn) -> Result<(), Error> + Sync,
     ) -> Result<(), Error> {
         let pool = &self.compute.pool;
-        let ffns = self.weights.layers.iter_mut().map(|l| &mut l.ffn);
-        let mut jobs: Vec<_> = ffns.enumerate().map(|(i, ffn)| (i, ffn, Ok(()))).collect();
+        let layers = self.weights.layers.iter_mut().enumerate();
+        let ffns = layers.flat_map(|(i, l)| l.ffn.networks_mut().map(move |ffn| (i, ffn)));
+        let mut jobs: Vec<_> = ffns.map(|(i, ffn)| (i, ffn, Ok(()))).collect();
         pool.for_each(&mut vec![(); pool.threads()], &mut jobs, |(), (i, ffn, result)| *result = f(*i, ffn));
         jobs.into_iter().try_for_each(|(_, _, result)| result)
     }
@@ -226,7 +232,8 @@ impl Model {
 
     /// [`interleave`](Self::interleave) for some feed-forward layers alone.
     pub(crate) fn interleave_ffns(&mut self, which: impl Fn(&SparseFfn) -> bool) {
-        let ffns = self.weights.layers.iter_mut().map(|l| &mut l.ffn).filter(|ffn| which(ffn));
+        let networks = self.weights.layers.iter_mut().flat_map(|l| l.ffn.networks_mut());
+        let ffns = networks.filter(|ffn| which(ffn));
         sparse_core::interleave(
             &self.compute,
             ffns.flat_map(SparseFfn::whole_matrices_mut),

@@ -1,5 +1,7 @@
 //! A language model's tensors, taken out of a GGUF file without copying the large ones.
 
+mod experts;
+
 use std::cell::RefCell;
 use std::collections::HashSet;
 
@@ -11,7 +13,7 @@ use sparse_gguf::{Gguf, TensorInfo, TensorView};
 use crate::activation::ActivationSource;
 use crate::config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm};
 use crate::rope::RopeConfig;
-use crate::{Error, arch};
+use crate::{Error, FeedForward, arch};
 
 /// Tensors of one layer.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ pub(crate) struct Layer {
     pub(crate) mixer: MixerWeights,
     pub(crate) mixer_post_norm: Option<Norm>,
     pub(crate) ffn_norm: Option<Norm>,
-    pub(crate) ffn: SparseFfn,
+    pub(crate) ffn: FeedForward,
     pub(crate) ffn_post_norm: Option<Norm>,
 }
 
@@ -152,7 +154,7 @@ impl Weights {
         let head = self.head.as_mut().or(Some(&mut self.embedding)).filter(|_| with_head);
         let layers = self.layers.iter_mut().flat_map(|layer| {
             let mixer = layer.mixer.linears_mut().into_iter().flatten().filter_map(Linear::matrix_mut);
-            mixer.chain(layer.ffn.whole_matrices_mut())
+            mixer.chain(layer.ffn.networks_mut().flat_map(SparseFfn::whole_matrices_mut))
         });
         layers.chain(head)
     }
@@ -186,7 +188,10 @@ impl Source<'_> {
             },
             mixer_post_norm: norm(spec.norms_after, "post_attention_norm")?,
             ffn_norm: norm(spec.norms_before, "ffn_norm")?,
-            ffn: self.ffn(i, &spec.feed_forward)?,
+            ffn: match &spec.feed_forward.experts {
+                None => FeedForward::Network(self.ffn(i, &spec.feed_forward)?),
+                Some(experts) => FeedForward::Experts(self.experts(i, &spec.feed_forward, experts)?),
+            },
             ffn_post_norm: norm(spec.norms_after, "post_ffw_norm")?,
         })
     }
@@ -346,21 +351,29 @@ impl Source<'_> {
 
     /// Matrices that the file has as one, below each other.
     fn parts<const N: usize>(&self, name: &str, rows: [usize; N], cols: usize) -> Result<[Matrix; N], Error> {
-        let tensor = self.take(name, &[cols, rows.iter().sum()])?;
+        let parts = self.rows_of(name, &[cols, rows.iter().sum()], rows)?;
+        Ok(parts.try_into().expect("as many as rows"))
+    }
+
+    /// The tensor called `name`, which must have the shape `dims`, taken apart into so many rows each.
+    fn rows_of(
+        &self,
+        name: &str,
+        dims: &[usize],
+        rows: impl IntoIterator<Item = usize>,
+    ) -> Result<Vec<Matrix>, Error> {
+        let tensor = self.take(name, dims)?;
         let format = tensor.info.format()?;
         let (owner, all) = self.gguf.shared(name)?;
         let row_bytes = all.len() / tensor.info.rows().max(1);
         let mut end = all.start;
-        let parts = rows.map(|rows| {
+        let part = |rows: usize| {
             let start = end;
             end += rows * row_bytes;
-            Matrix::new(format, cols, Storage::Shared { owner: owner.clone(), range: start..end })
-        });
-        let mut out = Vec::with_capacity(N);
-        for part in parts {
-            out.push(part.map_err(|e| fault(name, e.to_string()))?);
-        }
-        Ok(out.try_into().expect("as many as rows"))
+            let storage = Storage::Shared { owner: owner.clone(), range: start..end };
+            Matrix::new(format, dims[0], storage).map_err(|e| fault(name, e.to_string()))
+        };
+        rows.into_iter().map(part).collect()
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error> {

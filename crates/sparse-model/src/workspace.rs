@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sparse_core::{Activations, BatchMode, FfnCounts, FfnScratch};
+use sparse_core::{Activations, BatchMode, ExpertScratch, FfnCounts, FfnScratch};
 
 use crate::attention::{Group, Scratch};
 use crate::config::{AttentionSpec, Mixer};
 use crate::decoder::{self, Mode, Part, Watch};
-use crate::{Error, Model, Sequence};
+use crate::{Error, FeedForward, Model, Sequence};
 
 /// Tokens computed at a time: enough to read each weight once for many tokens, few enough for small buffers.
 pub(crate) const MAX_BATCH: usize = 256;
@@ -71,6 +71,7 @@ pub struct Workspace {
     /// Buffers of attention, one per thread.
     pub(crate) scratch: Vec<Scratch>,
     pub(crate) ffn_scratch: FfnScratch,
+    pub(crate) expert_scratch: ExpertScratch,
     pub(crate) ffn_counts: Vec<FfnCounts>,
     pub(crate) batch_mode: BatchMode,
     pub(crate) times: PartTimes,
@@ -111,7 +112,8 @@ impl Workspace {
             row: vec![0.0; mixed.max(q_width)],
             angles: angles.collect(),
             scratch,
-            ffn_scratch: FfnScratch::new(batch, model.ffns()),
+            ffn_scratch: FfnScratch::new(batch, model.feed_forwards().filter_map(FeedForward::network)),
+            expert_scratch: ExpertScratch::new(batch, model.feed_forwards().filter_map(FeedForward::experts)),
             ffn_counts: vec![FfnCounts::default(); c.layers.len()],
             batch_mode: BatchMode::default(),
             times: PartTimes::default(),
