@@ -1,4 +1,4 @@
-//! `gen`: llama files of exact shapes with random weights.
+//! `gen`: files of exact shapes with random weights.
 
 mod idle;
 mod story;
@@ -19,7 +19,7 @@ use idle::{Idle, IdleGate};
 /// Standard deviation of most weights.
 const DEVIATION: f32 = 0.02;
 
-/// Writes a llama GGUF file of an exact shape with random weights.
+/// Writes a GGUF file of an exact shape with random weights.
 ///
 /// For measuring and testing: the text it generates is noise. Weights have mean 0 and a standard deviation of 0.02,
 /// the tokenizer is SentencePiece with byte fallback. The same seed gives the same file.
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// Seed of the weights.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Layers, for the shapes `tiny`, `wide` and `7b`: fewer make a smaller file, which measures the same kernels.
+    /// Layers, for the shapes `tiny`, `wide`, `7b` and `olmoe`: fewer make a smaller file, which measures the same kernels.
     #[arg(long)]
     layers: Option<NonZeroUsize>,
 }
@@ -57,6 +57,9 @@ enum Name {
     /// 32 layers of 4096/11008, 32 heads, 32000 tokens (Llama-7B's shape): 6.7 billion weights.
     #[value(name = "7b")]
     SevenB,
+    /// 16 layers of 64 experts of 2048/1024, 8 used by a token, 16 heads, 32000 tokens (OLMoE's shape): 6.8 billion
+    /// weights. Experts are equally likely: the hardest case for a cache.
+    Olmoe,
 }
 
 struct Shape {
@@ -71,6 +74,8 @@ struct Shape {
     embedding: f32,
     /// Whether `down` has a row per neuron.
     neuron_major: bool,
+    /// Experts per layer and per token; `feed_forward` is the length of each.
+    experts: Option<(usize, usize)>,
     /// How many gates are above zero, and how a predictor could know; otherwise gates are as random as the rest.
     idle: Option<Idle>,
 }
@@ -87,6 +92,7 @@ impl Name {
             context: 2048,
             embedding: DEVIATION,
             neuron_major: false,
+            experts: None,
             idle: None,
         };
         Ok(match self {
@@ -94,6 +100,16 @@ impl Name {
             Self::Wide => wide,
             Self::Idle => Shape { idle: Some(Idle { rank: 16, densities: vec![0.1; wide.layers] }), ..wide },
             Self::Story => story::shape(&story::densities()?),
+            Self::Olmoe => Shape {
+                layers: 16,
+                feed_forward: 1024,
+                heads: 16,
+                kv_heads: 16,
+                experts: Some((64, 8)),
+                // As large as what layers add to it, so that tokens and their experts differ.
+                embedding: 1.0,
+                ..wide
+            },
             Self::SevenB => Shape { layers: 32, width: 4096, feed_forward: 11008, kv_heads: 32, ..wide },
         })
     }
@@ -178,7 +194,8 @@ impl Shape {
     fn metadata(&self, args: &Args) -> Result<Metadata> {
         let name = args.name.text();
         let mut m = Metadata::new();
-        m.insert("general.architecture", "llama");
+        let architecture = if self.experts.is_some() { "olmoe" } else { "llama" };
+        m.insert("general.architecture", architecture);
         m.insert("general.name", format!("random weights, shape {name}, seed {}", args.seed));
         m.insert(
             "general.description",
@@ -194,13 +211,17 @@ impl Shape {
             ("rope.dimension_count", self.width / self.heads),
             ("vocab_size", self.vocabulary),
         ] {
-            m.insert(format!("llama.{key}"), n as u32);
+            m.insert(format!("{architecture}.{key}"), n as u32);
         }
-        m.insert("llama.context_length", self.context);
-        m.insert("llama.attention.layer_norm_rms_epsilon", 1e-5_f32);
-        m.insert("llama.rope.freq_base", 10_000.0_f32);
+        if let Some((count, used)) = self.experts {
+            m.insert(format!("{architecture}.expert_count"), count as u32);
+            m.insert(format!("{architecture}.expert_used_count"), used as u32);
+        }
+        m.insert(format!("{architecture}.context_length"), self.context);
+        m.insert(format!("{architecture}.attention.layer_norm_rms_epsilon"), 1e-5_f32);
+        m.insert(format!("{architecture}.rope.freq_base"), 10_000.0_f32);
         if self.idle.is_some() {
-            m.insert("llama.hidden_activation", "relu");
+            m.insert(format!("{architecture}.hidden_activation"), "relu");
         }
         let tokens = vocabulary::tokens(self.vocabulary);
         ensure!(tokens.len() == self.vocabulary, "there are only {} pieces", tokens.len());
@@ -239,10 +260,26 @@ impl Shape {
                 ("attn_k", kv_width, self.width),
                 ("attn_v", kv_width, self.width),
                 ("attn_output", self.width, self.width),
-                ("ffn_gate", self.feed_forward, self.width),
-                ("ffn_up", self.feed_forward, self.width),
-                down,
             ] {
+                tensors.push(matrix(of(part), rows, cols));
+            }
+            if let Some((count, _)) = self.experts {
+                tensors.push(norm(of("attn_q_norm")));
+                tensors.push(Tensor { dims: vec![kv_width], ..norm(of("attn_k_norm")) });
+                let router = matrix(of("ffn_gate_inp"), count, self.width);
+                tensors.push(Tensor { format: BlockFormat::F32, ..router });
+                let experts = |part, rows, cols| Tensor {
+                    dims: vec![cols, rows, count],
+                    ..matrix(of(part), rows, cols)
+                };
+                tensors.push(experts("ffn_gate_exps", self.feed_forward, self.width));
+                tensors.push(experts("ffn_up_exps", self.feed_forward, self.width));
+                tensors.push(experts("ffn_down_exps", self.width, self.feed_forward));
+                continue;
+            }
+            for (part, rows, cols) in
+                [("ffn_gate", self.feed_forward, self.width), ("ffn_up", self.feed_forward, self.width), down]
+            {
                 tensors.push(matrix(of(part), rows, cols));
                 if self.idle.is_some() && part == "ffn_gate" {
                     tensors.push(Tensor {
@@ -271,6 +308,7 @@ mod tests {
             (of_name(Name::Tiny), 90),
             (of_name(Name::Wide), 1_100),
             (of_name(Name::SevenB), 6_738),
+            (of_name(Name::Olmoe), 6_844),
             (story::shape(&[0.1; 5]), 2_365),
         ] {
             let count: usize =

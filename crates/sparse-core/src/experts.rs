@@ -12,8 +12,8 @@ mod router;
 use alloc::vec;
 use alloc::vec::Vec;
 
-pub use router::{Gating, Router};
 use router::Route;
+pub use router::{Gating, Router};
 
 use crate::error::same_len;
 use crate::{Activations, BatchMode, Compute, Error, FfnCounts, FfnScratch, SparseFfn};

@@ -68,10 +68,12 @@ impl FeedForward {
     pub fn selector_name(&self) -> String {
         match self {
             Self::Network(ffn) => ffn.selector().name().to_owned(),
-            Self::Experts(experts) => match experts.networks().next().map_or("dense", |f| f.selector().name()) {
-                "dense" => "experts".to_owned(),
-                inside => format!("experts, {inside}"),
-            },
+            Self::Experts(experts) => {
+                match experts.networks().next().map_or("dense", |f| f.selector().name()) {
+                    "dense" => "experts".to_owned(),
+                    inside => format!("experts, {inside}"),
+                }
+            }
         }
     }
 }

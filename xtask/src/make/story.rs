@@ -40,6 +40,7 @@ pub(super) fn shape(densities: &[f64]) -> Shape {
         context: 512,
         embedding: 1.0,
         neuron_major: true,
+        experts: None,
         idle: Some(Idle { rank: RANK, densities }),
     }
 }

@@ -228,7 +228,7 @@ impl Candidate {
         let tokens = args.tokens.get() as f64;
         let model = &self.loaded.model;
         let bytes_per_token = self.session.bytes_per_token();
-        let counts = || model.ffns().zip(self.session.ffn_counts());
+        let counts = || model.feed_forwards().zip(self.session.ffn_counts());
         let used: f64 = counts().map(|(f, c)| c.down as f64 / c.tokens as f64 / f.neurons() as f64).sum();
         let ratio = |f: fn(&Round, &Round) -> f64| {
             Spread::new(self.rounds.iter().zip(&first.rounds).map(|(own, first)| f(own, first)))
@@ -244,7 +244,7 @@ impl Candidate {
             interleaving: self.loaded.interleaving,
             bytes_per_token,
             ffn_bytes_per_token: counts().map(|(_, c)| c.bytes as f64 / c.tokens as f64).sum(),
-            skipped: 1.0 - used / model.ffns().len() as f64,
+            skipped: 1.0 - used / model.feed_forwards().len() as f64,
             ffn_ms_per_token: spread(&|r| ms(r.ffn) / tokens),
             decode_gain: ratio(|own, first| first.decode.as_secs_f64() / own.decode.as_secs_f64()),
             ffn_time_ratio: ratio(|own, first| own.ffn.as_secs_f64() / first.ffn.as_secs_f64()),

@@ -115,7 +115,11 @@ impl Router {
             }
             self.choose(scores, order);
             let first = routes.len();
-            routes.extend(order.iter().map(|&expert| Route { expert, token, weight: scores[expert as usize] }));
+            routes.extend(order.iter().map(|&expert| Route {
+                expert,
+                token,
+                weight: scores[expert as usize],
+            }));
             self.weigh(&mut routes[first..]);
         }
     }
@@ -165,7 +169,12 @@ mod tests {
     use alloc::vec;
 
     /// The routes of one token whose router outputs are `logits`.
-    fn routes(logits: &[f32], change: impl Fn(Router) -> Router, used: usize, gating: Gating) -> Vec<(u32, f32)> {
+    fn routes(
+        logits: &[f32],
+        change: impl Fn(Router) -> Router,
+        used: usize,
+        gating: Gating,
+    ) -> Vec<(u32, f32)> {
         let weight = Linear::new(Matrix::from_f32(1, logits.iter().copied()).unwrap(), None).unwrap();
         let router = change(Router::new(weight, used, gating).unwrap());
         let mut x = Activations::with_capacity(1, 1);

@@ -57,7 +57,7 @@ impl Statistics {
 
     pub(super) fn count_neurons(&mut self, model: &Model, workspace: &Workspace) {
         let (mut some, mut all) = (0, 0);
-        for (ffn, counts) in model.ffns().zip(workspace.ffn_counts()) {
+        for (ffn, counts) in model.feed_forwards().zip(workspace.ffn_counts()) {
             some += counts.down;
             all += counts.tokens * ffn.neurons() as u64;
         }

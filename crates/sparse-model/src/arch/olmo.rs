@@ -11,8 +11,7 @@ const PATTERN: usize = 4;
 
 pub(super) const OLMO2: Architecture = Architecture { name: "olmo2", rope: RopePairs::Halves, adapt: olmo2 };
 
-pub(super) const OLMOE: Architecture =
-    Architecture { name: "olmoe", rope: RopePairs::Halves, adapt: olmoe };
+pub(super) const OLMOE: Architecture = Architecture { name: "olmoe", rope: RopePairs::Halves, adapt: olmoe };
 
 /// What a sublayer adds is normalized, and not what it reads.
 fn olmo2(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {

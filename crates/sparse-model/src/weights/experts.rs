@@ -97,7 +97,10 @@ impl Source<'_> {
         let bias = format!("{name}.bias");
         let biases = self.has(&bias).then(|| self.values(&bias, &dims[1..])).transpose()?;
         let mut biases = biases.as_ref().map(|values| values.chunks(rows));
-        let of = |weight| Projection { weight, bias: biases.as_mut().and_then(Iterator::next).map(<[f32]>::to_vec) };
+        let of = |weight| Projection {
+            weight,
+            bias: biases.as_mut().and_then(Iterator::next).map(<[f32]>::to_vec),
+        };
         Ok(weights.into_iter().map(of).collect())
     }
 }

@@ -208,9 +208,7 @@ fn leaving_out_exact_zeros_changes_nothing() {
         models.push(golden.name);
     }
     models.sort();
-    assert_eq!(models, [
-        "arcee", "bitnet", "llama-relu", "nemotron", "smallthinker", "smallthinker-softmax"
-    ]);
+    assert_eq!(models, ["arcee", "bitnet", "llama-relu", "nemotron", "smallthinker", "smallthinker-softmax"]);
 }
 
 /// What is scaled or bounded after the head is so with a screen, too.

@@ -6,6 +6,7 @@ mod bert;
 #[cfg(feature = "fs")]
 mod bert_properties;
 mod chat;
+mod experts;
 mod generate;
 #[cfg(feature = "grammar")]
 mod grammar;

@@ -52,7 +52,7 @@ struct Logprob {
 /// What a layer's feed-forward part did, per decoded token.
 #[derive(Serialize)]
 struct LayerStats {
-    selector: &'static str,
+    selector: String,
     /// Shares of the neurons whose gate, up and down were computed.
     gate: f64,
     up: f64,
@@ -133,13 +133,13 @@ impl<'a> Report<'a> {
         let bytes_per_token = session.bytes_per_token();
         let steps = generation.decode_steps as f64;
         let layers: Vec<_> = model
-            .ffns()
+            .feed_forwards()
             .zip(session.ffn_counts())
             .map(|(ffn, c)| {
                 let tokens = c.tokens.max(1) as f64;
                 let share = |n: u64| n as f64 / tokens / ffn.neurons() as f64;
                 LayerStats {
-                    selector: ffn.selector().name(),
+                    selector: ffn.selector_name(),
                     gate: share(c.gate),
                     up: share(c.up),
                     down: share(c.down),
