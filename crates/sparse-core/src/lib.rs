@@ -12,6 +12,7 @@ mod columns;
 #[cfg(feature = "std")]
 mod engine;
 mod error;
+#[cfg(feature = "std")]
 mod experts;
 mod ffn;
 #[cfg(feature = "std")]
@@ -25,6 +26,8 @@ mod pool;
 #[cfg(feature = "std")]
 mod screen;
 mod segments;
+#[cfg(feature = "std")]
+mod store;
 
 pub use activations::Activations;
 #[cfg(feature = "std")]
@@ -33,7 +36,8 @@ pub use columns::ColumnMatrix;
 #[cfg(feature = "std")]
 pub use engine::{FfnWeights, SparseInferenceEngine, SparsityStatistics};
 pub use error::{Error, check_order};
-pub use experts::{ExpertFfn, ExpertScratch, Gating, Router};
+#[cfg(feature = "std")]
+pub use experts::{ExpertFfn, ExpertScratch, Gating, Router, StoredExperts};
 pub use ffn::{
     ActivationType, BatchMode, Crossover, Density, Down, FfnCounts, FfnScratch, LowRankPredictor,
     NeuronWeights, PredictorInput, Rule, Selector, SelectorQuality, SparseFfn, SparsityConfig,
@@ -54,6 +58,8 @@ pub use screen::AxesFit;
 pub use screen::{Axes, Margins, Reach, Screen, ScreenScratch, Shortlist, Wanted, lost_rows, soft_cap};
 
 pub use segments::SegmentedMatrix;
+#[cfg(feature = "std")]
+pub use store::{CachePolicy, Lfu, Lru, NeuronStore, StoreError, StoreStatistics, UnitLoader};
 
 use sparse_simd::Kernels;
 

@@ -12,7 +12,7 @@ use crate::attention::Seen;
 use crate::sequence::LayerState;
 use crate::weights::{Attention, Layer, MixerWeights, Norm, ShortConv};
 use crate::workspace::{Row, Workspace, group};
-use crate::{FeedForward, Model, Sequence};
+use crate::{Error, FeedForward, Model, Sequence};
 
 /// Called with what each layer's feed-forward network is given.
 pub(crate) type Watch<'a> = dyn FnMut(usize, &Activations) + 'a;
@@ -48,7 +48,7 @@ pub(crate) fn transform(
     parts: &mut [Part<'_>],
     mode: Mode,
     watch: &mut Watch<'_>,
-) {
+) -> Result<(), Error> {
     let compute = if mode == Mode::Steps { model.step_compute() } else { model.compute() };
     let p = Pass { model, compute, mode };
     w.rows.clear();
@@ -71,7 +71,7 @@ pub(crate) fn transform(
         let middle = Instant::now();
         normalize(p, w, layer.ffn_norm.as_ref(), 0..n);
         watch(i, &w.normed);
-        feed_forward(p, w, i, layer);
+        feed_forward(p, w, i, layer)?;
         add_delta(p, w, layer.ffn_post_norm.as_ref());
         if n == 1 {
             w.times.attention += middle - start;
@@ -81,6 +81,7 @@ pub(crate) fn transform(
     for part in parts {
         part.sequence.position += part.count;
     }
+    Ok(())
 }
 
 /// What the head is given for the tokens in `range` of the last batch, in `normed`.
@@ -245,15 +246,16 @@ fn short_conv(p: Pass<'_>, w: &mut Workspace, parts: &mut [Part<'_>], i: usize, 
 }
 
 /// `delta = ffn(normed)`, of the neurons that matter.
-fn feed_forward(p: Pass<'_>, w: &mut Workspace, i: usize, layer: &Layer) {
+fn feed_forward(p: Pass<'_>, w: &mut Workspace, i: usize, layer: &Layer) -> Result<(), Error> {
     let mode = if p.mode == Mode::Steps { BatchMode::Each } else { w.batch_mode };
     let counts = match &layer.ffn {
         FeedForward::Network(ffn) => network(p, w, ffn, mode),
-        FeedForward::Experts(ffn) => experts(p, w, i, ffn, mode),
+        FeedForward::Experts(ffn) => experts(p, w, i, ffn, mode)?,
     };
     if matches!(mode, BatchMode::Each | BatchMode::Masked) {
         w.ffn_counts[i] += counts;
     }
+    Ok(())
 }
 
 /// `delta = down(act(gate(normed)) * up(normed))`.
@@ -266,14 +268,22 @@ fn network(p: Pass<'_>, w: &mut Workspace, ffn: &SparseFfn, mode: BatchMode) -> 
 }
 
 /// `delta` = sum of `weight * expert(normed)`, of the experts that the router chooses.
-fn experts(p: Pass<'_>, w: &mut Workspace, i: usize, ffn: &ExpertFfn, mode: BatchMode) -> FfnCounts {
+fn experts(
+    p: Pass<'_>,
+    w: &mut Workspace,
+    i: usize,
+    ffn: &ExpertFfn,
+    mode: BatchMode,
+) -> Result<FfnCounts, Error> {
     // How many tokens an expert gets depends on the others: no token's bits may.
     let compute = p.model.step_compute();
     if !routed_early(p, i) {
         ffn.route(compute, &w.normed, &mut w.expert_scratch);
+        let next = p.model.weights().layers.get(i + 1).and_then(|layer| layer.ffn.experts());
+        ffn.read_ahead(compute, next.map(|next| (next, &w.normed)), &mut w.expert_scratch);
     }
     let values = w.rows.len() * p.model.config().embedding;
-    ffn.forward(compute, &w.normed, mode, &mut w.expert_scratch, &mut w.delta[..values])
+    Ok(ffn.forward(compute, &w.normed, mode, &mut w.expert_scratch, &mut w.delta[..values])?)
 }
 
 /// Chooses a layer's experts by its input, if that is what its router reads.
@@ -281,6 +291,7 @@ fn route_early(p: Pass<'_>, w: &mut Workspace, i: usize, layer: &Layer) {
     if let (FeedForward::Experts(ffn), true) = (&layer.ffn, routed_early(p, i)) {
         normalize(p, w, None, 0..w.rows.len());
         ffn.route(p.model.step_compute(), &w.normed, &mut w.expert_scratch);
+        ffn.read_ahead(p.model.step_compute(), None, &mut w.expert_scratch);
     }
 }
 

@@ -5,7 +5,6 @@ use sparse_core::{ExpertFfn, SparseFfn};
 /// The feed-forward part of a layer: one network, or a mixture of experts.
 #[derive(Debug)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "a layer has one, and most are the larger")]
 pub enum FeedForward {
     /// One network.
     Network(SparseFfn),

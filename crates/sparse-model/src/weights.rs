@@ -1,12 +1,14 @@
 //! A language model's tensors, taken out of a GGUF file without copying the large ones.
 
 mod experts;
+#[cfg(feature = "fs")]
+pub(crate) mod stored;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
 
 use sparse_core::{
-    Down, Linear, LowRankPredictor, Matrix, PredictorInput, Rule, Selector, SparseFfn, Storage,
+    Down, Linear, LowRankPredictor, Matrix, PredictorInput, Rule, Selector, SparseFfn, Storage, StoredExperts,
 };
 use sparse_gguf::{Gguf, TensorInfo, TensorView};
 
@@ -117,9 +119,15 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Takes the tensors that `config` implies; every tensor of the file must be one of them.
-    pub(crate) fn load(gguf: &Gguf, config: &ModelConfig, vocab: usize) -> Result<Self, Error> {
-        let file = Source { gguf, config, used: RefCell::default() };
+    /// Takes the tensors that `config` implies; every tensor of the file must be one of them. Layers with `stored` experts
+    /// leave those in the file.
+    pub(crate) fn load(
+        gguf: &Gguf,
+        config: &ModelConfig,
+        vocab: usize,
+        stored: &[Option<StoredExperts>],
+    ) -> Result<Self, Error> {
+        let file = Source { gguf, config, stored, used: RefCell::default() };
         let width = config.embedding;
         let layers = config.layers.iter().enumerate().map(|(i, spec)| file.layer(i, spec));
         let layers = layers.collect::<Result<_, _>>()?;
@@ -167,10 +175,17 @@ pub fn is_multiplied(name: &str, tied: bool) -> bool {
     name == head || name.starts_with("blk.") && !name.ends_with(".ffn_down_t.weight")
 }
 
+/// Whether the tensor called `name` has the weights of experts.
+pub fn is_expert(name: &str) -> bool {
+    name.ends_with("_exps.weight")
+}
+
 /// The file that tensors are taken from, and which were.
 struct Source<'a> {
     gguf: &'a Gguf,
     config: &'a ModelConfig,
+    /// The experts of every layer, where they are read when they are needed.
+    stored: &'a [Option<StoredExperts>],
     used: RefCell<HashSet<String>>,
 }
 

@@ -157,7 +157,8 @@ impl Workspace {
             sequence.reserve(count)?;
             let mode = if count == 1 { Mode::Steps } else { Mode::Prompt };
             let model = Arc::clone(&self.model);
-            decoder::transform(&model, self, &mut [Part { sequence, count }], mode, watch);
+            let result = decoder::transform(&model, self, &mut [Part { sequence, count }], mode, watch);
+            result.inspect_err(|_| sequence.after_failure())?;
         }
         Ok(count)
     }
@@ -185,7 +186,10 @@ impl Workspace {
             sequence.reserve(count)?;
             parts.push(Part { sequence, count });
         }
-        decoder::transform(&model, self, &mut parts, Mode::Steps, &mut |_, _| {});
+        if let Err(error) = decoder::transform(&model, self, &mut parts, Mode::Steps, &mut |_, _| {}) {
+            parts.iter_mut().for_each(|part| part.sequence.after_failure());
+            return Err(error);
+        }
         let firsts: Vec<usize> = parts.iter().map(|part| part.sequence.position - part.count).collect();
         let (vocab, compute) = (model.vocab_len(), model.step_compute());
         let mut logits = std::mem::take(&mut self.logits);

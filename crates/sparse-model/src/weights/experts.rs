@@ -13,13 +13,28 @@ struct Projection {
 }
 
 impl Source<'_> {
-    /// The experts of layer `i`. Some files have gate and up in one tensor, `ffn_gate_up_exps`.
+    /// The experts of layer `i`, and what sends tokens to them.
     pub(super) fn experts(
         &self,
         i: usize,
         spec: &FeedForwardSpec,
         experts: &ExpertsSpec,
     ) -> Result<ExpertFfn, Error> {
+        let (router, shared) = (self.router(i, experts)?, self.shared_expert(i, spec, experts)?);
+        let networks = self.networks(i, spec, experts)?;
+        Ok(match self.stored.get(i).and_then(Option::as_ref) {
+            Some(stored) => ExpertFfn::stored(router, stored.clone(), shared)?,
+            None => ExpertFfn::new(router, networks, shared)?,
+        })
+    }
+
+    /// The experts of layer `i`. Some files have gate and up in one tensor, `ffn_gate_up_exps`.
+    pub(super) fn networks(
+        &self,
+        i: usize,
+        spec: &FeedForwardSpec,
+        experts: &ExpertsSpec,
+    ) -> Result<Vec<SparseFfn>, Error> {
         let (width, hidden, count) = (self.config.embedding, spec.neurons, experts.count);
         let of = |part: &str, parts: usize, rows: usize, cols: usize| {
             self.projections(&format!("blk.{i}.ffn_{part}_exps"), [cols, parts * rows, count], parts)
@@ -39,7 +54,7 @@ impl Source<'_> {
             };
             networks.push(self.expert(spec, linear()?, linear()?, down)?);
         }
-        Ok(ExpertFfn::new(self.router(i, experts)?, networks, self.shared_expert(i, spec, experts)?)?)
+        Ok(networks)
     }
 
     fn router(&self, i: usize, experts: &ExpertsSpec) -> Result<Router, Error> {

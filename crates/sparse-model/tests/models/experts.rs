@@ -109,7 +109,7 @@ fn faults_are_named() {
         ),
         (
             |f| drop(f.metadata.insert("llama.expert_count", 5_u32)),
-            "tensor blk.0.ffn_gate_exps.weight: expected shape",
+            "tensor blk.0.ffn_gate_inp.weight: expected shape",
         ),
         (
             |f| drop(f.metadata.insert("llama.expert_used_count", 7_u32)),

@@ -13,6 +13,8 @@ mod grammar;
 mod lenient;
 mod llama;
 #[cfg(feature = "fs")]
+mod memory;
+#[cfg(feature = "fs")]
 mod prompt_cache;
 mod screen;
 mod session;
