@@ -21,6 +21,8 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
+from smallthinker import SmallThinker
+
 VOCABULARY = 96
 PROMPT = 24
 STEPS = 32
@@ -30,7 +32,7 @@ POSITIONS = [0, 12, PROMPT - 1, PROMPT + STEPS - 1]
 GAP = 0.01
 
 # What models multiply their embeddings with.
-EMBEDDING_SCALES = {"gemma3_text": math.sqrt(32), "granite": 12.0}
+EMBEDDING_SCALES = {"gemma3_text": math.sqrt(32), "granite": 12.0, "granitemoe": 12.0, "granitemoeshared": 12.0}
 
 SHAPE = dict(
     vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
@@ -40,6 +42,19 @@ SHAPE = dict(
 
 def shape(**changes):
     return {**SHAPE, **changes}
+
+
+def experts(**changes):
+    """Six experts, of which a token uses two."""
+    return shape(**{**dict(num_local_experts=6, num_experts=6, num_experts_per_tok=2), **changes})
+
+
+def smallthinker(**changes):
+    names = ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"]
+    return SmallThinker(**{
+        **{name: SHAPE[name] for name in names}, "max_position_embeddings": 128, "head_dim": 8,
+        "moe_num_primary_experts": 6, "moe_num_active_primary_experts": 2, "moe_ffn_hidden_size": 32,
+        "sliding_window_layout": [0] * changes.get("num_hidden_layers", 2), **changes})
 
 
 def longrope(original):
@@ -90,6 +105,24 @@ MODELS = {
         conv_L_cache=3, tie_word_embeddings=True))),
     "arcee": lambda: hf.ArceeForCausalLM(hf.ArceeConfig(**shape())),
     "nemotron": lambda: hf.NemotronForCausalLM(hf.NemotronConfig(**shape(partial_rotary_factor=0.5))),
+    "mixtral": lambda: hf.MixtralForCausalLM(hf.MixtralConfig(**experts(intermediate_size=32, sliding_window=None))),
+    "olmoe": lambda: hf.OlmoeForCausalLM(hf.OlmoeConfig(**experts(intermediate_size=32, norm_topk_prob=False))),
+    "qwen3moe": lambda: hf.Qwen3MoeForCausalLM(hf.Qwen3MoeConfig(**experts(
+        head_dim=16, moe_intermediate_size=32, norm_topk_prob=True, tie_word_embeddings=True))),
+    "granitemoe": lambda: hf.GraniteMoeForCausalLM(hf.GraniteMoeConfig(**experts(
+        intermediate_size=32, embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.3, logits_scaling=0.25,
+        tie_word_embeddings=True))),
+    "granitemoe-shared": lambda: hf.GraniteMoeSharedForCausalLM(hf.GraniteMoeSharedConfig(**experts(
+        intermediate_size=32, embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.3, logits_scaling=0.25,
+        shared_intermediate_size=32, tie_word_embeddings=True))),
+    "lfm2moe": lambda: hf.Lfm2MoeForCausalLM(hf.Lfm2MoeConfig(**experts(
+        num_hidden_layers=3, layer_types=["conv", "full_attention", "conv"], conv_L_cache=3, num_dense_layers=1,
+        moe_intermediate_size=32, use_expert_bias=True, norm_topk_prob=True, routed_scaling_factor=1.0,
+        tie_word_embeddings=True))),
+    "smallthinker": lambda: smallthinker(
+        num_hidden_layers=5, sliding_window_layout=[0, 1, 1, 1, 0], sliding_window_size=9,
+        moe_primary_router_apply_softmax=False),
+    "smallthinker-softmax": lambda: smallthinker(moe_primary_router_apply_softmax=True),
     "bitnet": lambda: hf.BitNetForCausalLM(hf.BitNetConfig(**shape(tie_word_embeddings=True))),
 }
 
@@ -112,10 +145,13 @@ def randomize(model, seed):
         elif "conv" in name and p.dim() == 3:
             value = 0.6 * noise
         else:
-            value = 1.5 * noise / math.sqrt(p.shape[1])
+            value = 1.5 * noise / math.sqrt(p.shape[-1])
             if ternary and "lm_head" not in name:
                 value = value.sign() * (value.abs() > 0.8 / math.sqrt(p.shape[1])) * 0.25
         p.copy_(value.half().float())
+    for name, p in model.named_buffers():
+        if name.endswith("expert_bias"):
+            p.copy_(0.2 * torch.randn(p.shape, generator=g))
 
 
 @torch.no_grad()

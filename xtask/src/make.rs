@@ -58,6 +58,9 @@ enum Name {
     /// 32 layers of 4096/11008, 32 heads, 32000 tokens (Llama-7B's shape): 6.7 billion weights.
     #[value(name = "7b")]
     SevenB,
+    /// 16 layers of 64 experts of 2048/1024, 8 used by a token, 16 heads, 32000 tokens (OLMoE's shape): 6.8 billion
+    /// weights. Experts are equally likely: the hardest case for a cache.
+    Olmoe,
     /// SparseLM-2B: 38 layers of 2048/5632, ReLU, 3 % of the neurons active. 2.1 billion weights.
     #[value(name = "sparselm-2b")]
     SparseLm,
@@ -108,6 +111,8 @@ struct Family {
     attention_bias: bool,
     /// Whether there are norms before both output projections.
     sub_norms: bool,
+    /// Experts per layer and per token; `feed_forward` is the length of each.
+    experts: Option<(usize, usize)>,
     /// Format of the embedding, where it is not that of all matrices.
     embedding_format: Option<BlockFormat>,
 }
@@ -119,6 +124,7 @@ const LLAMA: Family = Family {
     tied: false,
     attention_bias: false,
     sub_norms: false,
+    experts: None,
     embedding_format: None,
 };
 
@@ -146,6 +152,16 @@ impl Name {
                 ..wide
             },
             Self::Story => story::shape(&story::densities()?),
+            Self::Olmoe => Shape {
+                layers: 16,
+                feed_forward: 1024,
+                heads: 16,
+                kv_heads: 16,
+                family: Family { name: "olmoe", experts: Some((64, 8)), ..LLAMA },
+                // As large as what layers add to it, so that tokens and their experts differ.
+                embedding: 1.0,
+                ..wide
+            },
             Self::SevenB => Shape { layers: 32, width: 4096, feed_forward: 11008, kv_heads: 32, ..wide },
             Self::SparseLm => published::sparselm(),
             Self::SparseQwen2 => published::sparseqwen2(),
@@ -270,6 +286,10 @@ impl Shape {
         m.insert(format!("{family}.context_length"), self.context);
         m.insert(format!("{family}.attention.layer_norm_rms_epsilon"), 1e-5_f32);
         m.insert(format!("{family}.rope.freq_base"), 10_000.0_f32);
+        if let Some((count, used)) = self.family.experts {
+            m.insert(format!("{family}.expert_count"), count as u32);
+            m.insert(format!("{family}.expert_used_count"), used as u32);
+        }
         if let Some(activation) = self.family.activation {
             m.insert(format!("{family}.hidden_activation"), activation);
         }
@@ -323,6 +343,7 @@ impl Shape {
                 ("attn_output", self.width, self.width),
             ];
             let ffn = gate.into_iter().chain([("ffn_up", self.feed_forward, self.width), down]);
+            let ffn = ffn.filter(|_| self.family.experts.is_none());
             for (part, rows, cols) in attention.into_iter().chain(ffn) {
                 let content = self.content(i, part);
                 tensors.push(Tensor { content, ..matrix(of(part), rows, cols) });
@@ -335,6 +356,19 @@ impl Shape {
                     }
                     _ => {}
                 }
+            }
+            if let Some((count, _)) = self.family.experts {
+                tensors.push(norm(of("attn_q_norm"), self.width));
+                tensors.push(norm(of("attn_k_norm"), kv_width));
+                let router = matrix(of("ffn_gate_inp"), count, self.width);
+                tensors.push(Tensor { format: BlockFormat::F32, ..router });
+                let experts = |part, rows, cols| Tensor {
+                    dims: vec![cols, rows, count],
+                    ..matrix(of(part), rows, cols)
+                };
+                tensors.push(experts("ffn_gate_exps", self.feed_forward, self.width));
+                tensors.push(experts("ffn_up_exps", self.feed_forward, self.width));
+                tensors.push(experts("ffn_down_exps", self.width, self.feed_forward));
             }
         }
         tensors.push(norm("output_norm.weight".into(), self.width));
@@ -370,6 +404,7 @@ mod tests {
             (of_name(Name::Tiny), 90),
             (of_name(Name::Wide), 1_100),
             (of_name(Name::SevenB), 6_738),
+            (of_name(Name::Olmoe), 6_844),
             (story::shape(&[0.1; 5]), 2_365),
             (of_name(Name::SparseLm), 2_053),
             (of_name(Name::SparseQwen2), 7_616),

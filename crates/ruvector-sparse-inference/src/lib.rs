@@ -18,5 +18,7 @@ pub use sparse_simd as simd;
 /// Weights in few bits, and where they are kept.
 pub mod memory {
     #[doc(inline)]
+    pub use sparse_core::{CachePolicy, Lfu, Lru, NeuronStore, StoreError, StoreStatistics, UnitLoader};
+    #[doc(inline)]
     pub use sparse_precision::QuantizedWeights;
 }

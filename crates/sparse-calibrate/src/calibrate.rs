@@ -7,6 +7,7 @@ use sparse_core::Selector;
 use sparse_gguf::Gguf;
 use sparse_model::{Model, Sidecar};
 
+use crate::error::one_network;
 use crate::family::set_selectors;
 use crate::options::Options;
 use crate::progress::{Progress, Schedule};
@@ -39,12 +40,16 @@ pub fn calibrate(
     let time = schedule.seconds_left();
     schedule.plan([("sampling", SAMPLING_SHARE * time), ("scoring", (0.5 - SAMPLING_SHARE) * time)]);
     let mut dense = Arc::new(Model::from_gguf(gguf, options.threads)?);
+    if options.ffn {
+        let advice = "; calibrate the head alone (--only head)";
+        one_network(&dense, "calibration of neurons", advice)?;
+    }
     let before = match before {
         Some(before) => before.check(gguf)?,
         None => Sidecar::of(gguf, &dense),
     };
-    let layers = dense.ffns().len();
-    set_selectors(&mut dense, vec![Selector::Dense; layers])?;
+    let networks = dense.ffns().count();
+    set_selectors(&mut dense, vec![Selector::Dense; networks])?;
     let options =
         &Options { own_tokens: if options.ffn { options.own_tokens } else { 0 }, ..options.clone() };
     let windows = Windows::new(&dense, text, options, &mut schedule)?;

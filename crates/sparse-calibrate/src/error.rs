@@ -1,5 +1,6 @@
 //! What can go wrong.
 
+use sparse_model::Model;
 use thiserror::Error;
 
 /// A calibration that came to no end.
@@ -39,6 +40,16 @@ pub enum Error {
         /// Sentences needed.
         needed: usize,
     },
+    /// A model whose layers have experts.
+    #[error(
+        "the layers of this model are mixtures of experts, whose router chooses for every token: {what} is for layers of one network{advice}"
+    )]
+    Experts {
+        /// What was asked for.
+        what: &'static str,
+        /// What to do instead, if there is something.
+        advice: &'static str,
+    },
     /// An option makes no sense.
     #[error("{option} is {value}, expected {expected}")]
     Option {
@@ -52,4 +63,9 @@ pub enum Error {
     /// [`Progress`](crate::Progress) asked to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// Fails if `model` has experts: `what` is for layers of one network.
+pub(crate) fn one_network(model: &Model, what: &'static str, advice: &'static str) -> Result<(), Error> {
+    if model.config().has_experts() { Err(Error::Experts { what, advice }) } else { Ok(()) }
 }

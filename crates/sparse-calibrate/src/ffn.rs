@@ -54,7 +54,7 @@ pub(crate) fn calibrate(
     let time = schedule.seconds_left();
     schedule.plan([("scoring", FIT_SHARE * time), ("trying", 0.5 * time)]);
     let mut dense = Arc::new(Model::from_gguf(gguf, options.threads)?);
-    let layers = dense.ffns().len();
+    let layers = dense.ffns().count();
     set_selectors(&mut dense, vec![Selector::Dense; layers])?;
     let mut sparse = Model::from_gguf(gguf, options.threads)?;
     for ffn in sparse.ffns_mut() {
@@ -125,7 +125,7 @@ impl Search<'_> {
         let trial = tokens(TRIALS * trials.reference.windows().len() * window) / 4.0;
         let fit = tokens(self.options.fit_tokens).min(FIT_SHARE * left);
         let test = tokens(2 * window * self.windows.test.len()).min(TEST_SHARE * left);
-        let layers = tokens(self.dense.ffns().len() * PROBES * window).min(LAYERS_SHARE * left) / 2.0;
+        let layers = tokens(self.dense.ffns().count() * PROBES * window).min(LAYERS_SHARE * left) / 2.0;
         vec![
             ("watching", fit),
             ("measuring how much", layers),
@@ -165,7 +165,7 @@ impl Search<'_> {
         tried: &mut Vec<Tried>,
         schedule: &mut Schedule<'_>,
     ) -> Result<(), Error> {
-        let layers = self.dense.ffns().len();
+        let layers = self.dense.ffns().count();
         // By recall, predictors alone are chosen.
         if self.options.recall.is_some() {
             return Ok(());
@@ -273,7 +273,7 @@ impl Search<'_> {
             return Ok(());
         }
         let measured = found().filter(|(family, _)| !fixed(family.range())).count() * mixed::SETTINGS.len();
-        let measured = measured * self.dense.ffns().len();
+        let measured = measured * self.dense.ffns().count();
         let probes = match self.options.recall {
             Some(_) => 0,
             None => self.probes(measured, schedule),

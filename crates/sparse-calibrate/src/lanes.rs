@@ -19,6 +19,7 @@ use sparse_model::{Model, Sidecar, sidecar};
 use sparse_precision::PrecisionLane::{self, Bit3, Bit5, Bit7};
 
 use crate::Error;
+use crate::error::one_network;
 use crate::held_out::{HeldOut, affordable};
 use crate::loss::{Loss, Reference, Until};
 use crate::options::Options;
@@ -158,6 +159,7 @@ pub fn calibrate_lanes(
 ) -> Result<LaneCalibration, Error> {
     let schedule = &mut Schedule::new(progress, Instant::now() + options.time);
     let mut dense = Model::from_gguf(gguf, options.threads)?;
+    one_network(&dense, "the choice of lanes", "")?;
     let mut kept = match before {
         Some(before) => before.check(gguf)?,
         None => Sidecar::of(gguf, &dense),

@@ -59,7 +59,7 @@ pub(crate) fn fit(
         family.predictors.push(int8(&fit.factors(rank, STEPS))?);
         step(progress)?;
         // One layer takes about as long as the next.
-        let (done, layers) = (family.predictors.len(), dense.ffns().len());
+        let (done, layers) = (family.predictors.len(), dense.ffns().count());
         let all = start.elapsed().as_secs_f64() / done as f64 * layers as f64;
         if done < layers && all > most {
             return Ok(Err(all));

@@ -6,6 +6,7 @@ use serde::Serialize;
 use sparse_model::Model;
 
 use crate::Error;
+use crate::error::one_network;
 use crate::progress::Progress;
 use crate::samples::collect;
 
@@ -53,6 +54,7 @@ pub fn profile(
     window: usize,
     progress: &mut dyn Progress,
 ) -> Result<Vec<LayerProfile>, Error> {
+    one_network(model, "the profile of neurons", "")?;
     let windows: Vec<Vec<u32>> =
         text.chunks_exact(window.max(1)).take(TOKENS.div_ceil(window.max(1))).map(<[u32]>::to_vec).collect();
     if windows.is_empty() || window < 2 {

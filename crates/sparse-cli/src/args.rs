@@ -20,7 +20,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use sparse_gguf::Gguf;
 use sparse_model::WeightFormat;
-use sparse_model::{EncoderFormat, FfnActivation, HeadMode, KvFormat};
+use sparse_model::{CacheKind, EncoderFormat, FfnActivation, HeadMode, KvFormat, MemoryBudget};
 
 pub(crate) use chat::{ChatArgs, ChatTemplateArgs};
 #[cfg(feature = "chat")]
@@ -177,6 +177,26 @@ pub(crate) struct SparseArgs {
     /// with a sidecar that has lanes
     #[arg(long, value_name = "LANE")]
     pub(crate) ffn_lane: Option<WeightFormat>,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+}
+
+/// How much memory weights take.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct MemoryArgs {
+    /// Memory for weights, such as `512MiB` or `1.5GB`: experts that do not fit stay in the file and are read when a token
+    /// needs them. Other weights, keys and values come on top of the experts [default: all that the model has]
+    #[arg(long, value_name = "SIZE", value_parser = numbers::bytes)]
+    pub(crate) memory_budget: Option<usize>,
+    /// Experts that leave memory first: `lru`, not used for the longest time, or `lfu`, used least often
+    #[arg(long, value_name = "POLICY", default_value_t)]
+    pub(crate) cache: CacheKind,
+}
+
+impl MemoryArgs {
+    pub(crate) fn budget(self) -> Option<MemoryBudget> {
+        self.memory_budget.map(|bytes| MemoryBudget { bytes, cache: self.cache })
+    }
 }
 
 impl SparseArgs {
@@ -185,7 +205,8 @@ impl SparseArgs {
         let sparse = self.sparse.as_ref().map(Sparse::name);
         let head = (self.head != HeadMode::Auto).then(|| format!("{} head", self.head));
         let lane = self.ffn_lane.map(|f| f.to_string());
-        let parts: Vec<String> = sparse.into_iter().chain(lane).chain(head).collect();
+        let memory = self.memory.budget().map(|b| format!("{} MiB, {}", b.bytes >> 20, b.cache));
+        let parts: Vec<String> = sparse.into_iter().chain(lane).chain(head).chain(memory).collect();
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 }
@@ -422,6 +443,12 @@ pub(crate) struct BenchArgs {
     /// Output heads, as for `generate`: each with each of --sparse [default: auto]
     #[arg(long, value_name = "HOW,...", value_delimiter = ',')]
     pub(crate) head: Vec<HeadMode>,
+    /// Memory for weights, as for `generate`: each with each --cache
+    #[arg(long, value_name = "SIZE,...", value_delimiter = ',', value_parser = numbers::bytes)]
+    pub(crate) memory_budget: Vec<usize>,
+    /// Experts that leave memory first, as for `generate`
+    #[arg(long, value_name = "POLICY,...", value_delimiter = ',')]
+    pub(crate) cache: Vec<CacheKind>,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,

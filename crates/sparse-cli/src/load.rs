@@ -13,7 +13,8 @@ use sparse_gguf::{Gguf, TensorInfo};
 use sparse_model::lanes::round_ffns;
 use sparse_model::tokenizer::Tokenizer;
 use sparse_model::{
-    ActivationSource, HeadMode, Model, Placement, Sidecar, ffn_weight, is_multiplied, sidecar,
+    ActivationSource, HeadMode, MemoryBudget, Model, ModelOptions, Placement, Sidecar, ffn_weight, is_expert,
+    is_multiplied, sidecar,
 };
 use sparse_simd::Kernels;
 use tracing::{info, warn};
@@ -65,10 +66,15 @@ impl<'a> Source<'a> {
 
     /// Opens the file to compute with it, which reads it over and over. A small one goes into memory of its
     /// own, where that is faster, but for what will be stored `anew`. A large one is mapped, so that the system
-    /// may drop what it can read again.
-    pub(crate) fn weights(self, anew: impl Fn(&TensorInfo) -> bool) -> anyhow::Result<Gguf> {
+    /// may drop what it can read again. With a budget, experts stay in the file, and all else is in memory.
+    pub(crate) fn weights(
+        self,
+        memory: Option<MemoryBudget>,
+        anew: impl Fn(&TensorInfo) -> bool,
+    ) -> anyhow::Result<Gguf> {
         let gguf = self.gguf()?;
-        match gguf.file_len() as u64 <= SMALL {
+        let anew = |tensor: &TensorInfo| memory.is_some() && is_expert(&tensor.name) || anew(tensor);
+        match gguf.file_len() as u64 <= SMALL || memory.is_some() {
             true => gguf.into_memory(anew).with_context(|| format!("cannot read {self}")),
             false => Ok(gguf),
         }
@@ -133,7 +139,8 @@ impl<'a> Source<'a> {
         let sidecar = self.wanted_sidecar(choice)?;
         let kernels = Kernels::get();
         let tied = LazyCell::new(|| self.gguf().is_ok_and(|gguf| gguf.info("output.weight").is_none()));
-        let mut gguf = self.weights(|tensor| {
+        let memory = choice.memory.budget();
+        let mut gguf = self.weights(memory, |tensor| {
             let part = ffn_weight(&tensor.name).map(|(_, part)| part);
             let interleaved = tensor.format().is_ok_and(|format| kernels.prefers_interleaved(format))
                 && is_multiplied(&tensor.name, *tied);
@@ -147,7 +154,16 @@ impl<'a> Source<'a> {
             }
         })?;
         choice.activation.set(&mut gguf)?;
-        let mut model = Model::from_gguf(&gguf, threads).with_context(|| format!("cannot use {self}"))?;
+        let options = ModelOptions::new(threads).memory(memory);
+        let mut model =
+            Model::from_gguf_with(&gguf, &options).with_context(|| format!("cannot use {self}"))?;
+        // What changes experts changes those that are in memory.
+        if memory.is_some() && model.config().has_experts() {
+            let other = choice.ffn_lane.map(|_| "--ffn-lane").or(choice.sparse.as_ref().map(|_| "--sparse"));
+            if let Some(other) = other {
+                return Err(exit::usage(format!("{other} is not for experts under a --memory-budget")));
+            }
+        }
         if model.config().activation_source == ActivationSource::Known {
             let activation = model.config().activation();
             warn!("{self} does not name its activation; by the model's name it is {activation}");

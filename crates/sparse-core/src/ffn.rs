@@ -272,6 +272,16 @@ impl SparseFfn {
         self.activation
     }
 
+    /// The function on `up` beside a gate.
+    pub fn up_activation(&self) -> ActivationType {
+        self.up_activation
+    }
+
+    /// The bias of the output, if there is one.
+    pub fn down_bias(&self) -> Option<&[f32]> {
+        self.down_bias.as_deref()
+    }
+
     /// The projection that decides alone which neurons are zero, if there is one: those where it is not above zero.
     pub fn deciding(&self) -> Option<&Linear> {
         let alone = self.gate.is_none() || !self.up_activation.has_zeros();

@@ -79,11 +79,7 @@ fn interleave_batch(
                 layout.interleave(*rows, out);
             });
         });
-    let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = match storage {
-        Storage::Owned(bytes) => Arc::new(bytes),
-        Storage::Static(bytes) => Arc::new(bytes),
-        Storage::Shared { owner, .. } => owner,
-    };
+    let owner = storage.into_shared();
     for (matrix, layout, start) in batch {
         release(matrix.storage().bytes());
         let range = start..start + layout.bytes();

@@ -12,6 +12,8 @@ mod columns;
 #[cfg(feature = "std")]
 mod engine;
 mod error;
+#[cfg(feature = "std")]
+mod experts;
 mod ffn;
 #[cfg(feature = "std")]
 mod interleave;
@@ -24,6 +26,8 @@ mod pool;
 #[cfg(feature = "std")]
 mod screen;
 mod segments;
+#[cfg(feature = "std")]
+mod store;
 
 pub use activations::Activations;
 #[cfg(feature = "std")]
@@ -32,6 +36,8 @@ pub use columns::ColumnMatrix;
 #[cfg(feature = "std")]
 pub use engine::{FfnWeights, SparseInferenceEngine, SparsityStatistics};
 pub use error::{Error, check_order};
+#[cfg(feature = "std")]
+pub use experts::{ExpertFfn, ExpertScratch, Gating, Router, StoredExperts};
 pub use ffn::{
     ActivationType, BatchMode, Crossover, Density, Down, FfnCounts, FfnScratch, LowRankPredictor,
     NeuronWeights, PredictorInput, Rule, Selector, SelectorQuality, SparseFfn, SparsityConfig,
@@ -52,6 +58,8 @@ pub use screen::AxesFit;
 pub use screen::{Axes, Margins, Reach, Screen, ScreenScratch, Shortlist, Wanted, lost_rows, soft_cap};
 
 pub use segments::SegmentedMatrix;
+#[cfg(feature = "std")]
+pub use store::{CachePolicy, Lfu, Lru, NeuronStore, StoreError, StoreStatistics, UnitLoader};
 
 use sparse_simd::Kernels;
 

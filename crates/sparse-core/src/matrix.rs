@@ -57,6 +57,16 @@ impl Storage {
         Self::Owned(bytes)
     }
 
+    /// What holds the bytes, to be shared: all of them, but of [`Shared`](Self::Shared) those around its range, too.
+    #[cfg(feature = "std")]
+    pub fn into_shared(self) -> Arc<dyn AsRef<[u8]> + Send + Sync> {
+        match self {
+            Self::Owned(bytes) => Arc::new(bytes),
+            Self::Static(bytes) => Arc::new(bytes),
+            Self::Shared { owner, .. } => owner,
+        }
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         match self {

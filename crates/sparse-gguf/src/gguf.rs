@@ -31,6 +31,8 @@ pub struct Gguf {
     parts: usize,
     /// Where the files are, unless they were given as bytes.
     files: Vec<PathBuf>,
+    /// Whether tensors are in maps of the files.
+    mapped: bool,
     /// Where each tensor is, in the order of `tensors`.
     places: Vec<Place>,
 }
@@ -78,11 +80,11 @@ impl Gguf {
     /// # Errors
     /// When a file cannot be read or there is not enough memory.
     pub fn into_memory(self, apart: impl Fn(&TensorInfo) -> bool) -> Result<Self, Error> {
-        if self.files.is_empty() {
+        if !self.mapped {
             return Ok(self);
         }
         let places = file::read(&self.files, &self.tensors, self.places, apart)?;
-        Ok(Self { places, files: Vec::new(), ..self })
+        Ok(Self { places, mapped: false, ..self })
     }
 
     /// Reads a file that is in memory already. The bytes are kept, not copied.
@@ -118,6 +120,7 @@ impl Gguf {
             places: tensors.iter().map(place).collect(),
             len: memory.iter().map(|bytes| (**bytes).as_ref().len()).sum(),
             parts: memory.len(),
+            mapped: !files.is_empty(),
             files,
             version,
             metadata,
@@ -172,6 +175,13 @@ impl Gguf {
     /// What the file says about the tensor called `name`.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.by_name.get(name).map(|&i| &self.tensors[i])
+    }
+
+    /// The file that the tensor called `name` is in, and where in it; `None` if there is no such tensor, or the model was
+    /// given as bytes.
+    pub fn location(&self, name: &str) -> Option<(&Path, Range<usize>)> {
+        let info = self.info(name)?;
+        Some((self.files.get(info.part)?, info.range.clone()))
     }
 
     /// The size of the file in bytes; of all files, if the model is in several.

@@ -5,6 +5,7 @@
 
 mod ernie;
 mod exaone;
+mod experts;
 mod gemma;
 mod granite;
 mod keys;
@@ -14,6 +15,7 @@ mod olmo;
 mod phi;
 mod qwen;
 mod relu2;
+mod smallthinker;
 mod smollm;
 
 use sparse_core::ActivationType;
@@ -40,19 +42,24 @@ pub(crate) struct Architecture {
 }
 
 /// All architectures.
-const ALL: [&Architecture; 15] = [
+const ALL: [&Architecture; 20] = [
     &llama::LLAMA,
     &qwen::QWEN2,
     &qwen::QWEN3,
+    &qwen::QWEN3MOE,
     &gemma::GEMMA3,
     &phi::PHI3,
     &granite::GRANITE,
+    &granite::GRANITEMOE,
     &granite::MINICPM,
     &smollm::SMOLLM3,
     &olmo::OLMO2,
+    &olmo::OLMOE,
     &ernie::ERNIE4_5,
     &exaone::EXAONE4,
     &lfm2::LFM2,
+    &lfm2::LFM2MOE,
+    &smallthinker::SMALLTHINKER,
     &relu2::ARCEE,
     &relu2::NEMOTRON,
     &relu2::BITNET,
@@ -110,9 +117,6 @@ fn base(keys: &Keys<'_>, architecture: &Architecture) -> Result<ModelConfig, Err
         let problem = format!("differs from the key length {head_dim}, which is not supported");
         return Err(keys.problem("attention.value_length", problem));
     }
-    if keys.opt_usize("expert_count")?.unwrap_or(0) > 0 {
-        return Err(keys.problem("expert_count", "mixtures of experts are not supported"));
-    }
     let scale = keys.nonzero("attention.scale", 1.0 / (head_dim as f32).sqrt())?;
     let layer = |i: usize| LayerSpec {
         mixer: Mixer::Attention(AttentionSpec {
@@ -133,6 +137,7 @@ fn base(keys: &Keys<'_>, architecture: &Architecture) -> Result<ModelConfig, Err
             activation: ActivationType::Silu,
             up_activation: ActivationType::Identity,
             sub_norm: false,
+            experts: None,
         },
     };
     Ok(ModelConfig {
@@ -253,6 +258,10 @@ pub(crate) fn unnamed_activation(config: &ModelConfig, sign: &str) -> Error {
 
 /// Fails unless the sizes of every layer fit together.
 fn check(keys: &Keys<'_>, config: &ModelConfig) -> Result<(), Error> {
+    if !config.has_experts() && keys.opt_usize("expert_count")?.unwrap_or(0) > 0 {
+        let problem = format!("mixtures of experts are not supported for {}", keys.prefix);
+        return Err(keys.problem("expert_count", problem));
+    }
     for (i, spec) in config.attention_layers() {
         let (heads, kv_heads) = (spec.heads, spec.kv_heads);
         if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {

@@ -1,6 +1,6 @@
 //! What a model is made of: its shape, its constants, and what each layer computes.
 
-use sparse_core::ActivationType;
+use sparse_core::{ActivationType, Gating};
 use sparse_gguf::Metadata;
 
 use crate::activation::{ActivationSource, FfnActivation};
@@ -127,7 +127,7 @@ pub enum QkNorm {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct FeedForwardSpec {
-    /// Neurons.
+    /// Neurons; of each expert, if there are experts.
     pub neurons: usize,
     /// Whether there is a gate: `down(act(gate x) * act'(up x))`, else `down(act(up x))`.
     pub gated: bool,
@@ -137,6 +137,30 @@ pub struct FeedForwardSpec {
     pub up_activation: ActivationType,
     /// Whether what `down` multiplies is normalized (BitNet).
     pub sub_norm: bool,
+    /// The experts, if the network is a mixture of them.
+    pub experts: Option<ExpertsSpec>,
+}
+
+/// The experts of a feed-forward network, and how tokens are sent to them.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ExpertsSpec {
+    /// Experts.
+    pub count: usize,
+    /// Experts that a token uses.
+    pub used: usize,
+    /// Neurons of an expert that all tokens use; zero is none.
+    pub shared_neurons: usize,
+    /// What makes weights of the router's outputs.
+    pub gating: Gating,
+    /// Whether a token's weights are divided by their sum.
+    pub normalized: bool,
+    /// Factor on the weights.
+    pub scale: f32,
+    /// Whether experts are chosen by their scores plus a bias, which is no part of the weights (LFM2).
+    pub selection_bias: bool,
+    /// Whether the router reads the layer's input, before attention and norms (SmallThinker), and not what the experts read.
+    pub routed_early: bool,
 }
 
 impl ModelConfig {
@@ -156,6 +180,11 @@ impl ModelConfig {
     pub fn activation(&self) -> FfnActivation {
         let spec = &self.layers[0].feed_forward;
         FfnActivation { gate: spec.activation, up: spec.up_activation }
+    }
+
+    /// Whether some layers are mixtures of experts.
+    pub fn has_experts(&self) -> bool {
+        self.layers.iter().any(|layer| layer.feed_forward.experts.is_some())
     }
 
     /// The attention layers' specifications, with their layer numbers.

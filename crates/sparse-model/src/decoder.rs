@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use sparse_core::{Activations, BatchMode, Compute};
+use sparse_core::{Activations, BatchMode, Compute, ExpertFfn, FfnCounts, SparseFfn};
 use sparse_simd::{Kernels, MatMut};
 use web_time::Instant;
 
@@ -12,7 +12,7 @@ use crate::attention::Seen;
 use crate::sequence::LayerState;
 use crate::weights::{Attention, Layer, MixerWeights, Norm, ShortConv};
 use crate::workspace::{Row, Workspace, group};
-use crate::{Model, Sequence};
+use crate::{Error, FeedForward, Model, Sequence};
 
 /// Called with what each layer's feed-forward network is given.
 pub(crate) type Watch<'a> = dyn FnMut(usize, &Activations) + 'a;
@@ -48,7 +48,7 @@ pub(crate) fn transform(
     parts: &mut [Part<'_>],
     mode: Mode,
     watch: &mut Watch<'_>,
-) {
+) -> Result<(), Error> {
     let compute = if mode == Mode::Steps { model.step_compute() } else { model.compute() };
     let p = Pass { model, compute, mode };
     w.rows.clear();
@@ -61,6 +61,7 @@ pub(crate) fn transform(
     prepare_angles(p, w, parts);
     for (i, layer) in model.weights().layers.iter().enumerate() {
         let start = Instant::now();
+        route_early(p, w, i, layer);
         normalize(p, w, layer.mixer_norm.as_ref(), 0..n);
         match &layer.mixer {
             MixerWeights::Attention(weights) => attention(p, w, parts, i, weights),
@@ -70,7 +71,7 @@ pub(crate) fn transform(
         let middle = Instant::now();
         normalize(p, w, layer.ffn_norm.as_ref(), 0..n);
         watch(i, &w.normed);
-        feed_forward(p, w, i, layer);
+        feed_forward(p, w, i, layer)?;
         add_delta(p, w, layer.ffn_post_norm.as_ref());
         if n == 1 {
             w.times.attention += middle - start;
@@ -80,6 +81,7 @@ pub(crate) fn transform(
     for part in parts {
         part.sequence.position += part.count;
     }
+    Ok(())
 }
 
 /// What the head is given for the tokens in `range` of the last batch, in `normed`.
@@ -243,18 +245,58 @@ fn short_conv(p: Pass<'_>, w: &mut Workspace, parts: &mut [Part<'_>], i: usize, 
     layer.output.forward(compute, &w.mixed, &mut w.delta[..n * width]);
 }
 
-/// `delta = ffn(normed)`, that is `down(act(gate(normed)) * up(normed))`, of the neurons that matter.
-fn feed_forward(p: Pass<'_>, w: &mut Workspace, i: usize, layer: &Layer) {
-    let (width, n) = (p.model.config().embedding, w.rows.len());
-    if layer.ffn.has_predictor_input() {
-        w.ffn_scratch.set_predictor_input(p.compute, &w.residual[..n * width], width);
-    }
+/// `delta = ffn(normed)`, of the neurons that matter.
+fn feed_forward(p: Pass<'_>, w: &mut Workspace, i: usize, layer: &Layer) -> Result<(), Error> {
     let mode = if p.mode == Mode::Steps { BatchMode::Each } else { w.batch_mode };
-    let out = &mut w.delta[..n * width];
-    let counts = layer.ffn.forward(p.compute, &w.normed, mode, &mut w.ffn_scratch, out);
+    let counts = match &layer.ffn {
+        FeedForward::Network(ffn) => network(p, w, ffn, mode),
+        FeedForward::Experts(ffn) => experts(p, w, i, ffn, mode)?,
+    };
     if matches!(mode, BatchMode::Each | BatchMode::Masked) {
         w.ffn_counts[i] += counts;
     }
+    Ok(())
+}
+
+/// `delta = down(act(gate(normed)) * up(normed))`.
+fn network(p: Pass<'_>, w: &mut Workspace, ffn: &SparseFfn, mode: BatchMode) -> FfnCounts {
+    let (width, n) = (p.model.config().embedding, w.rows.len());
+    if ffn.has_predictor_input() {
+        w.ffn_scratch.set_predictor_input(p.compute, &w.residual[..n * width], width);
+    }
+    ffn.forward(p.compute, &w.normed, mode, &mut w.ffn_scratch, &mut w.delta[..n * width])
+}
+
+/// `delta` = sum of `weight * expert(normed)`, of the experts that the router chooses.
+fn experts(
+    p: Pass<'_>,
+    w: &mut Workspace,
+    i: usize,
+    ffn: &ExpertFfn,
+    mode: BatchMode,
+) -> Result<FfnCounts, Error> {
+    // How many tokens an expert gets depends on the others: no token's bits may.
+    let compute = p.model.step_compute();
+    if !routed_early(p, i) {
+        ffn.route(compute, &w.normed, &mut w.expert_scratch);
+        let next = p.model.weights().layers.get(i + 1).and_then(|layer| layer.ffn.experts());
+        ffn.read_ahead(compute, next.map(|next| (next, &w.normed)), &mut w.expert_scratch);
+    }
+    let values = w.rows.len() * p.model.config().embedding;
+    Ok(ffn.forward(compute, &w.normed, mode, &mut w.expert_scratch, &mut w.delta[..values])?)
+}
+
+/// Chooses a layer's experts by its input, if that is what its router reads.
+fn route_early(p: Pass<'_>, w: &mut Workspace, i: usize, layer: &Layer) {
+    if let (FeedForward::Experts(ffn), true) = (&layer.ffn, routed_early(p, i)) {
+        normalize(p, w, None, 0..w.rows.len());
+        ffn.route(p.model.step_compute(), &w.normed, &mut w.expert_scratch);
+        ffn.read_ahead(p.model.step_compute(), None, &mut w.expert_scratch);
+    }
+}
+
+fn routed_early(p: Pass<'_>, i: usize) -> bool {
+    p.model.config().layers[i].feed_forward.experts.as_ref().is_some_and(|experts| experts.routed_early)
 }
 
 /// `residual += scale * norm(delta)`.

@@ -130,6 +130,22 @@ pub enum Error {
         /// Tokens to keep.
         to: usize,
     },
+    /// Weights that are read when they are needed cannot be read. The tokens that needed them were not computed.
+    #[error(transparent)]
+    Store(#[from] sparse_core::StoreError),
+    /// More weights than the memory budget has to keep in memory.
+    #[error(
+        "a memory budget of {} is too small for the weights of this model: it needs at least {} ({problem})",
+        mebibytes(*budget), mebibytes(*minimum)
+    )]
+    MemoryBudget {
+        /// The budget, in bytes.
+        budget: usize,
+        /// Bytes that would do.
+        minimum: usize,
+        /// What takes so much.
+        problem: String,
+    },
     /// There is nothing to compute from.
     #[error("no tokens: the prompt is empty and the model's vocabulary has no beginning-of-text token")]
     NoTokens,
@@ -199,6 +215,11 @@ pub enum Error {
         /// Which text of the batch, from 0.
         text: usize,
     },
+}
+
+/// Bytes as files of settings and command lines write them, rounded up.
+fn mebibytes(bytes: usize) -> String {
+    format!("{}MiB", bytes.div_ceil(1 << 20))
 }
 
 impl Error {

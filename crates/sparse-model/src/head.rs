@@ -20,7 +20,8 @@ const ROWS: f64 = 0.02;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HeadMode {
-    /// Screened if that saves at least an eighth of the bytes that decoding a token reads.
+    /// Screened if that saves at least an eighth of the bytes that decoding a token reads, and memory has no
+    /// [budget](crate::MemoryBudget), of which a screen takes its share.
     #[default]
     Auto,
     /// All of them.
@@ -69,9 +70,9 @@ impl Model {
     /// If the screen is too large to address.
     pub fn screen_head(&mut self, mode: HeadMode) -> Result<(), Error> {
         let wanted = match mode {
-            HeadMode::Auto => self.screen_pays(),
+            HeadMode::Auto => self.memory.is_none() && self.screen_pays(),
             HeadMode::Dense => {
-                self.screen = None;
+                self.set_screen(None)?;
                 false
             }
             HeadMode::Screened => true,
@@ -100,7 +101,7 @@ impl Model {
             self.weights.head_mut().make_rows();
         }
         self.screen = screen;
-        Ok(())
+        self.fit_memory()
     }
 
     /// A screen for this model's head.

@@ -15,11 +15,13 @@ mod check;
 mod config;
 mod decoder;
 mod error;
+mod feed_forward;
 mod format;
 mod generate;
 mod head;
 mod kv_cache;
 mod mean;
+mod memory;
 mod model;
 mod perplexity;
 mod rope;
@@ -36,8 +38,11 @@ pub use bert::{
     Prompt, Prompted, low_bit_copy,
 };
 pub use check::{ActivationScore, check_activation};
-pub use config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm};
+pub use config::{
+    AttentionSpec, ExpertsSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm,
+};
 pub use error::Error;
+pub use feed_forward::FeedForward;
 pub use format::WeightFormat;
 pub use generate::{
     Event, Generate, GenerateOptions, Generation, Generator, Next, Overflow, Stop, Token, TokenLogprobs,
@@ -46,6 +51,7 @@ pub use generate::{
 pub use head::HeadMode;
 pub use kv_cache::KvFormat;
 pub use mean::RunningMean;
+pub use memory::{CacheKind, MemoryBudget};
 pub use model::{Model, ModelOptions};
 pub use perplexity::{Perplexity, log_sum_exp, negative_log_likelihood, perplexity};
 pub use rope::{RopeConfig, RopePairs, RopeScaling};
@@ -53,5 +59,7 @@ pub use sampler::{Logits, Sampler, SamplerConfig};
 pub use sequence::{Sequence, SessionOptions};
 pub use session::{ScreenCounts, Session};
 pub use sidecar::{Placement, Sidecar};
-pub use weights::{ffn_weight, is_multiplied};
+#[doc(no_inline)]
+pub use sparse_core::StoreStatistics;
+pub use weights::{ffn_weight, is_expert, is_multiplied};
 pub use workspace::{PartTimes, Workspace};

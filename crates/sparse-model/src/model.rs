@@ -7,9 +7,10 @@ use sparse_core::{Activations, Compute, Matrix, Screen, SparseFfn};
 use sparse_gguf::Gguf;
 
 use crate::chat::{ChatTemplate, ChatTemplates};
+use crate::memory::{self, Memory};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
-use crate::{Error, FfnActivation, HeadMode, ModelConfig, arch};
+use crate::{Error, FeedForward, FfnActivation, HeadMode, MemoryBudget, ModelConfig, arch};
 
 /// A language model: weights still in their file's block formats, tokenizer, chat template.
 ///
@@ -27,6 +28,7 @@ pub struct Model {
     /// The same threads, for batches of tokens that do not belong together.
     step_compute: Compute,
     pub(crate) screen: Option<Screen>,
+    pub(crate) memory: Option<Memory>,
     /// Made when the first text has to match a grammar.
     #[cfg(feature = "grammar")]
     grammar_vocabulary: std::sync::OnceLock<crate::grammar::Vocabulary>,
@@ -42,12 +44,14 @@ pub struct ModelOptions {
     pub activation: Option<FfnActivation>,
     /// How [`Session::candidates`](crate::Session::candidates) computes the head of a model that is opened by path.
     pub head: HeadMode,
+    /// How much memory weights may take; `None` is as much as they have.
+    pub memory: Option<MemoryBudget>,
 }
 
 impl ModelOptions {
     /// As the file says, computed on `threads` threads.
     pub fn new(threads: usize) -> Self {
-        Self { threads, activation: None, head: HeadMode::Auto }
+        Self { threads, activation: None, head: HeadMode::Auto, memory: None }
     }
 
     /// The same with this activation; `None` is what the file says.
@@ -60,6 +64,12 @@ impl ModelOptions {
     #[must_use]
     pub fn head(self, head: HeadMode) -> Self {
         Self { head, ..self }
+    }
+
+    /// The same with so much memory for weights.
+    #[must_use]
+    pub fn memory(self, memory: Option<MemoryBudget>) -> Self {
+        Self { memory, ..self }
     }
 }
 
@@ -83,6 +93,10 @@ impl Model {
         let path = path.as_ref();
         let in_file = |source| Error::File { path: path.to_owned(), source: Box::new(source) };
         let gguf = Gguf::open(path).map_err(|e| in_file(e.into()))?;
+        let gguf = match options.memory {
+            None => gguf,
+            Some(_) => memory::into_memory(gguf).map_err(|e| in_file(e.into()))?,
+        };
         let mut model = Self::from_gguf_with(&gguf, options).map_err(in_file)?;
         model.screen_head(options.head).map_err(in_file)?;
         model.interleave();
@@ -103,9 +117,11 @@ impl Model {
         let meta = gguf.metadata();
         let config = arch::read(meta, options.activation)?;
         let tokenizer = Tokenizer::from_metadata(meta)?;
-        let weights = Weights::load(gguf, &config, tokenizer.vocab_len())?;
+        let (memory, stored) =
+            options.memory.map(|budget| memory::open(gguf, &config, budget)).transpose()?.unzip();
+        let weights = Weights::load(gguf, &config, tokenizer.vocab_len(), &stored.unwrap_or_default())?;
         let compute = Compute::new(options.threads);
-        Ok(Self {
+        let model = Self {
             config,
             weights,
             tokenizer,
@@ -115,9 +131,12 @@ impl Model {
             compute,
             fingerprint: crate::sidecar::fingerprint(gguf),
             screen: None,
+            memory,
             #[cfg(feature = "grammar")]
             grammar_vocabulary: std::sync::OnceLock::new(),
-        })
+        };
+        model.fit_memory()?;
+        Ok(model)
     }
 
     /// The vocabulary, arranged for grammars.
@@ -181,32 +200,38 @@ impl Model {
     }
 
     /// The feed-forward parts of all layers.
-    pub fn ffns(&self) -> impl ExactSizeIterator<Item = &SparseFfn> {
+    pub fn feed_forwards(&self) -> impl ExactSizeIterator<Item = &FeedForward> + Clone {
         self.weights.layers.iter().map(|l| &l.ffn)
     }
 
-    /// The feed-forward parts of all layers, to be given selectors. Sessions must be made anew afterwards.
-    pub fn ffns_mut(&mut self) -> impl ExactSizeIterator<Item = &mut SparseFfn> {
-        self.weights.layers.iter_mut().map(|l| &mut l.ffn)
+    /// The feed-forward networks of all layers: one per layer, or one per expert.
+    pub fn ffns(&self) -> impl Iterator<Item = &SparseFfn> {
+        self.feed_forwards().flat_map(FeedForward::networks)
+    }
+
+    /// The feed-forward networks of all layers, to be given selectors. Sessions must be made anew afterwards.
+    pub fn ffns_mut(&mut self) -> impl Iterator<Item = &mut SparseFfn> {
+        self.weights.layers.iter_mut().flat_map(|l| l.ffn.networks_mut())
     }
 
     /// Computes all layers with another activation.
     pub(crate) fn set_activation(&mut self, activation: FfnActivation) {
         for (layer, spec) in self.weights.layers.iter_mut().zip(&mut self.config.layers) {
-            layer.ffn.set_activation(activation.gate, activation.up);
+            layer.ffn.networks_mut().for_each(|ffn| ffn.set_activation(activation.gate, activation.up));
             let spec = &mut spec.feed_forward;
             (spec.activation, spec.up_activation) = (activation.gate, activation.up);
         }
     }
 
-    /// Calls `f(layer, feed-forward part)` for all layers, on all threads; fails as the first of them that does.
+    /// Calls `f(layer, network)` for all feed-forward networks, on all threads; fails as the first of them that does.
     pub(crate) fn for_each_ffn(
         &mut self,
         f: impl Fn(usize, &mut SparseFfn) -> Result<(), Error> + Sync,
     ) -> Result<(), Error> {
         let pool = &self.compute.pool;
-        let ffns = self.weights.layers.iter_mut().map(|l| &mut l.ffn);
-        let mut jobs: Vec<_> = ffns.enumerate().map(|(i, ffn)| (i, ffn, Ok(()))).collect();
+        let layers = self.weights.layers.iter_mut().enumerate();
+        let ffns = layers.flat_map(|(i, l)| l.ffn.networks_mut().map(move |ffn| (i, ffn)));
+        let mut jobs: Vec<_> = ffns.map(|(i, ffn)| (i, ffn, Ok(()))).collect();
         pool.for_each(&mut vec![(); pool.threads()], &mut jobs, |(), (i, ffn, result)| *result = f(*i, ffn));
         jobs.into_iter().try_for_each(|(_, _, result)| result)
     }
@@ -217,6 +242,10 @@ impl Model {
     /// Matrices whose rows are used one by one stay as they are, and become so again when a selector or a screen needs it.
     pub fn interleave(&mut self) -> usize {
         let with_head = self.screen.is_none();
+        #[cfg(feature = "fs")]
+        if let Some(experts) = self.memory.as_ref().and_then(|memory| memory.experts.as_ref()) {
+            experts.interleave();
+        }
         sparse_core::interleave(
             &self.compute,
             self.weights.whole_matrices_mut(with_head),
@@ -226,7 +255,8 @@ impl Model {
 
     /// [`interleave`](Self::interleave) for some feed-forward layers alone.
     pub(crate) fn interleave_ffns(&mut self, which: impl Fn(&SparseFfn) -> bool) {
-        let ffns = self.weights.layers.iter_mut().map(|l| &mut l.ffn).filter(|ffn| which(ffn));
+        let networks = self.weights.layers.iter_mut().flat_map(|l| l.ffn.networks_mut());
+        let ffns = networks.filter(|ffn| which(ffn));
         sparse_core::interleave(
             &self.compute,
             ffns.flat_map(SparseFfn::whole_matrices_mut),

@@ -113,6 +113,14 @@ impl Sequence {
         })
     }
 
+    /// Makes the sequence consistent after a computation that failed halfway: tokens wait that it was to compute, and in
+    /// a model whose layers do not keep all tokens, none is left.
+    pub(crate) fn after_failure(&mut self) {
+        if self.layers.iter().any(|layer| matches!(layer, LayerState::Conv(_))) {
+            self.clear();
+        }
+    }
+
     /// The model.
     pub fn model(&self) -> &Arc<Model> {
         &self.model

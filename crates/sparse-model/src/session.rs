@@ -168,7 +168,7 @@ impl Session {
     /// Weight bytes that decoding a token read, on the average of single-token calls; all of them before the first.
     pub fn bytes_per_token(&self) -> usize {
         let all = self.model.bytes_per_token();
-        let parts = self.model.ffns().zip(self.workspace.ffn_counts()).filter(|(_, c)| c.tokens > 0);
+        let parts = self.model.feed_forwards().zip(self.workspace.ffn_counts()).filter(|(_, c)| c.tokens > 0);
         let all = parts.fold(all, |all, (ffn, c)| all - ffn.bytes() + (c.bytes / c.tokens) as usize);
         match self.screen_counts {
             ScreenCounts { tokens: 0, .. } => all,

@@ -211,7 +211,7 @@ impl Sidecar {
         if let Some(expected) = this.activation.filter(|expected| *expected != found) {
             return Err(Error::SidecarActivation { expected, found });
         }
-        let layers = model.ffns().len();
+        let layers = model.ffns().count();
         if this.selectors.len() != layers {
             let problem = format!("has {} layers, but the model has {layers}", this.selectors.len());
             return Err(Error::metadata("sparse.selectors", problem));

@@ -1,5 +1,9 @@
 //! A language model's tensors, taken out of a GGUF file without copying the large ones.
 
+mod experts;
+#[cfg(feature = "fs")]
+pub(crate) mod stored;
+
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ops::Range;
@@ -7,14 +11,14 @@ use std::sync::Arc;
 
 use half::f16;
 use sparse_core::{
-    Down, Linear, LowRankPredictor, Matrix, PredictorInput, Rule, Selector, SparseFfn, Storage,
+    Down, Linear, LowRankPredictor, Matrix, PredictorInput, Rule, Selector, SparseFfn, Storage, StoredExperts,
 };
 use sparse_gguf::{BlockFormat, GgmlType, Gguf, SharedBytes, TensorInfo, TensorView, i2_s_to_tq2_0};
 
 use crate::activation::ActivationSource;
 use crate::config::{AttentionSpec, FeedForwardSpec, LayerSpec, Mixer, ModelConfig, NormKind, QkNorm};
 use crate::rope::RopeConfig;
-use crate::{Error, arch};
+use crate::{Error, FeedForward, arch};
 
 /// Tensors of one layer.
 #[derive(Debug)]
@@ -23,7 +27,7 @@ pub(crate) struct Layer {
     pub(crate) mixer: MixerWeights,
     pub(crate) mixer_post_norm: Option<Norm>,
     pub(crate) ffn_norm: Option<Norm>,
-    pub(crate) ffn: SparseFfn,
+    pub(crate) ffn: FeedForward,
     pub(crate) ffn_post_norm: Option<Norm>,
 }
 
@@ -118,9 +122,15 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Takes the tensors that `config` implies; every tensor of the file must be one of them.
-    pub(crate) fn load(gguf: &Gguf, config: &ModelConfig, vocab: usize) -> Result<Self, Error> {
-        let file = Source { gguf, config, used: RefCell::default() };
+    /// Takes the tensors that `config` implies; every tensor of the file must be one of them. Layers with `stored` experts
+    /// leave those in the file.
+    pub(crate) fn load(
+        gguf: &Gguf,
+        config: &ModelConfig,
+        vocab: usize,
+        stored: &[Option<StoredExperts>],
+    ) -> Result<Self, Error> {
+        let file = Source { gguf, config, stored, used: RefCell::default() };
         let width = config.embedding;
         let layers = config.layers.iter().enumerate().map(|(i, spec)| file.layer(i, spec));
         let layers = layers.collect::<Result<_, _>>()?;
@@ -155,7 +165,7 @@ impl Weights {
         let head = self.head.as_mut().or(Some(&mut self.embedding)).filter(|_| with_head);
         let layers = self.layers.iter_mut().flat_map(|layer| {
             let mixer = layer.mixer.linears_mut().into_iter().flatten().filter_map(Linear::matrix_mut);
-            mixer.chain(layer.ffn.whole_matrices_mut())
+            mixer.chain(layer.ffn.networks_mut().flat_map(SparseFfn::whole_matrices_mut))
         });
         layers.chain(head)
     }
@@ -168,10 +178,17 @@ pub fn is_multiplied(name: &str, tied: bool) -> bool {
     name == head || name.starts_with("blk.") && !name.ends_with(".ffn_down_t.weight")
 }
 
+/// Whether the tensor called `name` has the weights of experts.
+pub fn is_expert(name: &str) -> bool {
+    name.ends_with("_exps.weight")
+}
+
 /// The file that tensors are taken from, and which were.
 struct Source<'a> {
     gguf: &'a Gguf,
     config: &'a ModelConfig,
+    /// The experts of every layer, where they are read when they are needed.
+    stored: &'a [Option<StoredExperts>],
     used: RefCell<HashSet<String>>,
 }
 
@@ -189,7 +206,10 @@ impl Source<'_> {
             },
             mixer_post_norm: norm(spec.norms_after, "post_attention_norm")?,
             ffn_norm: norm(spec.norms_before, "ffn_norm")?,
-            ffn: self.ffn(i, &spec.feed_forward)?,
+            ffn: match &spec.feed_forward.experts {
+                None => FeedForward::Network(self.ffn(i, &spec.feed_forward)?),
+                Some(experts) => FeedForward::Experts(self.experts(i, &spec.feed_forward, experts)?),
+            },
             ffn_post_norm: norm(spec.norms_after, "post_ffw_norm")?,
         })
     }
@@ -349,20 +369,28 @@ impl Source<'_> {
 
     /// Matrices that the file has as one, below each other.
     fn parts<const N: usize>(&self, name: &str, rows: [usize; N], cols: usize) -> Result<[Matrix; N], Error> {
-        let tensor = self.take(name, &[cols, rows.iter().sum()])?;
+        let parts = self.rows_of(name, &[cols, rows.iter().sum()], rows)?;
+        Ok(parts.try_into().expect("as many as rows"))
+    }
+
+    /// The tensor called `name`, which must have the shape `dims`, taken apart into so many rows each.
+    fn rows_of(
+        &self,
+        name: &str,
+        dims: &[usize],
+        rows: impl IntoIterator<Item = usize>,
+    ) -> Result<Vec<Matrix>, Error> {
+        let tensor = self.take(name, dims)?;
         let (format, owner, all) = self.blocks(name, tensor)?;
         let row_bytes = all.len() / tensor.info.rows().max(1);
         let mut end = all.start;
-        let parts = rows.map(|rows| {
+        let part = |rows: usize| {
             let start = end;
             end += rows * row_bytes;
-            Matrix::new(format, cols, Storage::Shared { owner: owner.clone(), range: start..end })
-        });
-        let mut out = Vec::with_capacity(N);
-        for part in parts {
-            out.push(part.map_err(|e| fault(name, e.to_string()))?);
-        }
-        Ok(out.try_into().expect("as many as rows"))
+            let storage = Storage::Shared { owner: owner.clone(), range: start..end };
+            Matrix::new(format, dims[0], storage).map_err(|e| fault(name, e.to_string()))
+        };
+        rows.into_iter().map(part).collect()
     }
 
     /// A matrix's format, and where its blocks are: in the file, unless it takes other blocks to multiply with them. Ternary
@@ -474,7 +502,10 @@ impl Source<'_> {
 /// Ternary blocks whose scales are `factor` times as large. The error is a problem in words.
 fn scaled(format: BlockFormat, mut blocks: Vec<u8>, factor: f32) -> Result<Vec<u8>, String> {
     if !matches!(format, BlockFormat::Tq1_0 | BlockFormat::Tq2_0) {
-        return Err(format!("is {factor}: a scale beside a matrix is supported for TQ1_0, TQ2_0 and I2_S, not {}", format.name()));
+        return Err(format!(
+            "is {factor}: a scale beside a matrix is supported for TQ1_0, TQ2_0 and I2_S, not {}",
+            format.name()
+        ));
     }
     for block in blocks.chunks_exact_mut(format.block_bytes()) {
         let (_, d) = block.split_last_chunk_mut::<2>().expect("a block ends in its scale");

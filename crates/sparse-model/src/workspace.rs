@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sparse_core::{Activations, BatchMode, FfnCounts, FfnScratch};
+use sparse_core::{Activations, BatchMode, ExpertScratch, FfnCounts, FfnScratch};
 
 use crate::attention::{Group, Scratch};
 use crate::config::{AttentionSpec, Mixer};
 use crate::decoder::{self, Mode, Part, Watch};
-use crate::{Error, Model, Sequence};
+use crate::{Error, FeedForward, Model, Sequence};
 
 /// Tokens computed at a time: enough to read each weight once for many tokens, few enough for small buffers.
 pub(crate) const MAX_BATCH: usize = 256;
@@ -71,6 +71,7 @@ pub struct Workspace {
     /// Buffers of attention, one per thread.
     pub(crate) scratch: Vec<Scratch>,
     pub(crate) ffn_scratch: FfnScratch,
+    pub(crate) expert_scratch: ExpertScratch,
     pub(crate) ffn_counts: Vec<FfnCounts>,
     pub(crate) batch_mode: BatchMode,
     pub(crate) times: PartTimes,
@@ -111,7 +112,8 @@ impl Workspace {
             row: vec![0.0; mixed.max(q_width)],
             angles: angles.collect(),
             scratch,
-            ffn_scratch: FfnScratch::new(batch, model.ffns()),
+            ffn_scratch: FfnScratch::new(batch, model.feed_forwards().filter_map(FeedForward::network)),
+            expert_scratch: ExpertScratch::new(batch, model.feed_forwards().filter_map(FeedForward::experts)),
             ffn_counts: vec![FfnCounts::default(); c.layers.len()],
             batch_mode: BatchMode::default(),
             times: PartTimes::default(),
@@ -155,7 +157,8 @@ impl Workspace {
             sequence.reserve(count)?;
             let mode = if count == 1 { Mode::Steps } else { Mode::Prompt };
             let model = Arc::clone(&self.model);
-            decoder::transform(&model, self, &mut [Part { sequence, count }], mode, watch);
+            let result = decoder::transform(&model, self, &mut [Part { sequence, count }], mode, watch);
+            result.inspect_err(|_| sequence.after_failure())?;
         }
         Ok(count)
     }
@@ -183,7 +186,10 @@ impl Workspace {
             sequence.reserve(count)?;
             parts.push(Part { sequence, count });
         }
-        decoder::transform(&model, self, &mut parts, Mode::Steps, &mut |_, _| {});
+        if let Err(error) = decoder::transform(&model, self, &mut parts, Mode::Steps, &mut |_, _| {}) {
+            parts.iter_mut().for_each(|part| part.sequence.after_failure());
+            return Err(error);
+        }
         let firsts: Vec<usize> = parts.iter().map(|part| part.sequence.position - part.count).collect();
         let (vocab, compute) = (model.vocab_len(), model.step_compute());
         let mut logits = std::mem::take(&mut self.logits);

@@ -14,10 +14,17 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 fn main() {
-    let gguf = Gguf::from_bytes(TinyLlama::default().build().to_bytes()).expect("a GGUF file");
+    let dense = TinyLlama::default();
+    let experts = TinyLlama { experts: Some((6, 2)), ..dense.clone() };
+    for llama in [dense, experts] {
+        decode(&Gguf::from_bytes(llama.build().to_bytes()).expect("a GGUF file"));
+    }
+}
+
+fn decode(gguf: &Gguf) {
     // One after the other: the count is of the whole process.
     for (threads, screened) in [(1, false), (3, false), (1, true), (3, true)] {
-        let mut model = Model::from_gguf(&gguf, threads).expect("a model");
+        let mut model = Model::from_gguf(gguf, threads).expect("a model");
         if screened {
             HeadScreen::default().apply(&mut model).expect("a screen");
         }

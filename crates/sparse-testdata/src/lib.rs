@@ -32,8 +32,10 @@ pub struct TinyLlama {
     pub layers: usize,
     /// Width of the residual stream.
     pub embedding: usize,
-    /// Neurons per feed-forward layer.
+    /// Neurons per feed-forward layer; of each expert, if there are experts.
     pub feed_forward: usize,
+    /// Experts per layer, and how many a token uses.
+    pub experts: Option<(usize, usize)>,
     /// Query heads.
     pub heads: usize,
     /// Key and value heads.
@@ -60,6 +62,7 @@ impl Default for TinyLlama {
             layers: 2,
             embedding: 64,
             feed_forward: 160,
+            experts: None,
             heads: 4,
             kv_heads: 2,
             context: 256,
@@ -97,6 +100,10 @@ impl TinyLlama {
         m.insert("llama.context_length", self.context);
         m.insert("llama.attention.layer_norm_rms_epsilon", 1e-5_f32);
         m.insert("llama.rope.freq_base", 10_000.0_f32);
+        if let Some((count, used)) = self.experts {
+            m.insert("llama.expert_count", count as u32);
+            m.insert("llama.expert_used_count", used as u32);
+        }
         if let Some(name) = self.activation {
             m.insert("llama.hidden_activation", name);
         }
@@ -111,31 +118,40 @@ impl TinyLlama {
             tensors.push(Tensor::random(name, dims, format, distribution, self.seed, stream));
             stream += 1;
         };
-        let mut matrix = |name: String, rows: usize, cols: usize, deviation: f32| {
+        let mut matrix = |name: String, dims: &[usize]| {
             let format =
                 self.formats.iter().find(|(part, _)| name.contains(part)).map_or(self.format, |f| f.1);
-            random(name, &[cols, rows], format, (0.0, deviation));
+            // Wide enough for attention and logits to be far from uniform.
+            random(name, dims, format, (0.0, 2.0 / (dims[0] as f32).sqrt()));
         };
         let (width, hidden, vocabulary) = (self.embedding, self.feed_forward, self.vocabulary.len());
         let kv_width = width / self.heads * self.kv_heads;
-        // Wide enough for attention and logits to be far from uniform.
-        let per_input = |cols: usize| 2.0 / (cols as f32).sqrt();
-        matrix("token_embd.weight".into(), vocabulary, width, per_input(width));
+        matrix("token_embd.weight".into(), &[width, vocabulary]);
         for i in 0..self.layers {
             for (name, rows, cols) in [
                 ("attn_q", width, width),
                 ("attn_k", kv_width, width),
                 ("attn_v", kv_width, width),
                 ("attn_output", width, width),
-                ("ffn_gate", hidden, width),
-                ("ffn_up", hidden, width),
-                ("ffn_down", width, hidden),
             ] {
-                matrix(format!("blk.{i}.{name}.weight"), rows, cols, per_input(cols));
+                matrix(format!("blk.{i}.{name}.weight"), &[cols, rows]);
+            }
+            for (name, rows, cols) in
+                [("ffn_gate", hidden, width), ("ffn_up", hidden, width), ("ffn_down", width, hidden)]
+            {
+                match self.experts {
+                    None => matrix(format!("blk.{i}.{name}.weight"), &[cols, rows]),
+                    Some((count, _)) => {
+                        matrix(format!("blk.{i}.{name}_exps.weight"), &[cols, rows, count]);
+                    }
+                }
+            }
+            if let Some((count, _)) = self.experts {
+                matrix(format!("blk.{i}.ffn_gate_inp.weight"), &[width, count]);
             }
         }
         if !self.tied {
-            matrix("output.weight".into(), vocabulary, width, per_input(width));
+            matrix("output.weight".into(), &[width, vocabulary]);
         }
         let norms =
             (0..self.layers).flat_map(|i| ["attn_norm", "ffn_norm"].map(|n| format!("blk.{i}.{n}.weight")));

@@ -39,6 +39,32 @@ pub(super) fn or_all(text: &str) -> Result<NonZeroUsize, String> {
     Ok(NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MAX))
 }
 
+/// Bytes, with a unit or without: `512MiB`, `1.5GB`.
+pub(super) fn bytes(text: &str) -> Result<usize, String> {
+    const EXPECTED: &str = "a number of bytes, such as 512MiB, 1.5GB or 268435456";
+    const UNITS: [(&str, f64); 10] = [
+        ("", 1.0),
+        ("B", 1.0),
+        ("K", 1024.0),
+        ("M", 1_048_576.0),
+        ("G", 1_073_741_824.0),
+        ("KiB", 1024.0),
+        ("MiB", 1_048_576.0),
+        ("GiB", 1_073_741_824.0),
+        ("MB", 1e6),
+        ("GB", 1e9),
+    ];
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let factor =
+        UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim())).map(|(_, factor)| *factor);
+    let bytes = factor.zip(number.parse::<f64>().ok()).map(|(factor, number)| factor * number);
+    bytes
+        .filter(|bytes| (1.0..=1e18).contains(bytes))
+        .map(|bytes| bytes as usize)
+        .ok_or(format!("expected {EXPECTED}"))
+}
+
 /// A number of threads; 0 and -1 are all cores.
 pub(super) fn threads(text: &str) -> Result<NonZeroUsize, String> {
     const EXPECTED: &str = "a number of threads; 0 is all cores";

@@ -10,9 +10,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use sparse_core::ReadBandwidth;
 use sparse_model::tokenizer::EncodeOptions;
-use sparse_model::{GenerateOptions, HeadMode, Placement, Sampler, SamplerConfig, Session, generate};
+use sparse_model::{
+    CacheKind, GenerateOptions, HeadMode, Placement, Sampler, SamplerConfig, Session, generate,
+};
 
-use crate::args::{BenchArgs, ComputeArgs, SparseArgs};
+use crate::args::{BenchArgs, ComputeArgs, MemoryArgs, SparseArgs};
 use crate::exit::{self, End};
 use crate::load::{self, Interleaving, Loaded};
 use crate::output::ms;
@@ -139,7 +141,7 @@ fn thread_counts(args: &BenchArgs) -> Vec<NonZeroUsize> {
     counts
 }
 
-/// What is asked for of the model: every choice of neurons in every format with every head.
+/// What is asked for of the model: every choice of neurons in every format with every head and every budget.
 fn choices(args: &BenchArgs) -> Vec<SparseArgs> {
     /// One that leaves all as it is, if there are none.
     fn each<T: Clone>(values: &[T]) -> Vec<Option<T>> {
@@ -147,15 +149,22 @@ fn choices(args: &BenchArgs) -> Vec<SparseArgs> {
     }
     let formats = each(&args.ffn_lane);
     let heads = if args.head.is_empty() { &[HeadMode::Auto][..] } else { &args.head };
+    let caches = if args.cache.is_empty() { &[CacheKind::default()][..] } else { &args.cache };
+    let memory: Vec<MemoryArgs> = each(&args.memory_budget)
+        .into_iter()
+        .flat_map(|memory_budget| caches.iter().map(move |cache| MemoryArgs { memory_budget, cache: *cache }))
+        .collect();
+    let heads = heads.iter().flat_map(|head| memory.iter().map(move |memory| (*head, *memory)));
     let mut choices = Vec::new();
     for sparse in each(&args.sparse) {
         for ffn_lane in &formats {
-            choices.extend(heads.iter().map(|head| SparseArgs {
+            choices.extend(heads.clone().map(|(head, memory)| SparseArgs {
                 sparse: sparse.clone(),
-                head: *head,
+                head,
                 brief: false,
                 activation: args.activation,
                 ffn_lane: *ffn_lane,
+                memory,
             }));
         }
     }
@@ -228,7 +237,7 @@ impl Candidate {
         let tokens = args.tokens.get() as f64;
         let model = &self.loaded.model;
         let bytes_per_token = self.session.bytes_per_token();
-        let counts = || model.ffns().zip(self.session.ffn_counts());
+        let counts = || model.feed_forwards().zip(self.session.ffn_counts());
         let used: f64 = counts().map(|(f, c)| c.down as f64 / c.tokens as f64 / f.neurons() as f64).sum();
         let ratio = |f: fn(&Round, &Round) -> f64| {
             Spread::new(self.rounds.iter().zip(&first.rounds).map(|(own, first)| f(own, first)))
@@ -244,7 +253,7 @@ impl Candidate {
             interleaving: self.loaded.interleaving,
             bytes_per_token,
             ffn_bytes_per_token: counts().map(|(_, c)| c.bytes as f64 / c.tokens as f64).sum(),
-            skipped: 1.0 - used / model.ffns().len() as f64,
+            skipped: 1.0 - used / model.feed_forwards().len() as f64,
             ffn_ms_per_token: spread(&|r| ms(r.ffn) / tokens),
             decode_gain: ratio(|own, first| first.decode.as_secs_f64() / own.decode.as_secs_f64()),
             ffn_time_ratio: ratio(|own, first| own.ffn.as_secs_f64() / first.ffn.as_secs_f64()),

@@ -47,7 +47,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> anyhow::Result<End> {
     }
     let source = Source::new(args.model.model.as_deref())?;
     let out = place(args, || source.sidecar_place())?;
-    let mut gguf = source.weights(|_| false)?;
+    let mut gguf = source.weights(None, |_| false)?;
     args.activation.set(&mut gguf)?;
     interrupt::handle()?;
     let defaults = Options::default();

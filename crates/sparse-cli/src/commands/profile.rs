@@ -39,7 +39,7 @@ pub(crate) fn run(args: &ProfileArgs) -> anyhow::Result<End> {
         head: HeadMode::Dense,
         brief: true,
         activation: args.activation,
-        ffn_lane: None,
+        ..SparseArgs::default()
     };
     let loaded = load::model(args.model.model.as_deref(), &all, &args.compute, Placement::AsCalibrated)?;
     let options = EncodeOptions { add_bos: true, add_eos: false, parse_special: true };

@@ -4,6 +4,7 @@ mod bench;
 mod conversation;
 mod embed;
 mod errors;
+mod experts;
 mod generate;
 mod inspect;
 mod interrupt;

@@ -75,6 +75,13 @@ impl FfnScratch {
         self.predictor_input.quantize(compute.kernels);
     }
 
+    /// Grows to what batches of `tokens` tokens of a layer of `neurons` neurons without a predictor take.
+    pub fn reserve_neurons(&mut self, tokens: usize, neurons: usize) {
+        let grow = |values: &mut Vec<f32>, len: usize| values.resize(len.max(values.len()), 0.0);
+        grow(&mut self.up, tokens * neurons);
+        grow(&mut self.values, neurons);
+    }
+
     /// Grows to what tokens of `ffn` take in [`BatchMode::Each`](super::BatchMode::Each) and [`SparseFfn::forward_from_up`].
     pub fn reserve(&mut self, ffn: &SparseFfn) {
         let neurons = ffn.neurons();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sparse_model::{Model, Workspace};
+use sparse_model::{Model, StoreStatistics, Workspace};
 
 use super::Histogram;
 
@@ -40,6 +40,8 @@ pub struct Statistics {
     pub neurons: u64,
     /// Neurons that there are, times tokens in steps.
     pub all_neurons: u64,
+    /// What the store of experts did, in a model with a memory budget.
+    pub store: Option<StoreStatistics>,
     /// From a request to its first token.
     pub first_token: Histogram,
     /// From a request to the beginning of its computation.
@@ -57,10 +59,11 @@ impl Statistics {
 
     pub(super) fn count_neurons(&mut self, model: &Model, workspace: &Workspace) {
         let (mut some, mut all) = (0, 0);
-        for (ffn, counts) in model.ffns().zip(workspace.ffn_counts()) {
+        for (ffn, counts) in model.feed_forwards().zip(workspace.ffn_counts()) {
             some += counts.down;
             all += counts.tokens * ffn.neurons() as u64;
         }
         (self.neurons, self.all_neurons) = (some, all);
+        self.store = model.store_statistics();
     }
 }

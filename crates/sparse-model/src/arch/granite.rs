@@ -1,5 +1,6 @@
-//! Granite 3 and 4 without experts, and MiniCPM: llama with factors.
+//! Granite 3 and 4, with and without experts, and MiniCPM: llama with factors.
 
+use super::experts::{self, Rules};
 use super::{Architecture, Keys, attentions};
 use crate::Error;
 use crate::config::ModelConfig;
@@ -7,6 +8,9 @@ use crate::rope::RopePairs;
 
 pub(super) const GRANITE: Architecture =
     Architecture { name: "granite", rope: RopePairs::Adjacent, adapt: granite };
+
+pub(super) const GRANITEMOE: Architecture =
+    Architecture { name: "granitemoe", rope: RopePairs::Adjacent, adapt: granitemoe };
 
 pub(super) const MINICPM: Architecture =
     Architecture { name: "minicpm", rope: RopePairs::Adjacent, adapt: minicpm };
@@ -17,6 +21,11 @@ fn granite(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {
         attentions(config).for_each(|(_, spec)| spec.rope = None);
     }
     factors(keys, config, [1.0; 3])
+}
+
+fn granitemoe(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {
+    granite(keys, config)?;
+    experts::set(keys, config, Rules { normalized: true, ..Rules::SOFTMAX })
 }
 
 /// Files of the first models have no factors; these are MiniCPM-1B's and 2B's.

@@ -1,5 +1,6 @@
-//! OLMo 2 and 3.
+//! OLMo 2 and 3, and OLMoE.
 
+use super::experts::{self, Rules};
 use super::{Architecture, Keys, attentions, set_window_pattern};
 use crate::Error;
 use crate::config::{ModelConfig, QkNorm};
@@ -10,6 +11,8 @@ const PATTERN: usize = 4;
 
 pub(super) const OLMO2: Architecture = Architecture { name: "olmo2", rope: RopePairs::Halves, adapt: olmo2 };
 
+pub(super) const OLMOE: Architecture = Architecture { name: "olmoe", rope: RopePairs::Halves, adapt: olmoe };
+
 /// What a sublayer adds is normalized, and not what it reads.
 fn olmo2(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {
     for layer in &mut config.layers {
@@ -19,4 +22,10 @@ fn olmo2(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {
     attentions(config).for_each(|(_, spec)| spec.qk_norm = QkNorm::Width);
     let base = config.ropes[0].base;
     set_window_pattern(keys, config, PATTERN, base)
+}
+
+/// Llama with experts, and a norm of all queries and of all keys.
+fn olmoe(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {
+    attentions(config).for_each(|(_, spec)| spec.qk_norm = QkNorm::Width);
+    experts::set(keys, config, Rules::SOFTMAX)
 }

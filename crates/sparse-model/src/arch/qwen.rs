@@ -1,5 +1,6 @@
-//! Qwen 2, 2.5 and 3.
+//! Qwen 2, 2.5 and 3, with and without experts.
 
+use super::experts::{self, Rules};
 use super::{Architecture, Keys, attentions};
 use crate::Error;
 use crate::config::{ModelConfig, QkNorm};
@@ -11,7 +12,15 @@ pub(super) const QWEN2: Architecture =
 
 pub(super) const QWEN3: Architecture = Architecture { name: "qwen3", rope: RopePairs::Halves, adapt: qwen3 };
 
+pub(super) const QWEN3MOE: Architecture =
+    Architecture { name: "qwen3moe", rope: RopePairs::Halves, adapt: qwen3moe };
+
 fn qwen3(_: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {
     attentions(config).for_each(|(_, spec)| spec.qk_norm = QkNorm::Heads);
     Ok(())
+}
+
+fn qwen3moe(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {
+    qwen3(keys, config)?;
+    experts::set(keys, config, Rules { normalized: true, ..Rules::SOFTMAX })
 }

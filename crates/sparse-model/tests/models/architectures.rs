@@ -34,18 +34,26 @@ static MODELS: &[(&str, &[u8])] = models! {
     "exaone4-window"
     "gemma3"
     "granite"
+    "granitemoe"
+    "granitemoe-shared"
     "lfm2"
+    "lfm2moe"
     "llama"
     "llama-relu"
     "minicpm"
     "mistral"
+    "mixtral"
     "nemotron"
     "olmo2"
     "olmo3"
+    "olmoe"
     "phi3"
     "phi3-long"
     "qwen2"
     "qwen3"
+    "qwen3moe"
+    "smallthinker"
+    "smallthinker-softmax"
     "smollm3"
 };
 
@@ -200,7 +208,7 @@ fn leaving_out_exact_zeros_changes_nothing() {
         models.push(golden.name);
     }
     models.sort();
-    assert_eq!(models, ["arcee", "bitnet", "llama-relu", "nemotron"]);
+    assert_eq!(models, ["arcee", "bitnet", "llama-relu", "nemotron", "smallthinker", "smallthinker-softmax"]);
 }
 
 /// What is scaled or bounded after the head is so with a screen, too.

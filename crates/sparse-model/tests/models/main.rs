@@ -6,11 +6,14 @@ mod bert;
 #[cfg(feature = "fs")]
 mod bert_properties;
 mod chat;
+mod experts;
 mod generate;
 #[cfg(feature = "grammar")]
 mod grammar;
 mod lenient;
 mod llama;
+#[cfg(feature = "fs")]
+mod memory;
 #[cfg(feature = "fs")]
 mod prompt_cache;
 mod screen;

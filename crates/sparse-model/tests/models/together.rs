@@ -34,6 +34,10 @@ fn models() -> Vec<(String, Arc<Model>)> {
     ] {
         models.push((format.name().to_owned(), open(&TinyLlama { format, ..llama.clone() }.build(), 2)));
     }
+    for format in [BlockFormat::Q4_0, BlockFormat::Q4K, BlockFormat::F32] {
+        let experts = TinyLlama { format, feed_forward: 256, experts: Some((6, 2)), ..llama.clone() };
+        models.push((format!("{} experts", format.name()), open(&experts.build(), 2)));
+    }
     let mut sparse = open(&TinyLlama { activation: Some("relu"), ..llama.clone() }.build(), 2);
     sparse.ffns_mut().for_each(|ffn| drop(ffn.set_selector(Selector::ExactZero).expect("a selector")));
     prepare(&mut sparse, None).expect("columns");

@@ -43,6 +43,35 @@ fn render(s: &Statistics) -> String {
     add("step_tokens_total", "counter", "Tokens in steps.", s.step_tokens as f64);
     add("step_seconds_total", "counter", "Time of steps.", s.step_time.as_secs_f64());
     add("neurons_skipped_ratio", "gauge", "Share of the neurons that were skipped in steps.", s.skipped());
+    if let Some(store) = &s.store {
+        add(
+            "experts_hits_total",
+            "counter",
+            "Experts that were in memory when a token needed them.",
+            store.hits as f64,
+        );
+        add("experts_misses_total", "counter", "Experts that had to be waited for.", store.misses as f64);
+        add("experts_prefetched_total", "counter", "Experts that were read ahead.", store.prefetched as f64);
+        add(
+            "experts_read_bytes_total",
+            "counter",
+            "Bytes of experts that were read.",
+            store.read_bytes as f64,
+        );
+        add(
+            "experts_stalled_seconds_total",
+            "counter",
+            "Time waited for experts.",
+            store.stalled.as_secs_f64(),
+        );
+        add(
+            "experts_resident_bytes",
+            "gauge",
+            "Bytes of the experts in memory.",
+            store.resident_bytes as f64,
+        );
+        add("experts_budget_bytes", "gauge", "Bytes that experts may take.", store.budget_bytes as f64);
+    }
     histogram(&mut out, "time_to_first_token_seconds", "From a request to its first token.", &s.first_token);
     histogram(
         &mut out,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sparse_core::Screen;
 use sparse_model::tokenizer::Tokenizer;
-use sparse_model::{Generation, SamplerConfig, Session, Stop, Token};
+use sparse_model::{Generation, SamplerConfig, Session, Stop, StoreStatistics, Token};
 
 use crate::load::{Interleaving, Loaded};
 use crate::output::{ms, percent, rate, table};
@@ -30,12 +30,45 @@ pub(super) struct Report<'a> {
     parts: Parts,
     /// What the screened head did, if there is one.
     screen: Option<ScreenStats>,
+    /// What the store of experts did, if memory has a budget.
+    store: Option<StoreStats>,
     /// Weight bytes read per second of decoding, in 1e9.
     gb_per_s: Option<f64>,
     model: &'a str,
     level: &'static str,
     threads: usize,
     context: usize,
+}
+
+/// What the store of experts did, the prompt included.
+#[derive(Serialize)]
+struct StoreStats {
+    hits: u64,
+    misses: u64,
+    hit_rate: f64,
+    prefetched: u64,
+    prefetched_hits: u64,
+    read_bytes: u64,
+    stalled_ms: f64,
+    resident_bytes: usize,
+    budget_bytes: usize,
+}
+
+impl StoreStats {
+    fn new(s: StoreStatistics) -> Self {
+        tracing::info!(statistics = ?s, "experts read from the file");
+        Self {
+            hits: s.hits,
+            misses: s.misses,
+            hit_rate: s.hit_rate(),
+            prefetched: s.prefetched,
+            prefetched_hits: s.prefetched_hits,
+            read_bytes: s.read_bytes,
+            stalled_ms: ms(s.stalled),
+            resident_bytes: s.resident_bytes,
+            budget_bytes: s.budget_bytes,
+        }
+    }
 }
 
 /// How probable a token was.
@@ -52,7 +85,7 @@ struct Logprob {
 /// What a layer's feed-forward part did, per decoded token.
 #[derive(Serialize)]
 struct LayerStats {
-    selector: &'static str,
+    selector: String,
     /// Shares of the neurons whose gate, up and down were computed.
     gate: f64,
     up: f64,
@@ -133,13 +166,13 @@ impl<'a> Report<'a> {
         let bytes_per_token = session.bytes_per_token();
         let steps = generation.decode_steps as f64;
         let layers: Vec<_> = model
-            .ffns()
+            .feed_forwards()
             .zip(session.ffn_counts())
             .map(|(ffn, c)| {
                 let tokens = c.tokens.max(1) as f64;
                 let share = |n: u64| n as f64 / tokens / ffn.neurons() as f64;
                 LayerStats {
-                    selector: ffn.selector().name(),
+                    selector: ffn.selector_name(),
                     gate: share(c.gate),
                     up: share(c.up),
                     down: share(c.down),
@@ -194,6 +227,7 @@ impl<'a> Report<'a> {
             layers,
             parts,
             screen: ScreenStats::new(session),
+            store: model.store_statistics().map(StoreStats::new),
             gb_per_s: rate(steps * bytes_per_token as f64 / 1e9, generation.decode_time),
             model: &loaded.name,
             level: model.compute().kernels.level().name(),
@@ -242,8 +276,20 @@ impl<'a> Report<'a> {
                 s.screen_bytes as f64 / 1e6
             )
         });
+        let store = self.store.as_ref().map_or_else(String::new, |s| {
+            format!(
+                "\nexperts: {:.1} % of {} were in memory, {} read ahead, {:.1} MB read, {:.0} ms waited; {:.1} of {:.1} MB of memory used",
+                100.0 * s.hit_rate,
+                s.hits + s.misses,
+                s.prefetched,
+                s.read_bytes as f64 / 1e6,
+                s.stalled_ms,
+                s.resident_bytes as f64 / 1e6,
+                s.budget_bytes as f64 / 1e6
+            )
+        });
         format!(
-            "{}\n\nper token: attention {attention_ms:.3} ms, feed-forward {feed_forward_ms:.3} ms{speed}, head {head_ms:.3} ms{screen}",
+            "{}\n\nper token: attention {attention_ms:.3} ms, feed-forward {feed_forward_ms:.3} ms{speed}, head {head_ms:.3} ms{screen}{store}",
             table(header, rows).trim_fmt()
         )
     }

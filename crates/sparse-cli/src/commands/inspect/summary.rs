@@ -147,6 +147,14 @@ fn facts(meta: &Metadata, architecture: &str) -> Vec<(&'static str, String)> {
         ("width", shown("ARCH.embedding_length")),
         ("neurons", shown("ARCH.feed_forward_length").map(|n| format!("{n} per layer"))),
         (
+            "experts",
+            joined(&[
+                heads("ARCH.expert_count", "per layer"),
+                heads("ARCH.expert_used_count", "used by a token"),
+                heads("ARCH.expert_feed_forward_length", "neurons each"),
+            ]),
+        ),
+        (
             "heads",
             joined(&[
                 heads("ARCH.attention.head_count", "query"),
