@@ -252,6 +252,9 @@ fn feed_forward(p: Pass<'_>, w: &mut Workspace, i: usize, layer: &Layer) {
     let mode = if p.mode == Mode::Steps { BatchMode::Each } else { w.batch_mode };
     let out = &mut w.delta[..n * width];
     let counts = layer.ffn.forward(p.compute, &w.normed, mode, &mut w.ffn_scratch, out);
+    if let (1, Some(neurons)) = (n, &mut w.neurons) {
+        w.ffn_scratch.last_hidden(&mut neurons[i]);
+    }
     if matches!(mode, BatchMode::Each | BatchMode::Masked) {
         w.ffn_counts[i] += counts;
     }

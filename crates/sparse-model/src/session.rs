@@ -155,6 +155,18 @@ impl Session {
         self.workspace.ffn_counts()
     }
 
+    /// Keeps what neurons give in single-token calls from now on, or no longer; see [`neurons`](Self::neurons).
+    pub fn keep_neurons(&mut self, keep: bool) {
+        let room = || self.model.ffns().map(|ffn| vec![0.0; ffn.neurons()]).collect();
+        self.workspace.neurons = keep.then(room);
+    }
+
+    /// What each layer's `down` multiplied in the last single-token call, a value per neuron: 0 where it was left out or did
+    /// not fire. Empty unless it is [kept](Self::keep_neurons).
+    pub fn neurons(&self) -> &[Vec<f32>] {
+        self.workspace.neurons.as_deref().unwrap_or_default()
+    }
+
     /// What single-token calls of [`candidates`](Self::candidates) took of the head, if the model has a screen.
     pub fn screen_counts(&self) -> ScreenCounts {
         self.screen_counts
