@@ -43,6 +43,7 @@ async function describe() {
     `${info.layers} layers, ${count(neurons)} neurons, ${info.activation}, ${bytes(info.bytes)}`;
   $("memory").textContent = bytes(await model.memory());
   strip.reset(info.neurons, bins());
+  $("heat-empty").hidden = false;
 }
 
 /** Bins per layer that there is room for. */
@@ -59,7 +60,8 @@ function ready(yes) {
 async function write() {
   if (!model || $("write").disabled) return;
   const prompt = $("prompt").value;
-  const chat = model.info.chat && model.info.name !== null && /instruct|chat/i.test(model.info.name);
+  // A model that was taught to talk is asked; others continue the text.
+  const { chat } = model.info;
   complain($("problem"));
   ready(false);
   $("stop").disabled = false;
@@ -67,6 +69,7 @@ async function write() {
   const begin = chat ? `${prompt}\n\n` : prompt;
   paper.replaceChildren(make("span", { className: "given", textContent: begin }));
   strip.reset(model.info.neurons, bins());
+  $("heat-empty").hidden = true;
   $("heat-note").textContent = "";
   try {
     stream = model.generate(chat ? [{ role: "user", content: prompt }] : prompt, {

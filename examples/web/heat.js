@@ -125,12 +125,25 @@ export class HeatStrip {
       }
     });
     context.putImageData(image, 0, 0);
+    this.#label(context, band + gap, scale);
     const marked = shown.findIndex((c) => c.token === this.#cursor);
     if (marked >= 0) {
       context.strokeStyle = this.#css("--ink");
       context.lineWidth = scale;
       context.strokeRect(marked * column - scale / 2, scale / 2, column, height - scale);
     }
+  }
+
+  /** Names the layers in the free part at the right, if they are few. */
+  #label(context, step, scale) {
+    const left = this.#visible().length * HeatStrip.#COLUMN + 8;
+    if (this.#neurons.length > 12 || left + 60 > this.#canvas.clientWidth) return;
+    context.fillStyle = this.#css("--soft");
+    context.font = `${12 * scale}px system-ui, sans-serif`;
+    context.textBaseline = "middle";
+    this.#neurons.forEach((_, layer) => {
+      context.fillText(`layer ${layer + 1}`, left * scale, (layer + 0.5) * step * scale);
+    });
   }
 
   /** A color of the page, as the browser resolves it. */

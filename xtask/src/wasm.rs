@@ -75,21 +75,32 @@ fn build() -> Result<()> {
         bindgen.args(["--out-name", "bindings", "--out-dir"]).arg(&made);
         program::run(bindgen.arg(job.wasm_target(level, "wasm").join("sparse_wasm.wasm")))?;
         // Names stay for the table of sizes.
-        let optimize = |names: bool, out: &Path| {
-            let mut optimizer = Command::new(&optimizer);
-            optimizer.arg(made.join("bindings_bg.wasm")).args(["-O3", "--all-features", "-o"]).arg(out);
-            if names {
-                optimizer.arg("-g");
-            }
-            program::run(&mut optimizer)
-        };
-        optimize(false, &file(level))?;
-        optimize(true, &made.join("named.wasm"))?;
+        let named = made.join("named.wasm");
+        let mut optimize = Command::new(&optimizer);
+        optimize.arg(made.join("bindings_bg.wasm")).args(["-O3", "-g", "-o"]).arg(&named);
+        program::run(optimize.args(features(level)))?;
+        let mut strip = Command::new(&optimizer);
+        strip.arg(&named).args(["--strip-debug", "--strip-producers", "-o"]).arg(file(level));
+        program::run(strip.args(features(level)))?;
         glue.push(fs::read(made.join("bindings.js"))?);
     }
     ensure!(glue[0] == glue[1], "the builds with and without vectors need different bindings");
     fs::write(package.join("bindings.js"), &glue[0])?;
     Ok(())
+}
+
+/// What rustc uses of WebAssembly. With all features, wasm-opt writes what no browser reads yet.
+fn features(level: &str) -> impl Iterator<Item = &'static str> {
+    const ALWAYS: [&str; 7] = [
+        "--enable-bulk-memory",
+        "--enable-bulk-memory-opt",
+        "--enable-multivalue",
+        "--enable-mutable-globals",
+        "--enable-nontrapping-float-to-int",
+        "--enable-reference-types",
+        "--enable-sign-ext",
+    ];
+    ALWAYS.into_iter().chain((level == "simd128").then_some("--enable-simd"))
 }
 
 /// Copies what is not built.

@@ -50,34 +50,54 @@ test("the build with vectors is loaded where there are vectors", async () => {
   assert.equal(simdLevel(), hasSimd() ? "simd128" : "scalar");
 });
 
+/**
+ * Checks that `ids` are the native program's, up to a step whose two best tokens are closer than `tie`: rounding decides
+ * there. Returns that step.
+ */
+function sameUntilTie(ids, { tokens, logprobs }, tie) {
+  const step = ids.findIndex((id, i) => id !== tokens[i]);
+  if (step < 0) return ids.length;
+  const [best, second] = logprobs[step].top;
+  const gap = best.logprob - second.logprob;
+  console.log(`parts at step ${step}, where the two best tokens are ${gap.toFixed(4)} apart`);
+  assert.ok(gap < tie, `step ${step}: ${gap}`);
+  return step;
+}
+
+/** The greedy token ids, which must be those of the text. */
+async function greedyIds(model, options) {
+  const events = [];
+  const stream = model.generate(native.prompt, { ...options, onEvent: (event) => events.push(event) });
+  const text = await stream.text();
+  assert.equal(text, events.map((event) => event.text ?? "").join(""));
+  const ids = events.filter((event) => event.type === "token").map((event) => event.id);
+  assert.equal(await model.detokenize(ids), text);
+  return [ids, await stream.stats];
+}
+
 test("the story model writes what the native program writes", async (t) => {
-  for (const worker of [false, true]) {
-    const model = await withStory(t, { worker });
-    const events = [];
-    const stream = model.generate(native.prompt, { ...greedy, onEvent: (event) => events.push(event) });
-    const text = await stream.text();
-    const ids = events.filter((event) => event.type === "token").map((event) => event.id);
-    assert.deepEqual(ids, native.story.tokens);
-    assert.equal(text, events.filter((event) => event.type === "text").map((event) => event.text).join(""));
-    const stats = await stream.stats;
+  for (const options of [{}, { worker: true }, { worker: true, wasm: { simd: false } }]) {
+    const model = await withStory(t, options);
+    const [ids, stats] = await greedyIds(model, greedy);
+    assert.ok(sameUntilTie(ids, native.story, 0.05) >= 48);
     assert.deepEqual([stats.tokens, stats.stop, stats.promptTokens], [96, "max-tokens", 5]);
     assert.ok(stats.density > 0.01 && stats.density < 0.2, `${stats.density}`);
     assert.ok(stats.tokensPerSecond > 0 && stats.bytesPerToken < model.info.bytesPerToken);
-    assert.equal(await model.detokenize(ids), text);
   }
 });
 
 test("SmolLM2 writes what the native program writes", { skip: !native.smol && "no model" }, async (t) => {
-  const model = await TextModel.load(native.smol.file, { context: 256 });
+  // In a worker: its memory is its own.
+  const model = await TextModel.load(native.smol.file, { context: 512, worker: true });
   t.after(() => model.free());
-  const stream = model.generate(native.prompt, greedy);
-  const text = await stream.text();
-  assert.equal(text, await model.detokenize(native.smol.tokens));
+  const [ids] = await greedyIds(model, { ...greedy, maxTokens: native.smol.tokens.length });
+  // The bar of `cargo xtask verify` for the quantized model.
+  sameUntilTie(ids, native.smol, 0.75);
   const peak = (await model.memory()) / model.info.bytes;
   console.log(`peak memory: ${peak.toFixed(2)} times the file`);
-  assert.ok(peak < 1.6, `${peak}`);
-  const ids = await model.promptTokens([{ role: "user", content: "Hello <|im_end|>" }]);
-  assert.ok(ids.length > 10);
+  assert.ok(peak < 1.3, `${peak}`);
+  const message = [{ role: "user", content: "Hello <|im_end|>" }];
+  assert.equal((await model.promptTokens(message)).filter((id) => id === 2).length, 2);
 });
 
 test("firing neurons are reported, and none for the prompt", async (t) => {
@@ -213,7 +233,7 @@ test("hostile files are refused, and the module stays usable", async (t) => {
 });
 
 test("embeddings are the native program's", { skip: !native.minilm && "no model" }, async (t) => {
-  const model = await EmbeddingModel.load(`${native.minilm.folder}/`);
+  const model = await EmbeddingModel.load(`${native.minilm.folder}/`, { worker: true });
   t.after(() => model.free());
   assert.deepEqual([model.info.dimension, model.info.normalized], [384, true]);
   const vectors = await model.embedBatch(native.sentences);
@@ -225,8 +245,9 @@ test("embeddings are the native program's", { skip: !native.minilm && "no model"
   const found = await model.search("a cat that sleeps", documents, { top: 2 });
   assert.deepEqual([found.length, found[0].index], [2, 0]);
   assert.ok(found[0].score > found[1].score);
-  const memory = (await model.memory()) / 90868376;
-  console.log(`memory: ${memory.toFixed(2)} times the file`);
+  const peak = (await model.memory()) / 90868376;
+  console.log(`peak memory: ${peak.toFixed(2)} times the weights' file`);
+  assert.ok(peak < 1.3, `${peak}`);
   await refuses(EmbeddingModel.load({ "config.json": new Blob(["{}"]) }), "format");
   await refuses(EmbeddingModel.load(`${native.minilm.folder}/none/`), "missing-file");
 });

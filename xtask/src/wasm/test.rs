@@ -56,10 +56,10 @@ pub(super) fn run(packed: &[PathBuf]) -> Result<()> {
 /// What the native program says of the story model, and of the models that are there.
 fn native() -> Result<Value> {
     let mut native = json!({ "prompt": PROMPT, "sentences": SENTENCES });
-    native["story"] = greedy(None)?;
+    native["story"] = greedy(None, 96)?;
     let smol = crate::models().join("SmolLM2-135M-Instruct.Q4_1.gguf");
     if smol.exists() {
-        native["smol"] = greedy(Some(&smol))?;
+        native["smol"] = greedy(Some(&smol), 48)?;
         native["smol"]["file"] = smol.to_string_lossy().into();
     }
     let minilm = crate::models().join("all-MiniLM-L6-v2");
@@ -78,9 +78,10 @@ fn native() -> Result<Value> {
 }
 
 /// The greedy text of a model, by the kernels that all others are measured by.
-fn greedy(model: Option<&Path>) -> Result<Value> {
+fn greedy(model: Option<&Path>, tokens: usize) -> Result<Value> {
     let mut sparse = program("sparse-cli", &["--bin", "sparse"]);
-    sparse.args(["generate", "--greedy", "--json", "--ignore-eos", "--threads", "1", "--max-tokens", "96"]);
+    sparse.args(["generate", "--greedy", "--json", "--ignore-eos", "--threads", "1", "--logprobs", "2"]);
+    sparse.args(["--max-tokens", &tokens.to_string()]);
     if let Some(model) = model {
         sparse.arg("--model").arg(model);
     }
