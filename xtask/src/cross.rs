@@ -16,6 +16,10 @@ use crate::{interrupt, program};
 use targets::Target;
 use toolchain::Toolchain;
 
+pub(crate) use suites::WASM;
+pub(crate) use toolchain::which;
+pub(crate) use tools::wasm_bindgen;
+
 /// Builds the crates for other targets, and tests them there.
 ///
 /// A target is built with the active toolchain, or with the first installed one that has its standard library. Tests
@@ -63,9 +67,23 @@ enum Verdict {
 }
 
 /// A target with what building and testing it takes.
-struct Job {
+pub(crate) struct Job {
     target: Target,
     toolchain: Toolchain,
+}
+
+impl Job {
+    /// Building for WebAssembly, and turning that into a package.
+    ///
+    /// # Errors
+    /// Names everything that is missing, and how to get it.
+    pub(crate) fn wasm() -> Result<Self> {
+        let (target, test) = (Target::Wasm, true);
+        match (missing(target, test), Toolchain::find(target)) {
+            (lacks, Some(toolchain)) if lacks.is_empty() => Ok(Self { target, toolchain }),
+            (lacks, _) => bail!("{}", lacks.join("\n")),
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {

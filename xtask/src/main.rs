@@ -9,6 +9,8 @@ mod make;
 mod program;
 mod prose;
 mod verify;
+mod wasm;
+mod web;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,7 +36,10 @@ Examples:
   cargo xtask features                             each crate by itself, with each feature alone
   cargo xtask prose                                sentences and lines that are too long in pages
   cargo xtask verify                               the real model against committed references
-  cargo xtask verify story                         exact zeros change no text of the story model"
+  cargo xtask verify story                         exact zeros change no text of the story model
+  cargo xtask wasm                                 the npm packages, and their sizes
+  cargo xtask wasm --test                          tested in Node and in Chromium
+  cargo xtask web                                  the demonstration page on http://127.0.0.1:8000"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -50,6 +55,8 @@ enum Task {
     Gen(make::Args),
     Prose(prose::Args),
     Verify(verify::Args),
+    Wasm(wasm::Args),
+    Web(web::Args),
 }
 
 /// Exit code after Ctrl-C, as shells have it.
@@ -65,6 +72,8 @@ fn main() -> ExitCode {
         Task::Gen(args) => make::run(args),
         Task::Prose(args) => prose::run(args),
         Task::Verify(args) => verify::run(args),
+        Task::Wasm(args) => wasm::run(args),
+        Task::Web(args) => web::run(args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

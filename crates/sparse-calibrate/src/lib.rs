@@ -53,6 +53,6 @@ pub use options::Options;
 pub use profile::{LayerProfile, SHARES, profile};
 pub use progress::{Progress, Silent};
 pub use report::{Calibration, Chosen, LayerReport};
-pub use speed::{Speed, store_by_rows};
+pub use speed::Speed;
 pub use text::{Text, drawn_evenly, sampled};
 pub use trials::Candidate;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use sparse_core::{Density, Down, FfnCounts, FfnTimes, Matrix, Selector, SparseFfn, Storage};
-use sparse_gguf::{Gguf, quantize};
+use sparse_core::{Density, Down, FfnCounts, FfnTimes, Selector, SparseFfn};
+use sparse_gguf::Gguf;
 use sparse_model::{Model, Sampler, SamplerConfig, Session};
 
 use crate::Error;
@@ -24,35 +24,11 @@ const DECODE: usize = 32;
 const DECODE_ROUNDS: usize = 15;
 const LEAST_ROUNDS: usize = 6;
 
-/// Stores `down` by rows if the file has a row per neuron: the faster way to compute everything,
-/// and so what leaving out has to beat. It rounds the weights a second time: for measuring time
-/// only.
-///
-/// # Errors
-/// If the neurons are no whole number of blocks.
-pub fn store_by_rows(ffn: &mut SparseFfn) -> Result<(), Error> {
-    let Down::Neurons(neurons) = ffn.down() else { return Ok(()) };
-    let (format, count, outputs) = (neurons.segments()[0].format(), ffn.neurons(), ffn.outputs());
-    let (mut values, mut row) = (vec![0.0; count * outputs], vec![0.0; outputs]);
-    for j in 0..count {
-        neurons.decode_row(j, &mut row);
-        row.iter().enumerate().for_each(|(i, w)| values[i * count + j] = *w);
-    }
-    let bytes = quantize(format, &values)?;
-    let storage = Storage::filled(bytes.len(), |out| out.copy_from_slice(&bytes));
-    let rows = Matrix::new(format, count, storage).map_err(sparse_core::Error::from)?;
-    ffn.set_down(Down::Rows(rows))?;
-    Ok(())
-}
-
 /// The dense model in the storage that is fastest for it.
 pub(crate) fn fastest(gguf: &Gguf, dense: &Arc<Model>) -> Result<Arc<Model>, Error> {
     let neurons = dense.ffns().any(|ffn| matches!(ffn.down(), Down::Neurons(_)));
     let mut model = Model::from_gguf(gguf, dense.compute().pool.threads())?;
-    for ffn in model.ffns_mut() {
-        ffn.set_selector(Selector::Dense)?;
-        store_by_rows(ffn)?;
-    }
+    model.make_dense()?;
     let moved = model.interleave();
     Ok(if neurons || moved > 0 { Arc::new(model) } else { Arc::clone(dense) })
 }

@@ -189,11 +189,7 @@ impl<'a> Source<'a> {
             }
             (Some(Sparse::None), _) => all(&Selector::Dense)?,
             (Some(Sparse::DenseRows), _) => {
-                all(&Selector::Dense)?;
-                for ffn in model.ffns_mut() {
-                    sparse_calibrate::store_by_rows(ffn)
-                        .with_context(|| format!("cannot store {self} by rows"))?;
-                }
+                model.make_dense().with_context(|| format!("cannot store {self} by rows"))?;
             }
             (Some(Sparse::ExactZero), _) => {
                 all(&Selector::ExactZero).with_context(|| format!("cannot leave out zeros of {self}"))?;

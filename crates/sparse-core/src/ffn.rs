@@ -396,6 +396,7 @@ impl SparseFfn {
         out: &mut [f32],
     ) -> FfnCounts {
         let k = compute.kernels;
+        s.by_active = false;
         self.first().forward(compute, x, s.hidden.x_mut());
         if self.gate.is_some() {
             let up = &mut s.up[..x.tokens() * self.neurons()];
@@ -467,6 +468,7 @@ impl SparseFfn {
         );
         let some = limit(self.crossover.down);
         counts.bytes += self.down.forward_active(compute, active, values, some, hidden, out) as u64;
+        s.by_active = true;
         counts
     }
 
@@ -480,6 +482,7 @@ impl SparseFfn {
             gate.forward(compute, x, &mut s.gate);
         }
         self.predict(compute, x, s);
+        s.by_active = false;
         let FfnScratch { up, gate, hidden, scores, active, values, .. } = s;
         let mut counts = FfnCounts::default();
         let mut compact = vec![0.0; neurons];

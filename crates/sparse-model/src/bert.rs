@@ -7,25 +7,23 @@
 mod config;
 mod dense;
 mod encoder;
-#[cfg(feature = "fs")]
+mod files;
 mod folder;
 mod head;
-#[cfg(feature = "fs")]
 mod modules;
 mod options;
 mod prompt;
-#[cfg(feature = "fs")]
 mod safetensors;
 mod sparse;
 mod stream;
 mod tensors;
 mod text;
-#[cfg(feature = "fs")]
 mod tokenizer_config;
 mod weights;
 
 pub use config::BertConfig;
 pub use encoder::Encoder;
+pub use files::{ModelFiles, ReadSeek};
 pub use options::{EncoderFormat, EncoderOptions, EncoderSparsity, Pooling};
 pub use prompt::{Prompt, Prompted};
 pub use sparse::{FfnTiming, low_bit_copy};

@@ -249,7 +249,7 @@ fn short_conv(p: Pass<'_>, w: &mut Workspace, parts: &mut [Part<'_>], i: usize, 
 fn feed_forward(p: Pass<'_>, w: &mut Workspace, i: usize, layer: &Layer) -> Result<(), Error> {
     let mode = if p.mode == Mode::Steps { BatchMode::Each } else { w.batch_mode };
     let counts = match &layer.ffn {
-        FeedForward::Network(ffn) => network(p, w, ffn, mode),
+        FeedForward::Network(ffn) => network(p, w, i, ffn, mode),
         FeedForward::Experts(ffn) => experts(p, w, i, ffn, mode)?,
     };
     if matches!(mode, BatchMode::Each | BatchMode::Masked) {
@@ -259,12 +259,16 @@ fn feed_forward(p: Pass<'_>, w: &mut Workspace, i: usize, layer: &Layer) -> Resu
 }
 
 /// `delta = down(act(gate(normed)) * up(normed))`.
-fn network(p: Pass<'_>, w: &mut Workspace, ffn: &SparseFfn, mode: BatchMode) -> FfnCounts {
+fn network(p: Pass<'_>, w: &mut Workspace, i: usize, ffn: &SparseFfn, mode: BatchMode) -> FfnCounts {
     let (width, n) = (p.model.config().embedding, w.rows.len());
     if ffn.has_predictor_input() {
         w.ffn_scratch.set_predictor_input(p.compute, &w.residual[..n * width], width);
     }
-    ffn.forward(p.compute, &w.normed, mode, &mut w.ffn_scratch, &mut w.delta[..n * width])
+    let counts = ffn.forward(p.compute, &w.normed, mode, &mut w.ffn_scratch, &mut w.delta[..n * width]);
+    if let (1, Some(neurons)) = (n, &mut w.neurons) {
+        w.ffn_scratch.last_hidden(&mut neurons[i]);
+    }
+    counts
 }
 
 /// `delta` = sum of `weight * expert(normed)`, of the experts that the router chooses.

@@ -9,6 +9,7 @@ mod lookup;
 mod options;
 mod stops;
 
+use std::borrow::BorrowMut;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -81,11 +82,11 @@ pub struct Generation {
 
 /// Text in the making: an iterator over [`Event`]s, which computes when it is asked for the next one.
 ///
-/// Made by [`Session::generate`]. Whoever drops it stops the generation; the tokens that it gave out are then part of
-/// the session's sequence.
+/// Made by [`Session::generate`] and [`Session::into_generate`]. Whoever drops it stops the generation; the tokens that it
+/// gave out are then part of the session's sequence.
 #[derive(Debug)]
-pub struct Generate<'s> {
-    session: &'s mut Session,
+pub struct Generate<S> {
+    session: S,
     state: State,
     lookup: Option<Lookup>,
 }
@@ -135,19 +136,42 @@ impl Session {
     /// # Errors
     /// The iterator gives an error and ends if the [options](GenerateOptions::check) make no sense, or for the
     /// reasons of [`Session::forward`]; an empty `prompt` at the start of a session is [`Error::NoTokens`].
-    pub fn generate(&mut self, prompt: &[u32], options: &GenerateOptions) -> Generate<'_> {
-        let history = [self.tokens(), prompt].concat();
-        let room = self.context().saturating_sub(history.len()) + 1;
-        let state = match Generator::new(self.model(), options.clone(), history, room) {
-            Ok(generator) => State::Prompt(Box::new(generator), prompt.to_vec()),
-            Err(error) => State::Failed(Some(error)),
-        };
-        let lookup = (options.lookup && self.can_verify()).then(Lookup::new);
-        Generate { session: self, state, lookup }
+    pub fn generate(&mut self, prompt: &[u32], options: &GenerateOptions) -> Generate<&mut Self> {
+        Generate::new(self, prompt, options)
+    }
+
+    /// Like [`generate`](Self::generate), for whoever keeps the iterator: it owns the session, and
+    /// [gives it back](Generate::into_session).
+    pub fn into_generate(self, prompt: &[u32], options: &GenerateOptions) -> Generate<Self> {
+        Generate::new(self, prompt, options)
     }
 }
 
-impl Iterator for Generate<'_> {
+impl<S: BorrowMut<Session>> Generate<S> {
+    fn new(session: S, prompt: &[u32], options: &GenerateOptions) -> Self {
+        let s = session.borrow();
+        let history = [s.tokens(), prompt].concat();
+        let room = s.context().saturating_sub(history.len()) + 1;
+        let state = match Generator::new(s.model(), options.clone(), history, room) {
+            Ok(generator) => State::Prompt(Box::new(generator), prompt.to_vec()),
+            Err(error) => State::Failed(Some(error)),
+        };
+        let lookup = (options.lookup && s.can_verify()).then(Lookup::new);
+        Self { session, state, lookup }
+    }
+
+    /// The session, to look at between events.
+    pub fn session(&self) -> &Session {
+        self.session.borrow()
+    }
+
+    /// The session, to go on with.
+    pub fn into_session(self) -> S {
+        self.session
+    }
+}
+
+impl<S: BorrowMut<Session>> Iterator for Generate<S> {
     type Item = Result<Event, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -172,7 +196,7 @@ impl Iterator for Generate<'_> {
     }
 }
 
-impl Generate<'_> {
+impl<S: BorrowMut<Session>> Generate<S> {
     /// Computes once, and chooses what follows.
     fn step(&mut self) -> Result<(), Error> {
         let (mut generator, mut times, prompt) = match std::mem::replace(&mut self.state, State::Failed(None))
@@ -186,7 +210,7 @@ impl Generate<'_> {
         } else if generator.is_cancelled() {
             generator.end(Stop::Cancelled);
         } else if let Some(prompt) = prompt {
-            let logits = generator.logits(self.session, &prompt)?;
+            let logits = generator.logits(self.session.borrow_mut(), &prompt)?;
             times.prompt = times.start.elapsed();
             times.start = Instant::now();
             let next = generator.choose(logits)?;
@@ -200,7 +224,7 @@ impl Generate<'_> {
 
     /// Computes the token that waits, and as many as are likely to follow. Returns the number of tokens chosen.
     fn decode(&mut self, generator: &mut Generator) -> Result<usize, Error> {
-        let (start, session) = (Instant::now(), &mut *self.session);
+        let (start, session) = (Instant::now(), self.session.borrow_mut());
         let most = session.context() - session.position() - 1;
         let draft = match &self.lookup {
             Some(lookup) if session.sequence().waiting() == 1 => {
@@ -243,25 +267,26 @@ impl Generate<'_> {
 
     /// Appends what was chosen.
     fn append(&mut self, generator: &mut Generator, next: Next) -> Result<(), Error> {
+        let session = self.session.borrow_mut();
         match next {
             Next::Token(token) => {
-                self.session.push(token)?;
-                if self.session.position() == self.session.context() && !generator.has_ended() {
-                    self.overflow(generator);
+                session.push(token)?;
+                if session.position() == session.context() && !generator.has_ended() {
+                    overflow(session, generator);
                 }
             }
-            Next::Last(token) => self.session.push(token)?,
+            Next::Last(token) => session.push(token)?,
             Next::Nothing => {}
         }
         Ok(())
     }
+}
 
-    /// The context is full, and the last token waits.
-    fn overflow(&mut self, generator: &mut Generator) {
-        match generator.options().overflow {
-            Overflow::Stop => generator.end(Stop::ContextFull),
-            Overflow::Shift { keep } => self.session.sequence_mut().shift(keep),
-        }
+/// The context is full, and the last token waits.
+fn overflow(session: &mut Session, generator: &mut Generator) {
+    match generator.options().overflow {
+        Overflow::Stop => generator.end(Stop::ContextFull),
+        Overflow::Shift { keep } => session.sequence_mut().shift(keep),
     }
 }
 
@@ -302,7 +327,7 @@ pub fn generate(
     }
 }
 
-impl Generate<'_> {
+impl<S> Generate<S> {
     /// Ends the generation, unless it has ended already: the end is the next event.
     pub fn cancel(&mut self) {
         if let State::Prompt(generator, _) | State::Decode(generator, _) = &mut self.state

@@ -14,6 +14,7 @@ mod bert;
 mod check;
 mod config;
 mod decoder;
+mod dense;
 mod error;
 mod feed_forward;
 mod format;
@@ -34,8 +35,8 @@ mod workspace;
 
 pub use activation::{ActivationSource, FfnActivation};
 pub use bert::{
-    BertConfig, EmbedStream, Encoder, EncoderFormat, EncoderOptions, EncoderSparsity, FfnTiming, Pooling,
-    Prompt, Prompted, low_bit_copy,
+    BertConfig, EmbedStream, Encoder, EncoderFormat, EncoderOptions, EncoderSparsity, FfnTiming, ModelFiles,
+    Pooling, Prompt, Prompted, ReadSeek, low_bit_copy,
 };
 pub use check::{ActivationScore, check_activation};
 pub use config::{

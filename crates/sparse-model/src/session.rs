@@ -3,7 +3,7 @@
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use sparse_core::{Activations, BatchMode, FfnCounts, Screen, ScreenScratch, Wanted};
+use sparse_core::{Activations, BatchMode, FfnCounts, Screen, ScreenScratch, SparseFfn, Wanted};
 use web_time::Instant;
 
 use crate::decoder::{self, Watch};
@@ -153,6 +153,22 @@ impl Session {
     /// of single-token calls, and all in [`BatchMode::Masked`].
     pub fn ffn_counts(&self) -> &[FfnCounts] {
         self.workspace.ffn_counts()
+    }
+
+    /// Keeps what neurons give in single-token calls from now on, or no longer; see [`neurons`](Self::neurons). Layers
+    /// of experts keep none.
+    pub fn keep_neurons(&mut self, keep: bool) {
+        let room = || {
+            let networks = self.model.feed_forwards().map(|ffn| ffn.network());
+            networks.map(|ffn| vec![0.0; ffn.map_or(0, SparseFfn::neurons)]).collect()
+        };
+        self.workspace.neurons = keep.then(room);
+    }
+
+    /// What each layer's `down` multiplied in the last single-token call, a value per neuron: 0 where it was left out or did
+    /// not fire. Empty unless it is [kept](Self::keep_neurons).
+    pub fn neurons(&self) -> &[Vec<f32>] {
+        self.workspace.neurons.as_deref().unwrap_or_default()
     }
 
     /// What single-token calls of [`candidates`](Self::candidates) took of the head, if the model has a screen.

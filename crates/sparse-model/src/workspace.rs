@@ -74,6 +74,8 @@ pub struct Workspace {
     pub(crate) expert_scratch: ExpertScratch,
     pub(crate) ffn_counts: Vec<FfnCounts>,
     pub(crate) batch_mode: BatchMode,
+    /// What the neurons of each layer gave for the last token that was alone, if that is kept.
+    pub(crate) neurons: Option<Vec<Vec<f32>>>,
     pub(crate) times: PartTimes,
     pub(crate) logits: Vec<f32>,
 }
@@ -116,6 +118,7 @@ impl Workspace {
             expert_scratch: ExpertScratch::new(batch, model.feed_forwards().filter_map(FeedForward::experts)),
             ffn_counts: vec![FfnCounts::default(); c.layers.len()],
             batch_mode: BatchMode::default(),
+            neurons: None,
             times: PartTimes::default(),
             logits: vec![0.0; MAX_LOGITS * model.vocab_len()],
             model: Arc::clone(model),

@@ -50,7 +50,7 @@ const ARM: [Cpu; 4] = [
 ];
 
 /// Builds of WebAssembly: the name of a level and flags of rustc.
-const WASM: [(&str, &str); 2] = [("scalar", ""), ("simd128", "-Ctarget-feature=+simd128")];
+pub(crate) const WASM: [(&str, &str); 2] = [("scalar", ""), ("simd128", "-Ctarget-feature=+simd128")];
 
 /// A program that cargo built.
 struct Program {
@@ -95,12 +95,18 @@ impl Job {
         cargo
     }
 
-    /// Cargo for one of the builds of WebAssembly, which are apart so that none replaces another.
-    fn cargo_wasm(&self, task: &str, level: &str, flags: &str) -> Command {
+    /// Cargo for one of the builds of WebAssembly, which are apart so that none replaces another: in
+    /// [`wasm_target`](Self::wasm_target).
+    pub(crate) fn cargo_wasm(&self, task: &str, level: &str, flags: &str) -> Command {
         let mut cargo = self.cargo(task);
         cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags);
         cargo.env("CARGO_TARGET_DIR", toolchain::target_dir().join(level));
         cargo
+    }
+
+    /// Where a build of WebAssembly is, for a profile's folder.
+    pub(crate) fn wasm_target(&self, level: &str, profile: &str) -> PathBuf {
+        toolchain::target_dir().join(level).join(self.target.triple()).join(profile)
     }
 
     /// Builds programs, and says where they are.
@@ -177,25 +183,8 @@ impl Job {
                 let mut node = Command::new(&node);
                 run(node.arg("--stack-trace-limit=40").arg(glue.join("test.js")), &what, &test)?;
             }
-            self.test_package(&bindgen, &node, level, flags)?;
         }
         Ok(())
-    }
-}
-
-impl Job {
-    /// Runs the test of the crate sparse-wasm in Node.
-    fn test_package(&self, bindgen: &Path, node: &Path, level: &str, flags: &str) -> Result<()> {
-        let folder = toolchain::target_dir().join(level);
-        let mut cargo = self.cargo_wasm("build", level, flags);
-        program::run(cargo.args(["--release", "-psparse-wasm"]))?;
-        let built = folder.join(self.target.triple()).join("release/sparse_wasm.wasm");
-        let package = folder.join("package");
-        let mut bindgen = Command::new(bindgen);
-        program::run(bindgen.args(["--target", "nodejs", "--out-dir"]).arg(&package).arg(built))?;
-        let mut node = Command::new(node);
-        node.current_dir(crate::root()).arg("crates/sparse-wasm/tests/node.cjs");
-        limited(node.arg(package.join("sparse_wasm.js")), "sparse-wasm in Node").map(drop)
     }
 }
 

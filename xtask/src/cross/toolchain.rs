@@ -93,7 +93,7 @@ impl fmt::Display for Toolchain {
 }
 
 /// The first program of these names on the PATH, or among the tools of tools/cross/install.sh.
-pub(super) fn which(names: &[&str]) -> Option<PathBuf> {
+pub(crate) fn which(names: &[&str]) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
     folders.insert(0, prefix().join("tools/bin"));

@@ -62,7 +62,7 @@ pub(super) fn qemu_riscv() -> Result<Command> {
 }
 
 /// The wasm-bindgen program of the very version that Cargo.lock names.
-pub(super) fn wasm_bindgen() -> Result<PathBuf> {
+pub(crate) fn wasm_bindgen() -> Result<PathBuf> {
     let lock = fs::read_to_string(crate::root().join("Cargo.lock")).context("cannot read Cargo.lock")?;
     let version = lock
         .split("[[package]]")

@@ -3,7 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{PredictorInput, Selector, SparseFfn};
+use super::{PredictorInput, Selector, SparseFfn, scatter};
 use crate::{Activations, Compute};
 
 /// Buffers for [`SparseFfn::forward`], allocated once for the largest batch and layer.
@@ -24,6 +24,8 @@ pub struct FfnScratch {
     pub(super) active: Vec<u32>,
     /// `act(gate)`, then `h`, of the neurons in `active`.
     pub(super) values: Vec<f32>,
+    /// Whether `active` and `values` are the last token's; otherwise `hidden` is.
+    pub(super) by_active: bool,
     /// One token of a batch.
     pub(super) one: Activations,
 }
@@ -63,6 +65,7 @@ impl FfnScratch {
             scores: vec![0.0; scores],
             active: Vec::with_capacity(neurons),
             values: vec![0.0; neurons],
+            by_active: false,
             one: Activations::default(),
         }
     }
@@ -89,6 +92,21 @@ impl FfnScratch {
         self.values.resize(grown, 0.0);
         let grown = neurons.max(self.up.len());
         self.up.resize(grown, 0.0);
+    }
+
+    /// Writes what `down` was multiplied with for the last token to `out`, a value per neuron: zero where one was left out.
+    /// Less the neurons' [means](SparseFfn::set_means), if some are left out.
+    ///
+    /// # Panics
+    /// If `out` has not a value for each neuron of the layer that was computed last.
+    pub fn last_hidden(&self, out: &mut [f32]) {
+        if self.by_active {
+            out.fill(0.0);
+            scatter(&self.active, &self.values, out);
+        } else {
+            let all = self.hidden.x();
+            out.copy_from_slice(&all[all.len() - out.len()..]);
+        }
     }
 
     /// What `down` was multiplied with in the last [`BatchMode::Masked`](super::BatchMode::Masked) batch, `[tokens x neurons]`: zero

@@ -1,7 +1,6 @@
 //! Text in, one vector per text out.
 
 use std::cmp::Reverse;
-#[cfg(feature = "fs")]
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +10,9 @@ use sparse_gguf::Gguf;
 use tokenizers::TruncationDirection;
 
 #[cfg(feature = "fs")]
-use super::folder::{Folder, in_file};
+use super::files::Disk;
+use super::files::{Files, ModelFiles, in_file};
+use super::folder::Folder;
 use super::head::{Head, Step};
 use super::prompt::{Prefix, Prompt, Prompted, Prompts};
 use super::sparse::{FfnTiming, Stopwatch};
@@ -88,7 +89,21 @@ impl Encoder {
             let gguf = Gguf::open(path).map_err(|e| in_file(path, e.into()))?;
             return Self::from_gguf(&gguf, options).map_err(|e| in_file(path, e));
         }
-        let mut folder = Folder::open(path)?;
+        Self::from_folder(Files(&Disk), path, options)
+    }
+
+    /// Reads a model from the files of a folder as the sentence-transformers library writes it, wherever they are.
+    ///
+    /// Weights are read tensor by tensor and converted: the largest file is never in memory because of this.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged (the error names it), or if the model is none that this crate runs.
+    pub fn from_files(files: &dyn ModelFiles, options: &EncoderOptions) -> Result<Self, Error> {
+        Self::from_folder(Files(files), Path::new(""), options)
+    }
+
+    fn from_folder(files: Files<'_>, path: &Path, options: &EncoderOptions) -> Result<Self, Error> {
+        let mut folder = Folder::open(files, path)?;
         if folder.lowercase {
             text::lowercase_first(&mut folder.tokenizer)?;
         }

@@ -1,14 +1,12 @@
 //! The folder of a model as the sentence-transformers library writes it.
 
-use std::fs;
-use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokenizers::{Tokenizer, TruncationDirection};
 
+use super::files::{Files, in_file};
 use super::head::Head;
 use super::prompt::Prompts;
 use super::safetensors::Safetensors;
@@ -17,11 +15,11 @@ use super::{BertConfig, modules};
 use crate::Error;
 
 /// What a folder says about its model; the large files are only opened.
-pub(super) struct Folder {
+pub(super) struct Folder<'a> {
     pub(super) config: BertConfig,
     pub(super) tokenizer: Tokenizer,
     pub(super) truncation: TruncationDirection,
-    pub(super) tensors: Safetensors,
+    pub(super) tensors: Safetensors<'a>,
     /// The file of the tensors, or the index of several.
     pub(super) tensors_path: PathBuf,
     pub(super) head: Head,
@@ -50,38 +48,39 @@ const SENTENCE_CONFIGS: [&str; 7] = [
     "sentence_xlnet_config.json",
 ];
 
-impl Folder {
-    /// Reads the folder at `path`.
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+impl<'a> Folder<'a> {
+    /// Reads the folder at `path` of `files`.
+    pub(super) fn open(files: Files<'a>, path: &Path) -> Result<Self, Error> {
         let mut config = None;
-        let (folder, head) = modules::open(path, |transformer| {
+        let (folder, head) = modules::open(files, path, |transformer| {
             let file = transformer.join("config.json");
-            let read: (BertConfig, Map<String, Value>) =
-                read(&file, |text| Ok((BertConfig::from_json(text)?, serde_json::from_slice(text)?)))?;
+            let read: (BertConfig, Map<String, Value>) = files
+                .read(&file, |text| Ok((BertConfig::from_json(text)?, serde_json::from_slice(text)?)))?;
             Ok(config.insert(read).0.embedding)
         })?;
         let (config, model) = config.expect("the width of the transformer was asked for");
         // The library reads its own settings in its own folders only.
-        let has_modules = path.join("modules.json").exists();
+        let has_modules = files.exist(&path.join("modules.json"));
         let sentence = SENTENCE_CONFIGS.iter().filter(|_| has_modules);
-        let mut sentence = sentence.map(|name| optional(&folder.join(name))).filter_map(Result::transpose);
+        let mut sentence =
+            sentence.map(|name| files.optional(&folder.join(name))).filter_map(Result::transpose);
         let sentence: SentenceConfig = sentence.next().transpose()?.unwrap_or_default();
-        let of_tokenizer = |name: &str| optional(&folder.join(name)).map(Option::unwrap_or_default);
+        let of_tokenizer = |name: &str| files.optional(&folder.join(name)).map(Option::unwrap_or_default);
         let tokenizer_path = folder.join("tokenizer.json");
-        let files = TokenizerFiles {
-            tokenizer: read(&tokenizer_path, |text| Ok(serde_json::from_slice(text)?))?,
+        let tokenizer = TokenizerFiles {
+            tokenizer: files.read(&tokenizer_path, |text| Ok(serde_json::from_slice(text)?))?,
             settings: of_tokenizer("tokenizer_config.json")?,
             special_tokens: of_tokenizer("special_tokens_map.json")?,
             model,
         };
-        let limit = sentence.max_seq_length.or(files.limit()).unwrap_or(usize::MAX);
-        let truncation = files.truncation();
-        let (tensors, tensors_path) = Safetensors::open_folder(&folder)?;
+        let limit = sentence.max_seq_length.or(tokenizer.limit()).unwrap_or(usize::MAX);
+        let truncation = tokenizer.truncation();
+        let (tensors, tensors_path) = Safetensors::open_folder(files, &folder)?;
         let prompts_path = path.join("config_sentence_transformers.json");
-        let prompts = if has_modules { optional(&prompts_path)? } else { None };
+        let prompts = if has_modules { files.optional(&prompts_path)? } else { None };
         let prompts: Prompts = prompts.unwrap_or_default();
         prompts.text(&super::Prompt::Default).map_err(|e| in_file(&prompts_path, e))?;
-        let tokenizer = files.build(config.vocabulary).map_err(|e| in_file(&tokenizer_path, e))?;
+        let tokenizer = tokenizer.build(config.vocabulary).map_err(|e| in_file(&tokenizer_path, e))?;
         Ok(Self {
             max_tokens: limit.min(config.positions),
             config,
@@ -107,26 +106,4 @@ pub(super) fn inside(folder: &Path, part: &str) -> Result<PathBuf, String> {
         }
     }
     Ok(path)
-}
-
-/// What `parse` makes of a file.
-pub(super) fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T, Error>) -> Result<T, Error> {
-    fs::read(path).map_err(Error::from).and_then(|text| parse(&text)).map_err(|e| in_file(path, e))
-}
-
-/// What a JSON file holds, if it is there.
-pub(super) fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    match path.try_exists() {
-        Ok(false) => Ok(None),
-        _ => read(path, |text| Ok(serde_json::from_slice(text)?)).map(Some),
-    }
-}
-
-/// The error with the file's name, and with advice if the file is not there.
-pub(super) fn in_file(path: &Path, error: Error) -> Error {
-    let source = match error {
-        Error::Io(e) if e.kind() == io::ErrorKind::NotFound => Error::MissingFile,
-        other => other,
-    };
-    Error::File { path: path.to_owned(), source: Box::new(source) }
 }

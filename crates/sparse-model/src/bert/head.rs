@@ -21,7 +21,6 @@ pub(super) struct Head {
 
 /// Something done to an embedding.
 #[derive(Debug)]
-#[cfg_attr(not(feature = "fs"), allow(dead_code, reason = "only folders have it"))]
 pub(super) enum Step {
     /// Scales it to length 1.
     Normalize,
@@ -34,7 +33,6 @@ pub(super) enum Step {
 
 /// `y = f(W x + b)`, plus `x` itself or `R x`.
 #[derive(Debug)]
-#[cfg_attr(not(feature = "fs"), allow(dead_code, reason = "only folders have it"))]
 pub(super) struct Projection {
     pub(super) inputs: usize,
     /// `[outputs x inputs]`.
@@ -46,7 +44,6 @@ pub(super) struct Projection {
 
 /// What a projection adds to its output.
 #[derive(Debug)]
-#[cfg_attr(not(feature = "fs"), allow(dead_code, reason = "only folders have it"))]
 pub(super) enum Residual {
     None,
     /// Its input.

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use sparse_simd::Activation;
 
 use super::Pooling;
-use super::folder::{in_file, inside, optional, read};
+use super::files::{Files, in_file};
+use super::folder::inside;
 use super::head::{Head, Projection, Residual, Step};
 use super::safetensors::Safetensors;
 use crate::Error;
@@ -53,11 +54,12 @@ fn sentence() -> String {
 /// A folder without `modules.json` is a plain transformer: the mean of its tokens' vectors is the embedding, as the
 /// sentence-transformers library has it, and is not scaled.
 pub(super) fn open(
+    files: Files<'_>,
     path: &Path,
     width: impl FnOnce(&Path) -> Result<usize, Error>,
 ) -> Result<(PathBuf, Head), Error> {
     let list = path.join("modules.json");
-    let Some(modules) = optional::<Vec<Module>>(&list)? else {
+    let Some(modules) = files.optional::<Vec<Module>>(&list)? else {
         let head = Head::new(width(path)?, vec![Pooling::Mean]);
         return Ok((path.to_owned(), head));
     };
@@ -74,19 +76,20 @@ pub(super) fn open(
     }
     let inside = |module: &Module| inside(path, &module.path).map_err(wrong);
     let transformer = inside(&modules[0])?;
-    let mut head = read(&inside(&modules[1])?.join("config.json"), |text| {
-        let (pooling, include_prompt) = pooling(text)?;
-        Ok((Head::new(0, pooling), include_prompt))
-    })
-    .and_then(|(head, include_prompt)| {
-        let width = width(&transformer)?;
-        Ok(Head { width, include_prompt, ..head })
-    })?;
+    let mut head = files
+        .read(&inside(&modules[1])?.join("config.json"), |text| {
+            let (pooling, include_prompt) = pooling(text)?;
+            Ok((Head::new(0, pooling), include_prompt))
+        })
+        .and_then(|(head, include_prompt)| {
+            let width = width(&transformer)?;
+            Ok(Head { width, include_prompt, ..head })
+        })?;
     for (module, name) in modules.iter().zip(names).skip(2) {
         let dimension = head.dimension();
         let step = match name {
-            "Dense" => Step::Dense(dense(&inside(module)?, dimension)?),
-            "LayerNorm" => layer_norm(&inside(module)?, dimension)?,
+            "Dense" => Step::Dense(dense(files, &inside(module)?, dimension)?),
+            "LayerNorm" => layer_norm(files, &inside(module)?, dimension)?,
             "Normalize" => Step::Normalize,
             // Leaves something out in training only.
             _ => continue,
@@ -139,9 +142,9 @@ fn pooling(text: &[u8]) -> Result<(Vec<Pooling>, bool), Error> {
 }
 
 /// Reads a dense module for vectors of `inputs` values.
-fn dense(folder: &Path, inputs: usize) -> Result<Projection, Error> {
+fn dense(files: Files<'_>, folder: &Path, inputs: usize) -> Result<Projection, Error> {
     let path = folder.join("config.json");
-    let (config, activation) = read(&path, |text| {
+    let (config, activation) = files.read(&path, |text| {
         let config: DenseConfig = serde_json::from_slice(text)?;
         for name in [Some(&config.module_input_name), config.module_output_name.as_ref()] {
             if let Some(name) = name.filter(|name| *name != SENTENCE) {
@@ -160,7 +163,7 @@ fn dense(folder: &Path, inputs: usize) -> Result<Projection, Error> {
         Ok((config, activation))
     })?;
     let outputs = config.out_features;
-    tensors(folder, |values| {
+    tensors(files, folder, |values| {
         let residual = match config.use_residual {
             false => Residual::None,
             true if inputs == outputs => Residual::Input,
@@ -177,18 +180,19 @@ fn dense(folder: &Path, inputs: usize) -> Result<Projection, Error> {
 }
 
 /// Reads the norm of a vector of `width` values.
-fn layer_norm(folder: &Path, width: usize) -> Result<Step, Error> {
-    tensors(folder, |values| {
+fn layer_norm(files: Files<'_>, folder: &Path, width: usize) -> Result<Step, Error> {
+    tensors(files, folder, |values| {
         Ok(Step::LayerNorm { weight: values("norm.weight", &[width])?, bias: values("norm.bias", &[width])? })
     })
 }
 
 /// Gives `make` a function that reads a tensor of a module's file.
 fn tensors<T>(
+    files: Files<'_>,
     folder: &Path,
     make: impl FnOnce(&dyn Fn(&str, &[usize]) -> Result<Vec<f32>, Error>) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let (file, path) = Safetensors::open_folder(folder)?;
+    let (file, path) = Safetensors::open_folder(files, folder)?;
     make(&|name, dims| file.values(name, dims)).map_err(|e| in_file(&path, e))
 }
 

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,8 @@ use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-use super::folder::{in_file, inside};
+use super::files::{Files, ReadSeek, in_file};
+use super::folder::inside;
 use super::tensors::{Source, Tensors};
 use crate::Error;
 
@@ -56,25 +56,25 @@ fn is_idle(name: &str) -> bool {
 }
 
 /// The tensors of a folder's safetensors files.
-pub(super) struct Safetensors {
-    shards: Vec<Shard>,
+pub(super) struct Safetensors<'a> {
+    shards: Vec<Shard<'a>>,
     /// Which file each tensor is in.
     places: HashMap<String, usize>,
 }
 
 /// One file. Tensors are read from it piece by piece, so that a model that is converted when it is loaded is never in memory
 /// twice.
-struct Shard {
+struct Shard<'a> {
     path: PathBuf,
-    file: RefCell<File>,
+    file: RefCell<Box<dyn ReadSeek + 'a>>,
     metadata: Metadata,
     /// Offset of the tensors in the file.
     start: u64,
 }
 
 /// Where a tensor begins.
-struct Place<'a> {
-    shard: &'a Shard,
+struct Place<'a, 'f> {
+    shard: &'a Shard<'f>,
     offset: usize,
 }
 
@@ -112,10 +112,11 @@ impl<'de> Deserialize<'de> for WeightMap {
 /// The longest header that the safetensors library reads, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 
-impl Shard {
-    fn open(path: &Path) -> Result<Self, Error> {
-        let mut file = File::open(path)?;
-        let found = file.metadata()?.len();
+impl<'a> Shard<'a> {
+    fn open(files: Files<'a>, path: &Path) -> Result<Self, Error> {
+        let mut file = files.open(path)?;
+        let found = file.seek(SeekFrom::End(0))?;
+        file.rewind()?;
         let truncated = |expected: u64| Error::Truncated { expected, found };
         let mut len = [0; 8];
         if found < 8 {
@@ -142,43 +143,45 @@ impl Shard {
     }
 }
 
-impl Safetensors {
+impl<'a> Safetensors<'a> {
     /// Opens a folder's weights: `model.safetensors`, or the files that `model.safetensors.index.json` names. Returns the
     /// file that names them all, for errors, beside them.
     ///
     /// # Errors
     /// If neither is there, a file is missing, damaged or outside the folder, or the files disagree with the index.
-    pub(super) fn open_folder(folder: &Path) -> Result<(Self, PathBuf), Error> {
+    pub(super) fn open_folder(files: Files<'a>, folder: &Path) -> Result<(Self, PathBuf), Error> {
         let (single, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
-        if single.exists() || !index.exists() {
-            let tensors = Self::open(&single).map_err(|e| in_file(&single, e))?;
+        if files.exist(&single) || !files.exist(&index) {
+            let tensors = Self::open(files, &single).map_err(|e| in_file(&single, e))?;
             return Ok((tensors, single));
         }
-        let tensors = Self::open_index(folder, &index).map_err(|e| in_file(&index, e))?;
+        let tensors = Self::open_index(files, folder, &index).map_err(|e| in_file(&index, e))?;
         Ok((tensors, index))
     }
 
     /// Opens one file.
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+    fn open(files: Files<'a>, path: &Path) -> Result<Self, Error> {
         let mut tensors = Self { shards: Vec::new(), places: HashMap::new() };
-        tensors.push(path)?;
+        tensors.push(files, path)?;
         Ok(tensors)
     }
 
-    fn open_index(folder: &Path, index: &Path) -> Result<Self, Error> {
-        let Index { weight_map: WeightMap(entries) } = serde_json::from_slice(&fs::read(index)?)?;
+    fn open_index(files: Files<'a>, folder: &Path, index: &Path) -> Result<Self, Error> {
+        let mut text = Vec::new();
+        files.open(index)?.read_to_end(&mut text)?;
+        let Index { weight_map: WeightMap(entries) } = serde_json::from_slice(&text)?;
         let wrong = |name: &str, problem: String| Error::Tensor { name: name.to_owned(), problem };
         let mut seen = HashSet::new();
         if let Some((name, _)) = entries.iter().find(|(name, _)| !seen.insert(name)) {
             return Err(wrong(name, "is in the index twice".into()));
         }
-        let files: BTreeSet<&str> = entries.iter().map(|(_, file)| file.as_str()).collect();
+        let shards: BTreeSet<&str> = entries.iter().map(|(_, file)| file.as_str()).collect();
         let mut tensors = Self { shards: Vec::new(), places: HashMap::new() };
         let mut numbers = HashMap::new();
-        for file in files {
+        for file in shards {
             let path = inside(folder, file).map_err(|problem| Error::setting("weight_map", problem))?;
             numbers.insert(file, tensors.shards.len());
-            tensors.push(&path).map_err(|e| in_file(&path, e))?;
+            tensors.push(files, &path).map_err(|e| in_file(&path, e))?;
         }
         for (name, file) in &entries {
             match tensors.places.get(name) {
@@ -191,8 +194,8 @@ impl Safetensors {
     }
 
     /// Adds a file, none of whose tensors may be in another.
-    fn push(&mut self, path: &Path) -> Result<(), Error> {
-        let shard = Shard::open(path)?;
+    fn push(&mut self, files: Files<'a>, path: &Path) -> Result<(), Error> {
+        let shard = Shard::open(files, path)?;
         let number = self.shards.len();
         for name in shard.metadata.offset_keys() {
             if let Some(other) = self.places.insert(name.clone(), number) {
@@ -210,7 +213,7 @@ impl Safetensors {
     }
 }
 
-impl Source for Safetensors {
+impl Source for Safetensors<'_> {
     fn resolve(&self, name: &str) -> String {
         let Some(name) = transformers_name(name) else { return name.to_owned() };
         // Models saved with a head have a prefix; very old ones have other names for a norm's parts.
@@ -247,7 +250,7 @@ impl Source for Safetensors {
     }
 }
 
-impl Place<'_> {
+impl Place<'_, '_> {
     fn read<const N: usize>(
         &self,
         start: usize,

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 use sparse_gguf::Metadata;
-#[cfg(feature = "fs")]
 use tokenizers::normalizers::{Lowercase, Sequence};
 use tokenizers::{
     NormalizerWrapper, PreTokenizerWrapper, Tokenizer, TruncationDirection, TruncationParams,
@@ -116,7 +115,6 @@ fn splits_at_spaces(pre_tokenizer: &PreTokenizerWrapper) -> bool {
 
 /// Has texts made lower case first, as sentence-transformers does if a folder asks for it beside the tokenizer: not if the
 /// tokenizer has a step for that already. One that lowercases among other things is no such step.
-#[cfg(feature = "fs")]
 pub(super) fn lowercase_first(tokenizer: &mut Tokenizer) -> Result<(), Error> {
     let mut steps = match tokenizer.get_normalizer() {
         None => Vec::new(),

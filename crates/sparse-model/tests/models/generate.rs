@@ -251,3 +251,20 @@ fn what_makes_no_sense_is_the_first_item() {
     let error = empty.generate(&[], &GenerateOptions::default()).next().unwrap().unwrap_err();
     assert!(matches!(error, Error::NoTokens));
 }
+
+#[test]
+fn a_generation_that_owns_its_session_writes_the_same_and_gives_it_back() {
+    let options = GenerateOptions::new(20).sampler(letters(3)).ignore_end(true);
+    let story = tell(&mut session(), &PROMPT, &options);
+    let mut events = session().into_generate(&PROMPT, &options);
+    let (mut text, mut tokens) = (String::new(), 0);
+    for event in events.by_ref() {
+        match event.expect("an event") {
+            Event::Text(piece) => text += &piece,
+            Event::Token(_) => tokens += 1,
+            _ => {}
+        }
+    }
+    assert_eq!((&text, tokens), (&story.text, story.tokens.len()));
+    assert_eq!(events.into_session().tokens().len(), PROMPT.len() + tokens);
+}

@@ -41,3 +41,32 @@ fn the_greedy_text_is_the_same_on_every_machine() {
     assert!(tokens.len() >= start + TOKENS / 2, "too close a call after {} tokens", tokens.len() - start);
     assert!(TEXT.starts_with(&text), "found {text:?}");
 }
+
+#[test]
+fn the_neurons_that_fire_are_those_that_were_counted() {
+    let gguf = Gguf::from_shared(Arc::new(MODEL)).unwrap();
+    let sparse = Arc::new(Model::from_gguf(&gguf, 1).unwrap());
+    let mut dense = Model::from_gguf(&gguf, 1).unwrap();
+    dense.make_dense().unwrap();
+    let mut fired = Vec::new();
+    for model in [sparse, Arc::new(dense)] {
+        let prompt = model.tokenizer().encode(PROMPT, Default::default()).unwrap();
+        let mut session = Session::new(&model, 16).unwrap();
+        session.forward(&prompt).unwrap();
+        assert!(session.neurons().is_empty(), "nobody asked");
+        session.keep_neurons(true);
+        session.forward(&[300]).unwrap();
+        let count = |neurons: &Vec<f32>| neurons.iter().filter(|h| **h != 0.0).count() as u64;
+        let counts: Vec<u64> = session.neurons().iter().map(count).collect();
+        let computed: Vec<u64> = session.ffn_counts().iter().map(|c| c.down).collect();
+        let neurons = session.neurons()[0].len() as u64;
+        let dense = computed.iter().all(|down| *down == neurons);
+        assert!(dense || counts == computed, "{counts:?} fired, {computed:?} were computed");
+        let most = counts.len() as u64 * neurons / 4;
+        assert!((1..most).contains(&counts.iter().sum()), "{counts:?} of {neurons}");
+        fired.push((counts, dense));
+    }
+    assert_eq!((fired[0].1, fired[1].1), (false, true));
+    // The first layer's input is the same whatever is left out.
+    assert_eq!(fired[0].0[0], fired[1].0[0]);
+}

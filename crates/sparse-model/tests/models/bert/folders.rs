@@ -1,5 +1,6 @@
 //! Folders and files as others write them, and those that are at fault.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use sparse_testdata::write_safetensors;
@@ -349,4 +350,30 @@ fn faulty_gguf_files_are_errors() {
         let message = error(change);
         parts.iter().for_each(|part| assert!(message.contains(part), "case {i}: {part:?} not in: {message}"));
     }
+}
+
+#[test]
+fn files_in_memory_give_what_the_folder_gives() {
+    let folder = folder_of(&TinyBert::default());
+    let expected =
+        Encoder::open(folder.path(), &EncoderOptions::default()).unwrap().embed("the cat").unwrap();
+    let mut files = HashMap::new();
+    for file in [
+        "config.json",
+        "tokenizer.json",
+        "sentence_bert_config.json",
+        "model.safetensors",
+        "modules.json",
+        "1_Pooling/config.json",
+    ] {
+        files.insert(file.to_owned(), fs::read(folder.path().join(file)).unwrap());
+    }
+    let open = |files: &HashMap<String, Vec<u8>>| Encoder::from_files(files, &EncoderOptions::default());
+    assert_eq!(open(&files).unwrap().embed("the cat").unwrap(), expected);
+    files.get_mut("model.safetensors").unwrap().truncate(1000);
+    let error = open(&files).unwrap_err().to_string();
+    assert!(error.contains("model.safetensors") && error.contains("truncated"), "{error}");
+    files.remove("config.json");
+    let error = open(&files).unwrap_err();
+    assert!(error.to_string().starts_with("config.json: there is no such file"), "{error}");
 }

@@ -1,0 +1,4 @@
+import { serve } from "./service.js";
+
+const answer = serve(self);
+self.onmessage = ({ data }) => answer(data);
