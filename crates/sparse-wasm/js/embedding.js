@@ -2,7 +2,7 @@ import { connect, registry } from "./link.js";
 import { portable } from "./source.js";
 import { SparseError } from "./errors.js";
 import { platform } from "./platform.js";
-import { portableWasm } from "./text.js";
+import { portableInit } from "./text.js";
 
 /** Files of a sentence-transformers folder beside those that modules.json leads to. */
 const FILES = [
@@ -19,10 +19,10 @@ const FILES = [
 export class EmbeddingModel {
   #link;
 
-  static async load(source, { worker, wasm, onProgress, signal, ...options } = {}) {
+  static async load(source, { worker, init, onProgress, signal, ...options } = {}) {
     const link = connect(worker);
     try {
-      const args = { ...(await locate(source, signal)), options, wasm: await portableWasm(wasm) };
+      const args = { ...(await locate(source, signal)), options, init: await portableInit(init) };
       const info = await link.call("loadEmbedding", args, {
         emit: ({ progress }) => onProgress?.(progress),
         signal,

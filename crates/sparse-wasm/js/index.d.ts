@@ -76,7 +76,7 @@ export interface LoadOptions {
    */
   worker?: boolean;
   /** How the WebAssembly is loaded. */
-  wasm?: InitOptions;
+  init?: InitOptions;
   /** Called while the file is read. */
   onProgress?: (progress: Progress) => void;
   /** Stops loading. */
@@ -398,7 +398,7 @@ export interface GgufInfo {
  */
 export function inspectGguf(
   source: Source,
-  options?: { wasm?: InitOptions; signal?: AbortSignal },
+  options?: { init?: InitOptions; signal?: AbortSignal },
 ): Promise<GgufInfo>;
 
 // What follows needs `await init()` before.

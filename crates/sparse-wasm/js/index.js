@@ -6,8 +6,8 @@ export { EmbeddingIndex, EmbeddingModel } from "./embedding.js";
 export { TextModel, TextStream } from "./text.js";
 export { hasSimd, init };
 
-export async function inspectGguf(source, { wasm, signal } = {}) {
-  await init(wasm);
+export async function inspectGguf(source, { init: options, signal } = {}) {
+  await init(options);
   const bytes = await toModelBytes(await portable(source), { signal });
   return JSON.parse(guard((raw) => raw.inspectGguf(bytes)));
 }

@@ -13,8 +13,8 @@ export class Service {
   #model;
 
   /** Loads a language model; resolves to its description. */
-  async loadText({ source, sidecar, options, wasm }, { emit, signal }) {
-    await init(wasm);
+  async loadText({ source, sidecar, options, init: how }, { emit, signal }) {
+    await init(how);
     const onProgress = (progress) => emit({ progress });
     const bytes = await toModelBytes(source, { onProgress, signal });
     const beside = sidecar === undefined ? undefined : await toModelBytes(sidecar, { signal });
@@ -23,14 +23,16 @@ export class Service {
   }
 
   /** Loads a model for embeddings, from one file or from those of a folder; resolves to its description. */
-  async loadEmbedding({ source, files, options, wasm }, { emit, signal }) {
-    await init(wasm);
+  async loadEmbedding({ source, files, options, init: how }, { emit, signal }) {
+    await init(how);
     const json = JSON.stringify(options);
     const onProgress = (progress) => emit({ progress });
     if (files) {
       const read = {};
       for (const [name, file] of Object.entries(files)) {
         const large = name.endsWith(".safetensors");
+        // Folders have the same weights in other formats, too.
+        if (!large && !name.endsWith(".json")) continue;
         read[name] = await toBytes(file, large ? { onProgress, signal } : { signal });
       }
       this.#model = guard((raw) => raw.EmbeddingModel.fromFiles(read, json));

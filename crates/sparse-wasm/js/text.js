@@ -5,14 +5,14 @@ import { portable } from "./source.js";
 export class TextModel {
   #link;
 
-  static async load(source, { worker, sidecar, wasm, onProgress, signal, ...options } = {}) {
+  static async load(source, { worker, sidecar, init, onProgress, signal, ...options } = {}) {
     const link = connect(worker);
     try {
       const args = {
         source: await portable(source),
         sidecar: sidecar === undefined ? undefined : await portable(sidecar),
         options,
-        wasm: await portableWasm(wasm),
+        init: await portableInit(init),
       };
       const info = await link.call("loadText", args, { emit: ({ progress }) => onProgress?.(progress), signal });
       return new TextModel(link, info);
@@ -59,7 +59,7 @@ export class TextModel {
 }
 
 /** The options of `init`, in a form that another thread can be given. */
-export async function portableWasm(init) {
+export async function portableInit(init) {
   if (!init?.wasm || init.wasm instanceof WebAssembly.Module) return init;
   return { ...init, wasm: await portable(init.wasm) };
 }

@@ -172,7 +172,7 @@ test("the build without vectors and the calling thread write the same", async (t
     const { TextModel } = await import("./sparse-wasm/index.js");
     const { story } = await import("./story/index.js");
     const texts = [];
-    for (const options of [{ wasm: { simd: false } }, { worker: false, wasm: { simd: true } }]) {
+    for (const options of [{ init: { simd: false } }, { worker: false, init: { simd: true } }]) {
       const model = await TextModel.load(story, options);
       texts.push(prompt + await model.generate(prompt, { temperature: 0, ignoreEnd: true, maxTokens: 96 }).text());
       model.free();

@@ -76,7 +76,7 @@ async function greedyIds(model, options) {
 }
 
 test("the story model writes what the native program writes", async (t) => {
-  for (const options of [{}, { worker: true }, { worker: true, wasm: { simd: false } }]) {
+  for (const options of [{}, { worker: true }, { worker: true, init: { simd: false } }]) {
     const model = await withStory(t, options);
     const [ids, stats] = await greedyIds(model, greedy);
     assert.ok(sameUntilTie(ids, native.story, 0.05) >= 48);

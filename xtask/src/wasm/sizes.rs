@@ -117,7 +117,8 @@ fn function_names(mut section: Bytes<'_>) -> Result<BTreeMap<usize, &str>> {
 fn imported_functions(mut section: Bytes<'_>) -> Result<usize> {
     let mut functions = 0;
     for _ in 0..section.number()? {
-        (section.text()?, section.text()?);
+        section.text()?;
+        section.text()?;
         match section.byte()? {
             0 => {
                 section.number()?;
