@@ -181,3 +181,23 @@ test("the build without vectors and the calling thread write the same", async (t
   }, native.prompt);
   assert.ok(texts.length === 2 && texts.every((text) => text.startsWith(beginning)), `${texts}`);
 });
+
+test("SmolLM2 writes what it writes in Node", { skip: !native.smol && "no model" }, async (t) => {
+  const page = await open(t);
+  const written = JSON.parse(await readFile("smol.json", "utf8"));
+  const ids = await page.evaluate(
+    async (name, prompt, maxTokens) => {
+      const { TextModel } = await import("./sparse-wasm/index.js");
+      const model = await TextModel.load(`models/${name}`, { context: 512 });
+      const ids = [];
+      const onEvent = (event) => event.type === "token" && ids.push(event.id);
+      await model.generate(prompt, { temperature: 0, ignoreEnd: true, maxTokens, onEvent }).stats;
+      model.free();
+      return ids;
+    },
+    native.smol.file.split("/").at(-1),
+    native.prompt,
+    written.length,
+  );
+  assert.deepEqual(ids, written);
+});

@@ -1,6 +1,6 @@
 // The packed package in Node. `native.json` has what the native program says; MODELS is a folder with real models.
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 
 import {
@@ -93,6 +93,8 @@ test("SmolLM2 writes what the native program writes", { skip: !native.smol && "n
   const [ids] = await greedyIds(model, { ...greedy, maxTokens: native.smol.tokens.length });
   // The bar of `cargo xtask verify` for the quantized model.
   sameUntilTie(ids, native.smol, 0.75);
+  // For the browser's test.
+  await writeFile("smol.json", JSON.stringify(ids));
   const peak = (await model.memory()) / model.info.bytes;
   console.log(`peak memory: ${peak.toFixed(2)} times the file`);
   assert.ok(peak < 1.3, `${peak}`);
