@@ -12,11 +12,11 @@ use crate::{MatMut, Q8, Rows};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
-/// Columns arranged at a time. More are done in several passes over the rows.
-const COLS: usize = 16384;
+/// Columns arranged at a time: what the first cache holds. More are done in several passes over the rows.
+const COLS: usize = 12288;
 
-/// Rows shorter than this many bytes are done four at a time, to have less overhead per row; longer ones two
-/// at a time.
+/// Rows shorter than this many bytes, and parts of rows, are done four at a time, to have less overhead per row;
+/// longer ones two at a time.
 const SHORT: usize = 1536;
 
 /// Rows done at a time where they are chosen one by one.
@@ -60,8 +60,10 @@ pub(super) unsafe fn rows<F: Format>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn chosen<F: Format, C: Choice>(w: Rows<'_>, active: C, x: Q8<'_>, out: &mut [f32]) {
     let mut arranged = [const { MaybeUninit::uninit() }; COLS / STEP];
-    for from in (0..x.cols).step_by(COLS) {
-        let cols = COLS.min(x.cols - from);
+    // Passes are alike: the last of them is no short one.
+    let pass = x.cols.div_ceil(x.cols.div_ceil(COLS).max(1)).next_multiple_of(STEP);
+    for from in (0..x.cols).step_by(pass.max(STEP)) {
+        let cols = pass.min(x.cols - from);
         let steps = cols.div_ceil(STEP);
         for (step, slot) in arranged[..steps].iter_mut().enumerate() {
             slot.write(arrange::<F>(x, from + step * STEP));
@@ -73,7 +75,7 @@ unsafe fn chosen<F: Format, C: Choice>(w: Rows<'_>, active: C, x: Q8<'_>, out: &
         unsafe {
             if C::SCATTERED {
                 pass.tails::<F, C, CHOSEN>(active, out)
-            } else if w.row_bytes() < SHORT {
+            } else if w.row_bytes() < SHORT || cols < w.cols() {
                 pass.tails::<F, C, 4>(active, out)
             } else {
                 pass.tails::<F, C, 2>(active, out)
@@ -98,7 +100,8 @@ pub(super) unsafe fn each<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_
         let left = x.tokens() - t;
         // SAFETY: the caller's promises, and the steps fit the room.
         t += unsafe {
-            match left.min(ROOM / steps) {
+            // Several passes add products in another order.
+            match if x.cols > COLS { 1 } else { left.min(ROOM / steps) } {
                 0 | 1 => {
                     gemv::<F>(w, x.row(t), out.row(t));
                     1
@@ -114,7 +117,7 @@ pub(super) unsafe fn each<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_
 /// Tokens `t..t + T` of [`each`]; returns `T`.
 ///
 /// # Safety
-/// As for [`gemv`]; `T` tokens have at most [`ROOM`] steps, and one at most [`COLS`] columns.
+/// As for [`gemv`]; `T` tokens have at most [`ROOM`] steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn several<F: Format, const T: usize>(
     w: Rows<'_>,
@@ -122,7 +125,6 @@ unsafe fn several<F: Format, const T: usize>(
     t: usize,
     out: &mut MatMut<'_>,
 ) -> usize {
-    const { assert!(ROOM / 2 * STEP <= COLS) };
     let mut arranged = [const { MaybeUninit::uninit() }; ROOM];
     let steps = x.cols.div_ceil(STEP);
     for (i, slot) in arranged[..steps * T].iter_mut().enumerate() {
