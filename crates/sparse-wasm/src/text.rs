@@ -194,7 +194,8 @@ impl TextGeneration {
     ///
     /// # Errors
     /// As the model has it: `context-full`, `memory`, `not-finite`.
-    pub fn next(&mut self) -> Result<Option<String>, JsValue> {
+    #[wasm_bindgen(js_name = next)]
+    pub fn step(&mut self) -> Result<Option<String>, JsValue> {
         let event = match self.events.next().transpose().map_err(Error::from)? {
             None => return Ok(None),
             Some(Event::Token(token)) => json!({ "token": token.id }),
