@@ -9,9 +9,7 @@ use ruvector_core::embeddings::{default_space_identity, registry_identity, regis
 use ruvector_core::{EmbeddingSpaceIdentity, PoolingStrategy, PoolingStrategyName, Result, RuvectorError};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use sparse_integration::{
-    EmbeddingConfig, EncoderSparsity, Pooling, SparseEmbeddingProvider,
-};
+use sparse_integration::{EmbeddingConfig, EncoderSparsity, Pooling, SparseEmbeddingProvider};
 
 /// The provider's name in identities.
 const PROVIDER: &str = "sparse-ruvector";
