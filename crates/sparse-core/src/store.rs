@@ -12,6 +12,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -181,6 +182,9 @@ impl<T: Send + Sync + 'static> NeuronStore<T> {
 
     /// States that the units `next` will be asked for now, in that order, and those in `soon` perhaps after them: the store
     /// reads them ahead, and keeps them if it can. What was expected before is not any more.
+    ///
+    /// # Panics
+    /// If there is no such unit.
     pub fn expect(&self, next: impl Iterator<Item = u32>, soon: impl Iterator<Item = u32>) {
         let mut state = self.shared.lock();
         let State { expected, queue, units, .. } = &mut *state;
@@ -210,6 +214,9 @@ impl<T: Send + Sync + 'static> NeuronStore<T> {
     /// Reads `unit` and keeps it for good.
     ///
     /// # Errors
+    /// As [`get`](Self::get).
+    ///
+    /// # Panics
     /// As [`get`](Self::get).
     pub fn pin(&self, unit: u32) -> Result<(), StoreError> {
         self.shared.lock().units[unit as usize].pinned = true;
@@ -269,7 +276,13 @@ impl<T> Shared<T> {
         state.statistics.resident_bytes += bytes;
         state.units[unit as usize].place = Place::Coming;
         drop(state);
-        let loaded = self.loader.load(unit).map(Arc::new);
+        // Others wait for the unit: a loader that panics is an error to them, too.
+        let loaded = catch_unwind(AssertUnwindSafe(|| self.loader.load(unit)));
+        let loaded = loaded.unwrap_or_else(|_| {
+            let source = io::Error::other("its loader panicked");
+            Err(StoreError { what: alloc::format!("unit {unit}"), source })
+        });
+        let loaded = loaded.map(Arc::new);
         let mut state = self.lock();
         match &loaded {
             Ok(loaded) => {
@@ -372,7 +385,8 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// Units of 10 bytes whose value is their number, and how many were read. `broken` cannot be.
+    /// Units of 10 bytes whose value is their number, and how many were read. `broken` cannot be; 99 is a
+    /// fault of the loader.
     #[derive(Default)]
     struct Numbers {
         broken: Arc<AtomicU32>,
@@ -386,6 +400,7 @@ mod tests {
 
         fn load(&self, unit: u32) -> Result<u32, StoreError> {
             self.reads.fetch_add(1, Ordering::Relaxed);
+            assert_ne!(unit, 99, "meant");
             match self.broken.load(Ordering::Relaxed) == unit {
                 true => {
                     Err(StoreError { what: std::format!("unit {unit}"), source: io::Error::other("broken") })
@@ -412,6 +427,16 @@ mod tests {
         assert_eq!((found.hits, found.misses, found.read_bytes), (2, 5, 50));
         assert_eq!((reads.load(Ordering::Relaxed), found.resident_bytes), (5, 30));
         store.set_budget(10);
+        assert_eq!(store.statistics().resident_bytes, 10);
+    }
+
+    #[test]
+    fn a_loader_that_panics_leaves_nobody_waiting() {
+        let (store, _, _) = store(30);
+        for _ in 0..2 {
+            assert_eq!(store.get(99).unwrap_err().to_string(), "cannot read unit 99: its loader panicked");
+        }
+        assert_eq!(*store.get(5).unwrap(), 5);
         assert_eq!(store.statistics().resident_bytes, 10);
     }
 
