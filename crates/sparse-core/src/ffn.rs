@@ -37,8 +37,8 @@ use hidden_norm::HiddenNorm;
 pub use modes::{BatchMode, Crossover};
 pub use predictor::{LowRankPredictor, PredictorInput};
 pub use quality::SelectorQuality;
-use scratch::Chosen;
 pub use scratch::FfnScratch;
+use scratch::{Chosen, OneToken};
 pub use selector::{Rule, Selector, SparsityConfig};
 use selector::{gather, reordered};
 #[cfg(feature = "std")]
@@ -334,7 +334,8 @@ impl SparseFfn {
             (_, _, BatchMode::Masked) => (false, self.masked(compute, x, scratch, out)),
             (_, 1, _) => {
                 self.predict(compute, x, scratch);
-                (false, self.sparse(compute, (x, 0), None, scratch, out))
+                scratch.by_active = true;
+                (false, self.sparse(compute, (x, &scratch.scores), None, &mut scratch.one, out))
             }
             (_, _, BatchMode::Dense | BatchMode::Each) => (false, self.each(compute, x, scratch, out)),
         };
@@ -359,11 +360,11 @@ impl SparseFfn {
         out: &mut [f32],
     ) -> FfnCounts {
         assert!(self.gate.is_none() && !self.selector.skips_first(), "a layer that computes all of `up`");
-        let (neurons, none) = (self.neurons(), Activations::default());
-        scratch.hidden.reshape(1, neurons);
+        let none = Activations::default();
+        scratch.by_active = true;
         let mut counts = FfnCounts::default();
-        for (up, out) in up.chunks(neurons).zip(out.chunks_mut(self.outputs())) {
-            counts += self.sparse(compute, (&none, 0), Some(up), scratch, out);
+        for (up, out) in up.chunks(self.neurons()).zip(out.chunks_mut(self.outputs())) {
+            counts += self.sparse(compute, (&none, &[]), Some(up), &mut scratch.one, out);
         }
         add_bias(compute, self.down_bias.as_deref(), out);
         add_bias(compute, self.means.as_ref().map(|means| &*means.folded), out);
@@ -388,13 +389,7 @@ impl SparseFfn {
         }
     }
 
-    pub(super) fn dense(
-        &self,
-        compute: &Compute,
-        x: &Activations,
-        s: &mut FfnScratch,
-        out: &mut [f32],
-    ) -> FfnCounts {
+    fn dense(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch, out: &mut [f32]) -> FfnCounts {
         let k = compute.kernels;
         s.by_active = false;
         self.first().forward(compute, x, s.hidden.x_mut());
@@ -412,9 +407,9 @@ impl SparseFfn {
         match &self.down {
             // Threads can share one token only if it is an active set.
             Down::Neurons(down) if x.tokens() == 1 => {
-                s.active.clear();
-                s.active.extend(0..self.neurons() as u32);
-                down.axpy_rows(compute, &s.active, s.hidden.x(), out);
+                s.one.active.clear();
+                s.one.active.extend(0..self.neurons() as u32);
+                down.axpy_rows(compute, &s.one.active, s.hidden.x(), out);
             }
             down => {
                 s.hidden.quantize(k);
@@ -426,20 +421,20 @@ impl SparseFfn {
         FfnCounts { tokens: x.tokens() as u64, gate, up: all, down: all, bytes: self.bytes() as u64 }
     }
 
-    /// One token: `x`, number `token` of those with scores. `first` is what all its neurons make of the
+    /// One token, `x`, whose neurons the selector gives `scores`, if it has any. `first` is what all its neurons make of the
     /// [`first`](Self::first) projection, if that is known.
-    pub(super) fn sparse(
+    fn sparse(
         &self,
         compute: &Compute,
-        (x, token): (&Activations, usize),
+        (x, scores): (&Activations, &[f32]),
         first: Option<&[f32]>,
-        s: &mut FfnScratch,
+        s: &mut OneToken,
         out: &mut [f32],
     ) -> FfnCounts {
         let neurons = self.neurons();
         let limit = |density: f32| (density * neurons as f32) as usize;
-        let FfnScratch { up, hidden, scores, active, values, .. } = s;
-        let scores = scores.get(token * neurons..(token + 1) * neurons).unwrap_or_default();
+        s.reserve(self.inputs(), neurons);
+        let OneToken { up, hidden, active, values, .. } = s;
         let some = limit(self.crossover.rows);
         let rows = |linear: &Linear, active: &[u32], out: &mut [f32]| {
             if active.len() == neurons || active.len() > some {
@@ -468,7 +463,6 @@ impl SparseFfn {
         );
         let some = limit(self.crossover.down);
         counts.bytes += self.down.forward_active(compute, active, values, some, hidden, out) as u64;
-        s.by_active = true;
         counts
     }
 
@@ -483,7 +477,8 @@ impl SparseFfn {
         }
         self.predict(compute, x, s);
         s.by_active = false;
-        let FfnScratch { up, gate, hidden, scores, active, values, .. } = s;
+        s.one.reserve(self.inputs(), neurons);
+        let FfnScratch { up, gate, hidden, scores, one: OneToken { active, values, .. }, .. } = s;
         let mut counts = FfnCounts::default();
         let mut compact = vec![0.0; neurons];
         for (t, hidden) in hidden.x_mut().chunks_mut(neurons).enumerate() {
@@ -512,7 +507,7 @@ impl SparseFfn {
     }
 
     /// The scores of all tokens' neurons, if the selector has any: the predictor's, or what a copy makes of `h` less its mean.
-    pub(super) fn predict(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch) {
+    fn predict(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch) {
         if self.selector.has_scores() {
             s.scores.resize(x.tokens() * self.neurons(), 0.0);
         }

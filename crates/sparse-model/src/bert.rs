@@ -195,7 +195,7 @@ impl Pass<'_> {
 
     /// `delta` of the neurons that the layer's selector chooses for each token of `input`.
     fn sparse(&self, layer: &Layer, ffn: &SparseFfn, s: &mut Scratch) {
-        s.sparse.reserve(ffn);
+        s.sparse.reserve_neurons(1, ffn.neurons());
         if ffn.selector().skips_first() || matches!(ffn.selector(), Selector::Dense) {
             s.input.quantize(self.compute.kernels);
             ffn.forward(self.compute, &s.input, BatchMode::Each, &mut s.sparse, &mut s.delta);

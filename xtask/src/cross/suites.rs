@@ -24,15 +24,16 @@ struct Cpu {
     level: &'static str,
     /// Levels that it lacks and has to refuse.
     lacks: &'static [&'static str],
-    /// The tests that run there, by how their names end.
-    tests: &'static [&'static str],
+    /// The tests that run there: how a program's name ends, and how its tests' names begin.
+    tests: &'static [(&'static str, &'static str)],
 }
 
 /// All tests.
-const ALL: &[&str] = &[""];
-
+const ALL: &[(&str, &str)] = &[("", "")];
+/// The text of the story model.
+const STORY: (&str, &str) = ("models", "story::");
 /// The tests that tell whether a level computes what the others do.
-const SOME: &[&str] = &["kernels", "story"];
+const SOME: &[(&str, &str)] = &[("kernels", ""), STORY];
 
 /// x86-64 CPUs by their widest vectors. qemu has no AVX-512.
 const X86: [Cpu; 3] = [
@@ -43,9 +44,9 @@ const X86: [Cpu; 3] = [
 
 /// 64-bit ARM without and with products of bytes. `max` has all instructions that qemu knows.
 const ARM: [Cpu; 4] = [
-    Cpu { model: "cortex-a53", level: "neon", lacks: &["dotprod", "i8mm"], tests: &["story"] },
+    Cpu { model: "cortex-a53", level: "neon", lacks: &["dotprod", "i8mm"], tests: &[STORY] },
     Cpu { model: "cortex-a72", level: "neon", lacks: &["dotprod"], tests: &[] },
-    Cpu { model: "cortex-a76", level: "dotprod", lacks: &["i8mm"], tests: &["story"] },
+    Cpu { model: "cortex-a76", level: "dotprod", lacks: &["i8mm"], tests: &[STORY] },
     Cpu { model: "max", level: "dotprod", lacks: &[], tests: ALL },
 ];
 
@@ -158,16 +159,24 @@ impl Job {
                 ensure!(named, "{}: level {lacking} is not refused: {message}", cpu.model);
             }
             eprintln!("{}: level {level}", cpu.model);
-            for test in tests.iter().filter(|test| cpu.tests.iter().any(|end| test.name.ends_with(end))) {
-                let mut qemu = tools::qemu_user(self.target, cpu.model)?;
-                run(qemu.arg(&test.path).arg("--quiet"), &format!("{} on {}", test.name, cpu.model), test)?;
+            for (end, names) in cpu.tests {
+                let named: Vec<_> = tests.iter().filter(|test| test.name.ends_with(end)).collect();
+                ensure!(!named.is_empty(), "no test program is called {end}");
+                for test in named {
+                    let mut qemu = tools::qemu_user(self.target, cpu.model)?;
+                    qemu.arg(&test.path).arg("--quiet");
+                    if !names.is_empty() {
+                        qemu.arg(names);
+                    }
+                    run(&mut qemu, &format!("{} {names} on {}", test.name, cpu.model), test)?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Runs the tests in Node, with vectors and without. A test program without standard output has no report either: the first test that
-    /// fails ends it, and its name is in the trace.
+    /// Runs the tests in Node, with vectors and without. A test program without standard output has no report either: the
+    /// first test that fails ends it, and its name is in the trace.
     fn test_wasm(&self) -> Result<()> {
         let (bindgen, node) = (tools::wasm_bindgen()?, toolchain::which(&["node"]).context("no node")?);
         let glue = toolchain::target_dir().join("node");

@@ -3,7 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{PredictorInput, Selector, SparseFfn, scatter};
+use super::{FfnCounts, PredictorInput, Selector, SparseFfn, scatter};
 use crate::{Activations, Compute};
 
 /// Buffers for [`SparseFfn::forward`], allocated once for the largest batch and layer.
@@ -21,13 +21,43 @@ pub struct FfnScratch {
     pub(super) projected: Activations,
     /// The predictor's scores.
     pub(super) scores: Vec<f32>,
+    /// The token that was computed last by itself.
+    pub(super) one: OneToken,
+    /// Tokens that are computed beside each other, one per thread.
+    pub(super) beside: Vec<OneToken>,
+    /// Whether `one` is the last token; otherwise that is in `hidden`.
+    pub(super) by_active: bool,
+}
+
+/// A token whose active set is computed.
+#[derive(Debug, Default)]
+pub(super) struct OneToken {
+    /// Its number in the batch.
+    pub(super) token: usize,
+    /// Of all tokens that were computed here.
+    pub(super) counts: FfnCounts,
+    /// The layer's input.
+    pub(super) x: Activations,
+    /// Up, of the neurons in `active`.
+    pub(super) up: Vec<f32>,
+    /// What `down` multiplies, where that takes all neurons.
+    pub(super) hidden: Activations,
     pub(super) active: Vec<u32>,
     /// `act(gate)`, then `h`, of the neurons in `active`.
     pub(super) values: Vec<f32>,
-    /// Whether `active` and `values` are the last token's; otherwise `hidden` is.
-    pub(super) by_active: bool,
-    /// One token of a batch.
-    pub(super) one: Activations,
+}
+
+impl OneToken {
+    /// Makes room for a layer.
+    pub(super) fn reserve(&mut self, inputs: usize, neurons: usize) {
+        self.x.reshape(1, inputs);
+        self.hidden.reshape(1, neurons);
+        for values in [&mut self.up, &mut self.values] {
+            values.resize(neurons.max(values.len()), 0.0);
+        }
+        self.active.clear();
+        self.active.reserve(neurons);
+    }
 }
 
 /// The active set of one token in the making.
@@ -44,8 +74,10 @@ impl FfnScratch {
     pub fn new<'a>(tokens: usize, ffns: impl IntoIterator<Item = &'a SparseFfn>) -> Self {
         let (mut neurons, mut rank, mut scores) = (0, 0, 0);
         let mut own_width = 0;
+        let mut one = OneToken::default();
         for ffn in ffns {
             neurons = neurons.max(ffn.neurons());
+            one.reserve(ffn.inputs(), ffn.neurons());
             if let Selector::LowRank { predictor, .. } = &ffn.selector {
                 rank = rank.max(predictor.rank());
                 if predictor.input() == PredictorInput::Own {
@@ -63,10 +95,9 @@ impl FfnScratch {
             predictor_input: Activations::with_capacity(tokens, own_width),
             projected: Activations::with_capacity(1, rank),
             scores: vec![0.0; scores],
-            active: Vec::with_capacity(neurons),
-            values: vec![0.0; neurons],
+            one,
+            beside: Vec::new(),
             by_active: false,
-            one: Activations::default(),
         }
     }
 
@@ -82,16 +113,6 @@ impl FfnScratch {
     pub fn reserve_neurons(&mut self, tokens: usize, neurons: usize) {
         let grow = |values: &mut Vec<f32>, len: usize| values.resize(len.max(values.len()), 0.0);
         grow(&mut self.up, tokens * neurons);
-        grow(&mut self.values, neurons);
-    }
-
-    /// Grows to what tokens of `ffn` take in [`BatchMode::Each`](super::BatchMode::Each) and [`SparseFfn::forward_from_up`].
-    pub fn reserve(&mut self, ffn: &SparseFfn) {
-        let neurons = ffn.neurons();
-        let grown = neurons.max(self.values.len());
-        self.values.resize(grown, 0.0);
-        let grown = neurons.max(self.up.len());
-        self.up.resize(grown, 0.0);
     }
 
     /// Writes what `down` was multiplied with for the last token to `out`, a value per neuron: zero where one was left out.
@@ -102,7 +123,7 @@ impl FfnScratch {
     pub fn last_hidden(&self, out: &mut [f32]) {
         if self.by_active {
             out.fill(0.0);
-            scatter(&self.active, &self.values, out);
+            scatter(&self.one.active, &self.one.values, out);
         } else {
             let all = self.hidden.x();
             out.copy_from_slice(&all[all.len() - out.len()..]);

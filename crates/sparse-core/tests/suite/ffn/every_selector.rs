@@ -89,7 +89,7 @@ fn tokens_of_a_batch_may_have_their_own_sets() {
                     let mut up = vec![0.0; 5 * NEURONS];
                     ffn.up().forward(&compute, &x, &mut up);
                     let (mut scratch, mut out) = (FfnScratch::default(), vec![f32::NAN; 5 * INPUTS]);
-                    scratch.reserve(&ffn);
+                    scratch.reserve_neurons(1, ffn.neurons());
                     ffn.forward_from_up(&compute, &up, &mut scratch, &mut out);
                     assert_eq!(out, each);
                 }
