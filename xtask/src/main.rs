@@ -4,6 +4,7 @@ mod bench;
 mod cross;
 mod features;
 mod fetch;
+mod fuzz;
 mod interrupt;
 mod make;
 mod program;
@@ -34,6 +35,7 @@ Examples:
   cargo xtask cross                                the crates, built for every target
   cargo xtask cross wasm32 --test --install        tested in Node, with what that needs
   cargo xtask features                             each crate by itself, with each feature alone
+  cargo xtask fuzz --seconds 600                   files, templates and requests of strangers
   cargo xtask prose                                sentences and lines that are too long in pages
   cargo xtask verify                               the real model against committed references
   cargo xtask verify story                         exact zeros change no text of the story model
@@ -52,6 +54,7 @@ enum Task {
     Cross(cross::Args),
     Features(features::Args),
     Fetch(fetch::Args),
+    Fuzz(fuzz::Args),
     Gen(make::Args),
     Prose(prose::Args),
     Verify(verify::Args),
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Task::Cross(args) => cross::run(args),
         Task::Features(args) => features::run(args),
         Task::Fetch(args) => fetch::run(args),
+        Task::Fuzz(args) => fuzz::run(args),
         Task::Gen(args) => make::run(args),
         Task::Prose(args) => prose::run(args),
         Task::Verify(args) => verify::run(args),

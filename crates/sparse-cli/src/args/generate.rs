@@ -23,6 +23,7 @@ Examples:
   sparse generate -m model.gguf --json --seed 7 \"The sea\" | jq .timings
   sparse generate -m model.gguf --sparse model.sparse.gguf --stats \"The sea\"
   sparse generate -m model.gguf --head screened --stats \"The sea\"
+  sparse generate --neurons neurons.svg -n 48 \"Once upon a time\"
 
 Text goes to stdout as it comes; a line about speed goes to stderr when that is a terminal. On a terminal a
 prompt given as argument is shown before its continuation.";
@@ -87,6 +88,10 @@ pub(crate) struct GenerateArgs {
     /// Show what each layer computed and read, and where the time went (to stderr; with --json among the rest)
     #[arg(long)]
     pub(crate) stats: bool,
+    /// Draw which neurons fire for each token, and what leaving out the others saves, as an SVG picture. For dense layers,
+    /// not for experts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) neurons: Option<PathBuf>,
     /// Print the prompt before the text
     #[arg(long, conflicts_with = "json")]
     pub(crate) echo: bool,
@@ -168,7 +173,8 @@ impl GenerateArgs {
             .ignore_end(self.ignore_eos)
             .stop(&self.stop);
         options.logprobs = self.logprobs;
-        options.lookup = !self.no_lookup;
+        // Tokens that are computed together have no picture.
+        options.lookup = !self.no_lookup && self.neurons.is_none();
         if let Some(keep) = self.shift {
             options.overflow = Overflow::Shift { keep };
         }

@@ -1,5 +1,6 @@
 //! `sparse generate`.
 
+mod picture;
 mod report;
 mod sink;
 
@@ -15,10 +16,11 @@ use sparse_model::grammar::Grammar;
 use sparse_model::{Event, Model, Placement, Sequence, Session, SessionOptions, Stop};
 use tracing::info;
 
-use crate::args::{GenerateArgs, SparseArgs};
+use crate::args::{GenerateArgs, Sparse, SparseArgs};
 use crate::commands::chat_template;
 use crate::exit::{self, End};
 use crate::{input, interrupt, load, output};
+use picture::Picture;
 use report::Report;
 use sink::Sink;
 
@@ -53,6 +55,8 @@ pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
     }
     info!(prompt_tokens = tokens.len(), context, seed = options.sampler.seed, "generating");
 
+    let mut picture = args.neurons.as_ref().map(|file| Picture::new(model, file)).transpose()?;
+    session.keep_neurons(picture.is_some());
     interrupt::handle()?;
     let mut sink = Sink::new(!args.json);
     // Whoever typed the prompt wants to see the text as a whole; who pipes or redirects wants the new text alone.
@@ -65,7 +69,14 @@ pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
     while let Some(event) = events.next() {
         match event? {
             Event::Text(piece) if sink.piece(&piece).is_break() => events.cancel(),
-            Event::Token(token) if args.logprobs.is_some() => chosen.push(token),
+            Event::Token(token) => {
+                if let Some(picture) = &mut picture {
+                    picture.token(&model.tokenizer().decode(&[token.id], false), events.session().neurons());
+                }
+                if args.logprobs.is_some() {
+                    chosen.push(token);
+                }
+            }
             Event::End(end) => generation = Some(end),
             _ => {}
         }
@@ -78,6 +89,12 @@ pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
         prompt.as_ref().unwrap_or(session.sequence()).save(file)?;
     }
 
+    if let (Some(picture), Some(file)) = (picture, &args.neurons) {
+        let all = SparseArgs { sparse: Some(Sparse::DenseRows), ..sparse };
+        let dense = load::model(args.model.model.as_deref(), &all, &args.compute, placement)?;
+        let text = session.tokens();
+        picture.write(file, &loaded.name, picture::times(&dense.model, model, text, tokens.len())?)?;
+    }
     let report = Report::new(&loaded, &session, &generation, &options.sampler, tokens.len(), text)
         .logprobs(model.tokenizer(), &chosen);
     if args.json {

@@ -199,3 +199,21 @@ fn the_bench_compares_choices_of_neurons() {
     let refused = run(args!["bench", "--text", &short]);
     refused.fails(1, &["tokens, fewer than 144"]);
 }
+
+#[test]
+fn the_picture_shows_every_token_and_both_times() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("neurons.svg");
+    let picture = file.to_str().unwrap();
+    let args = ["generate", "Once upon a time", "--seed", "1", "-n", "12", "--neurons", picture];
+    run(&args).ok();
+    let svg = std::fs::read_to_string(&file).unwrap();
+    assert!(svg.contains("% fire for a token"), "{svg}");
+    // The first token comes out of the prompt, whose tokens are computed together.
+    assert_eq!(svg.matches("rotate(55").count(), 11);
+    assert_eq!(svg.matches("feed-forward, ").count(), 2);
+    let heat = svg.split("d=\"").skip(1).map(|path| path.split('"').next().unwrap().len());
+    assert!(heat.sum::<usize>() > 1000, "nothing is drawn");
+    let missing = folder.path().join("no such folder/neurons.svg");
+    run(&["generate", "x", "-n", "4", "--neurons", missing.to_str().unwrap()]).fails(1, &["no such folder"]);
+}
