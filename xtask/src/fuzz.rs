@@ -35,7 +35,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         cargo.current_dir(crate::root());
         cargo
     };
-    program::run(cargo().args(["run", "--release", "--quiet", "--manifest-path", "fuzz/Cargo.toml", "--bin", "seeds"]))?;
+    program::run(cargo().args([
+        "run",
+        "--release",
+        "--quiet",
+        "--manifest-path",
+        "fuzz/Cargo.toml",
+        "--bin",
+        "seeds",
+    ]))?;
     let mut failed = Vec::new();
     for target in targets {
         interrupt::check()?;
