@@ -23,6 +23,14 @@ pub(crate) fn program(package: &str, target: &[&str]) -> Command {
     command
 }
 
+/// A program of this workspace that [`program`] has built: without cargo, whose start disturbs what is measured.
+pub(crate) fn built(name: &str) -> Command {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), Into::into);
+    let mut command = Command::new(target.join("release").join(name));
+    command.current_dir(crate::root()).stderr(Stdio::inherit());
+    command
+}
+
 /// What `command` prints, if it succeeds.
 pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     interrupt::check()?;

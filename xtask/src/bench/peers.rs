@@ -74,6 +74,15 @@ const PEERS: [&str; 6] =
     ["--quiet", "--release", "--manifest-path", "benches/peers/Cargo.toml", "--target-dir", "target/peers"];
 
 pub(super) fn run(args: &Args, report: &mut Report) -> Result<()> {
+    program::run(cargo().args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "sparse-cli",
+        "--bin",
+        "sparse",
+    ]))?;
     let mut sets = Vec::new();
     for &set in &args.instructions {
         let python = match args.peers.contains(&Peer::LlamaCpp) {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::program::{output, program};
+use crate::program::{built, output};
 
 /// Tokens of the prompt, and of one for which the first token is timed.
 pub(super) const PROMPT: usize = 512;
@@ -48,11 +48,11 @@ impl Spread {
     }
 }
 
-/// One round of our program, at the best level of this CPU or at `level`: a process for prompt and decoding, and a cold one
+/// One round of our program, which is built, at the best level of this CPU or at `level`: a process for prompt and decoding, and a cold one
 /// for the first token.
 pub(super) fn ours(model: &Path, threads: usize, level: Option<&str>) -> Result<Round> {
     let bench = |prompt: usize, tokens: usize| -> Result<Value> {
-        let mut command = program("sparse-cli", &["--bin", "sparse"]);
+        let mut command = built("sparse");
         command.args(["bench", "--json", "--rounds", "1", "--model"]).arg(model);
         for (option, value) in
             [("--prompt", prompt), ("--tokens", tokens), ("--depth", DEPTH), ("--threads", threads)]

@@ -53,3 +53,26 @@ fn perplexity_ends_with_what_it_has() {
     assert!(run.stdout.starts_with("perplexity "), "{run:#?}");
     assert!(run.stdout.contains("interrupted before the other "), "{run:#?}");
 }
+
+/// Ctrl-C stops an answer, not the conversation.
+#[cfg(feature = "chat")]
+#[test]
+fn an_answer_ends_and_the_conversation_goes_on() {
+    let folder = Folder::new();
+    let file = TinyLlama { vocabulary: Vocabulary::Gpt2, context: 1 << 17, ..TinyLlama::default() }.build();
+    let model = folder.model(&file);
+    let never: Vec<String> = (0..4).map(|id| format!("--logit-bias={id}=-inf")).collect();
+    let mut args = args!["chat", "-m", &model, "--greedy", "-n", "100000", "-c", "131072"].to_vec();
+    args.extend(never.iter().map(Into::into));
+    let mut child = sparse(&args).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"the here\n").unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 10]).unwrap();
+    interrupt(&child);
+    stdin.write_all(b"/help\n/exit\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let (answer, after) = stderr.split_once("(stopped)").expect("an answer that was stopped");
+    assert!(!answer.contains("/reset") && after.contains("/reset"), "{stderr}");
+}
