@@ -123,8 +123,35 @@ MODELS = {
         num_hidden_layers=5, sliding_window_layout=[0, 1, 1, 1, 0], sliding_window_size=9,
         moe_primary_router_apply_softmax=False),
     "smallthinker-softmax": lambda: smallthinker(moe_primary_router_apply_softmax=True),
+    "gpt-oss": lambda: hf.GptOssForCausalLM(hf.GptOssConfig(**experts(
+        head_dim=16, sliding_window=9, layer_types=["sliding_attention", "full_attention"],
+        rope_parameters=dict(
+            rope_type="yarn", rope_theta=150000.0, factor=32.0, beta_fast=32.0, beta_slow=1.0, truncate=False,
+            original_max_position_embeddings=4096)))),
     "bitnet": lambda: hf.BitNetForCausalLM(hf.BitNetConfig(**shape(tie_word_embeddings=True))),
 }
+
+
+class MxFp4:
+    """A tensor rounded to blocks of 32 values in four bits with a power of two (OCP Microscaling Formats 1.0)."""
+
+    MAGNITUDES = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+    BIAS = 127
+
+    def __init__(self, values):
+        blocks = values.unflatten(-1, (-1, 32))
+        exponents = blocks.abs().amax(-1).log2().floor() - 2
+        scaled = blocks / exponents.exp2()[..., None]
+        codes = (scaled.abs()[..., None] - self.MAGNITUDES).abs().argmin(-1)
+        self.values = (self.MAGNITUDES[codes] * scaled.sign() * exponents.exp2()[..., None]).flatten(-2)
+        codes = (codes + 8 * (scaled < 0)).to(torch.uint8)
+        # As checkpoints have them: two neighbors in a byte, the first in its low half.
+        self.blocks = codes[..., ::2] | codes[..., 1::2] << 4
+        self.scales = (exponents + self.BIAS).to(torch.uint8)
+
+
+def is_mxfp4(name, model):
+    return isinstance(model, hf.GptOssForCausalLM) and name.endswith(("gate_up_proj", "down_proj"))
 
 
 @torch.no_grad()
@@ -136,6 +163,8 @@ def randomize(model, seed):
         noise = torch.randn(p.shape, generator=g)
         if p.dim() == 1 and name.endswith("bias"):
             value = 0.2 * noise
+        elif name.endswith("sinks"):
+            value = noise
         elif p.dim() == 1:
             # Gemma and Nemotron add 1 to the weights of their norms.
             value = p.float().mean().round() + 0.2 * noise
@@ -144,6 +173,9 @@ def randomize(model, seed):
             value = 0.7 * noise / EMBEDDING_SCALES.get(model.config.model_type, 1.0)
         elif "conv" in name and p.dim() == 3:
             value = 0.6 * noise
+        elif is_mxfp4(name, model):
+            # Large enough for some gates and ups to be clamped; blocks are along the inputs.
+            value = MxFp4(2.0 * noise.transpose(1, 2)).values.transpose(1, 2)
         else:
             value = 1.5 * noise / math.sqrt(p.shape[-1])
             if ternary and "lm_head" not in name:
@@ -209,6 +241,19 @@ def convert(name, model, llama_cpp, out):
             names = {"attn_sub_norm": "inner_attn_ln", "ffn_sub_norm": "ffn_layernorm"}
             for old, new in names.items():
                 weights = {name.replace(old, new): w for name, w in weights.items()}
+            save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        if name == "gpt-oss":
+            # As published: experts in MXFP4, which the converter repacks.
+            config["quantization_config"] = {"quant_method": "mxfp4"}
+            (folder / "config.json").write_text(json.dumps(config))
+            weights = {}
+            for key, w in load_file(folder / "model.safetensors").items():
+                if is_mxfp4(key, model):
+                    packed = MxFp4(w.transpose(1, 2))
+                    weights |= {f"{key}_blocks": packed.blocks, f"{key}_scales": packed.scales}
+                else:
+                    weights[key] = w
+            weights = {key: w.contiguous() for key, w in weights.items()}
             save_file(weights, folder / "model.safetensors", {"format": "pt"})
         if name == "mistral":
             # The converter leaves the window out.

@@ -1,5 +1,6 @@
 //! `gen`: files of exact shapes with random weights.
 
+mod experts;
 mod idle;
 mod published;
 mod story;
@@ -61,6 +62,10 @@ enum Name {
     /// 16 layers of 64 experts of 2048/1024, 8 used by a token, 16 heads, 32000 tokens (OLMoE's shape): 6.8 billion
     /// weights. Experts are equally likely: the hardest case for a cache.
     Olmoe,
+    /// 24 layers of 32 experts of 2880/2880, 4 used by a token, 64 heads, 32000 tokens (gpt-oss-20b's shape): 20 billion
+    /// weights. Experts are in MXFP4, as published; for the formats with blocks of 32 values.
+    #[value(name = "gpt-oss-20b")]
+    GptOss,
     /// SparseLM-2B: 38 layers of 2048/5632, ReLU, 3 % of the neurons active. 2.1 billion weights.
     #[value(name = "sparselm-2b")]
     SparseLm,
@@ -107,14 +112,26 @@ struct Family {
     gated: bool,
     /// Whether the embedding is the head, too.
     tied: bool,
-    /// Whether queries, keys and values have biases.
-    attention_bias: bool,
+    /// Width of a head, where it is not the width over the number of heads.
+    head_dim: Option<usize>,
+    /// Name of the norm before the feed-forward network.
+    ffn_norm: &'static str,
+    /// The matrices that have biases.
+    biases: &'static [&'static str],
+    /// Whether there are norms of all queries and of all keys.
+    qk_norms: bool,
+    /// Whether heads have sinks.
+    sinks: bool,
     /// Whether there are norms before both output projections.
     sub_norms: bool,
     /// Experts per layer and per token; `feed_forward` is the length of each.
     experts: Option<(usize, usize)>,
     /// Format of the embedding, where it is not that of all matrices.
     embedding_format: Option<BlockFormat>,
+    /// Format of experts, where it is not that of all matrices.
+    expert_format: Option<BlockFormat>,
+    /// Adds the keys that the others do not have.
+    keys: fn(&mut Metadata),
 }
 
 const LLAMA: Family = Family {
@@ -122,10 +139,16 @@ const LLAMA: Family = Family {
     activation: None,
     gated: true,
     tied: false,
-    attention_bias: false,
+    head_dim: None,
+    ffn_norm: "ffn_norm",
+    biases: &[],
+    qk_norms: false,
+    sinks: false,
     sub_norms: false,
     experts: None,
     embedding_format: None,
+    expert_format: None,
+    keys: |_| (),
 };
 
 impl Name {
@@ -152,16 +175,8 @@ impl Name {
                 ..wide
             },
             Self::Story => story::shape(&story::densities()?),
-            Self::Olmoe => Shape {
-                layers: 16,
-                feed_forward: 1024,
-                heads: 16,
-                kv_heads: 16,
-                family: Family { name: "olmoe", experts: Some((64, 8)), ..LLAMA },
-                // As large as what layers add to it, so that tokens and their experts differ.
-                embedding: 1.0,
-                ..wide
-            },
+            Self::Olmoe => experts::olmoe(),
+            Self::GptOss => experts::gpt_oss(),
             Self::SevenB => Shape { layers: 32, width: 4096, feed_forward: 11008, kv_heads: 32, ..wide },
             Self::SparseLm => published::sparselm(),
             Self::SparseQwen2 => published::sparseqwen2(),
@@ -261,6 +276,10 @@ enum Content {
 }
 
 impl Shape {
+    fn head_dim(&self) -> usize {
+        self.family.head_dim.unwrap_or(self.width / self.heads)
+    }
+
     fn metadata(&self, args: &Args) -> Result<Metadata> {
         let name = args.name.text();
         let family = self.family.name;
@@ -278,7 +297,9 @@ impl Shape {
             ("feed_forward_length", self.feed_forward),
             ("attention.head_count", self.heads),
             ("attention.head_count_kv", self.kv_heads),
-            ("rope.dimension_count", self.width / self.heads),
+            ("rope.dimension_count", self.head_dim()),
+            ("attention.key_length", self.head_dim()),
+            ("attention.value_length", self.head_dim()),
             ("vocab_size", self.vocabulary),
         ] {
             m.insert(format!("{family}.{key}"), n as u32);
@@ -293,6 +314,7 @@ impl Shape {
         if let Some(activation) = self.family.activation {
             m.insert(format!("{family}.hidden_activation"), activation);
         }
+        (self.family.keys)(&mut m);
         let tokens = vocabulary::tokens(self.vocabulary);
         ensure!(tokens.len() == self.vocabulary, "there are only {} pieces", tokens.len());
         vocabulary::insert(tokens, &mut m);
@@ -300,7 +322,7 @@ impl Shape {
     }
 
     fn tensors(&self, format: BlockFormat) -> Vec<Tensor> {
-        let kv_width = self.width / self.heads * self.kv_heads;
+        let (q_width, kv_width) = (self.head_dim() * self.heads, self.head_dim() * self.kv_heads);
         let matrix = |name: String, rows: usize, cols: usize| Tensor {
             name,
             dims: vec![cols, rows],
@@ -317,6 +339,11 @@ impl Shape {
             deviation: 0.1,
             content: Content::Random,
         };
+        let bias = |i: usize, part: &str, dims: Vec<usize>| Tensor {
+            mean: 0.0,
+            dims,
+            ..norm(format!("blk.{i}.{part}.bias"), 0)
+        };
         let embedding = matrix("token_embd.weight".into(), self.vocabulary, self.width);
         let mut tensors = vec![Tensor {
             deviation: self.embedding,
@@ -331,44 +358,57 @@ impl Shape {
         for i in 0..self.layers {
             let of = |part: &str| format!("blk.{i}.{part}.weight");
             tensors.push(norm(of("attn_norm"), self.width));
-            tensors.push(norm(of("ffn_norm"), self.width));
+            tensors.push(norm(of(self.family.ffn_norm), self.width));
             if self.family.sub_norms {
-                tensors.push(norm(of("attn_sub_norm"), self.width));
+                tensors.push(norm(of("attn_sub_norm"), q_width));
                 tensors.push(norm(of("ffn_sub_norm"), self.feed_forward));
             }
             let attention = [
-                ("attn_q", self.width, self.width),
+                ("attn_q", q_width, self.width),
                 ("attn_k", kv_width, self.width),
                 ("attn_v", kv_width, self.width),
-                ("attn_output", self.width, self.width),
+                ("attn_output", self.width, q_width),
             ];
             let ffn = gate.into_iter().chain([("ffn_up", self.feed_forward, self.width), down]);
             let ffn = ffn.filter(|_| self.family.experts.is_none());
             for (part, rows, cols) in attention.into_iter().chain(ffn) {
                 let content = self.content(i, part);
                 tensors.push(Tensor { content, ..matrix(of(part), rows, cols) });
-                let bias =
-                    |content| Tensor { mean: 0.0, content, ..norm(format!("blk.{i}.{part}.bias"), rows) };
-                match (content, part) {
-                    (Content::Gate { .. }, _) => tensors.push(bias(Content::Biases)),
-                    (_, "attn_q" | "attn_k" | "attn_v") if self.family.attention_bias => {
-                        tensors.push(bias(Content::Random));
+                match content {
+                    Content::Gate { .. } => {
+                        tensors.push(Tensor { content: Content::Biases, ..bias(i, part, vec![rows]) });
                     }
+                    _ if self.family.biases.contains(&part) => tensors.push(bias(i, part, vec![rows])),
                     _ => {}
                 }
             }
-            if let Some((count, _)) = self.family.experts {
-                tensors.push(norm(of("attn_q_norm"), self.width));
+            if self.family.qk_norms {
+                tensors.push(norm(of("attn_q_norm"), q_width));
                 tensors.push(norm(of("attn_k_norm"), kv_width));
+            }
+            if self.family.sinks {
+                tensors.push(Tensor { mean: 0.0, ..norm(of("attn_sinks"), self.heads) });
+            }
+            if let Some((count, _)) = self.family.experts {
                 let router = matrix(of("ffn_gate_inp"), count, self.width);
                 tensors.push(Tensor { format: BlockFormat::F32, ..router });
-                let experts = |part, rows, cols| Tensor {
-                    dims: vec![cols, rows, count],
-                    ..matrix(of(part), rows, cols)
-                };
-                tensors.push(experts("ffn_gate_exps", self.feed_forward, self.width));
-                tensors.push(experts("ffn_up_exps", self.feed_forward, self.width));
-                tensors.push(experts("ffn_down_exps", self.width, self.feed_forward));
+                for (part, rows, cols) in [
+                    ("ffn_gate_exps", self.feed_forward, self.width),
+                    ("ffn_up_exps", self.feed_forward, self.width),
+                    ("ffn_down_exps", self.width, self.feed_forward),
+                ] {
+                    tensors.push(Tensor {
+                        dims: vec![cols, rows, count],
+                        format: self.family.expert_format.unwrap_or(format),
+                        ..matrix(of(part), rows, cols)
+                    });
+                    if self.family.biases.contains(&part) {
+                        tensors.push(bias(i, part, vec![rows, count]));
+                    }
+                }
+                if self.family.biases.contains(&"ffn_gate_inp") {
+                    tensors.push(bias(i, "ffn_gate_inp", vec![count]));
+                }
             }
         }
         tensors.push(norm("output_norm.weight".into(), self.width));
@@ -405,6 +445,7 @@ mod tests {
             (of_name(Name::Wide), 1_100),
             (of_name(Name::SevenB), 6_738),
             (of_name(Name::Olmoe), 6_844),
+            (of_name(Name::GptOss), 19_940),
             (story::shape(&[0.1; 5]), 2_365),
             (of_name(Name::SparseLm), 2_053),
             (of_name(Name::SparseQwen2), 7_616),
@@ -454,11 +495,16 @@ mod tests {
             (Name::Afm, BlockFormat::Q4_0, 3 + 9),
             (Name::BitNet, BlockFormat::Tq2_0, 2 + 12),
             (Name::SmallThinker, BlockFormat::Q4_0, 3 + 10),
+            (Name::Olmoe, BlockFormat::Q4_0, 3 + 12),
+            (Name::GptOss, BlockFormat::Q8_0, 3 + 19),
         ] {
             let mut shape = name.shape().unwrap();
             shape.layers = 1;
             let found = shape.tensors(format);
             assert_eq!(found.len(), tensors, "{}", name.text());
+            if shape.family.experts.is_some() {
+                continue;
+            }
             let biased = found.iter().filter(|t| matches!(t.content, Content::Gate { .. })).count();
             assert_eq!(biased, if shape.family.activation == Some("drelu") { 2 } else { 1 });
         }

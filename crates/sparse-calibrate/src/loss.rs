@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use sparse_core::{Activations, BatchMode, FfnCounts};
+use sparse_model::internal::RunningMean;
 use sparse_model::sidecar::{MeasuredLoss, OwnText};
-use sparse_model::{Model, RunningMean, Session};
+use sparse_model::{Model, Session};
 use sparse_simd::Kernels;
 
 use crate::Error;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use sparse_core::{Density, Down, FfnCounts, FfnTimes, Selector, SparseFfn};
+use sparse_core::{Density, Down, FfnCounts, FfnTimes, Selector, SparseFfn, median};
 use sparse_gguf::Gguf;
 use sparse_model::{Model, Sampler, SamplerConfig, Session};
 
@@ -181,7 +181,8 @@ impl Speed {
         let mut ratios: Vec<f64> = ratios.collect();
         ratios.sort_by(f64::total_cmp);
         let (lowest_gain, highest_gain) = interval_of_median(&ratios);
-        let rate = |times: &[Duration]| DECODE as f64 / median(times.iter().map(Duration::as_secs_f64));
+        let rate =
+            |times: &[Duration]| DECODE as f64 / median(times.iter().map(Duration::as_secs_f64).collect());
         Self {
             dense_tokens_per_s: rate(dense),
             sparse_tokens_per_s: rate(sparse),
@@ -275,12 +276,6 @@ pub(crate) fn continuation(
         text.push(sampler.sample(logits, &[]));
     }
     Ok(text)
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 #[cfg(test)]

@@ -215,7 +215,8 @@ impl SparseArgs {
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct ActivationArgs {
     /// Function of the feed-forward layers, where the file does not name the one that the model was trained with: `relu`,
-    /// `relu2`, `drelu`, `fatrelu:0.03`, `silu`, `gelu`, `gelu_tanh` [default: what the file or its name says]
+    /// `relu2`, `drelu`, `fatrelu:0.03`, `silu`, `gelu`, `gelu_tanh`, `swiglu_oai` [default: what the file or its
+    /// name says]
     #[arg(long, value_name = "FUNCTION")]
     pub(crate) activation: Option<FfnActivation>,
 }

@@ -10,11 +10,11 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 use sparse_core::Selector;
 use sparse_gguf::{Gguf, TensorInfo};
+use sparse_model::internal::{ffn_weight, is_expert, is_multiplied};
 use sparse_model::lanes::round_ffns;
 use sparse_model::tokenizer::Tokenizer;
 use sparse_model::{
-    ActivationSource, HeadMode, MemoryBudget, Model, ModelOptions, Placement, Sidecar, ffn_weight, is_expert,
-    is_multiplied, sidecar,
+    ActivationSource, HeadMode, MemoryBudget, Model, ModelOptions, Placement, Sidecar, sidecar,
 };
 use sparse_simd::Kernels;
 use tracing::{info, warn};

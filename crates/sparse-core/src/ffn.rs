@@ -42,7 +42,7 @@ use scratch::{Chosen, OneToken};
 pub use selector::{Rule, Selector, SparsityConfig};
 use selector::{gather, reordered};
 #[cfg(feature = "std")]
-pub use times::{BatchTimes, FfnTimes};
+pub use times::{BatchTimes, FfnTimes, median};
 
 use crate::error::{check_order, finite, same_len};
 use crate::linear::add_bias;

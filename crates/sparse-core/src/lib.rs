@@ -44,6 +44,10 @@ pub use ffn::{
 };
 #[cfg(feature = "std")]
 pub use ffn::{BatchTimes, FfnTimes};
+// For the other crates of this workspace alone.
+#[cfg(feature = "std")]
+#[doc(hidden)]
+pub use ffn::median;
 #[cfg(feature = "fit")]
 pub use ffn::{PredictorFactors, PredictorFit};
 #[cfg(feature = "std")]

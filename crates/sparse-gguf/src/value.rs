@@ -79,6 +79,15 @@ macro_rules! values {
                     Self::Array(v) => v.write(out),
                 }
             }
+
+            /// The value as JSON: numbers that are not finite as null, arrays as [`Array::to_json`] has them.
+            #[cfg(feature = "json")]
+            pub fn to_json(&self, max_items: usize) -> serde_json::Value {
+                match self {
+                    $(Self::$name(v) => serde_json::json!(v),)*
+                    Self::Array(v) => v.to_json(max_items),
+                }
+            }
         }
 
         impl Array {
@@ -133,6 +142,15 @@ macro_rules! values {
                 match self {
                     $(Self::$name(items) => items.iter().for_each(|v| v.write(out)),)*
                     Self::Array(items) => items.iter().for_each(|v| v.write(out)),
+                }
+            }
+
+            /// The first items as JSON, at most `max_items`, and as many of arrays in them.
+            #[cfg(feature = "json")]
+            pub fn first_as_json(&self, max_items: usize) -> Vec<serde_json::Value> {
+                match self {
+                    $(Self::$name(v) => v.iter().take(max_items).map(|v| serde_json::json!(v)).collect(),)*
+                    Self::Array(v) => v.iter().take(max_items).map(|v| v.to_json(max_items)).collect(),
                 }
             }
 
@@ -238,6 +256,16 @@ impl Array {
     /// Whether there are no items.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The items as JSON, or `{"length": n, "first": [...]}` if there are more than `max_items`.
+    #[cfg(feature = "json")]
+    pub fn to_json(&self, max_items: usize) -> serde_json::Value {
+        let first = self.first_as_json(max_items);
+        match self.len() {
+            length if length > max_items => serde_json::json!({ "length": length, "first": first }),
+            _ => first.into(),
+        }
     }
 
     /// The items as integers, if they are.
@@ -375,5 +403,18 @@ impl Item for String {
 
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
+    }
+}
+
+#[cfg(all(test, feature = "json"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_arrays_are_cut_in_json() {
+        assert_eq!(Value::F32(f32::NAN).to_json(1).to_string(), "null");
+        let array = Array::Array(vec![Array::U8(vec![1, 2, 3]), Array::String(vec!["a".into()])]);
+        assert_eq!(array.to_json(2).to_string(), r#"[{"first":[1,2],"length":3},["a"]]"#);
+        assert_eq!(array.to_json(0).to_string(), r#"{"first":[],"length":2}"#);
     }
 }

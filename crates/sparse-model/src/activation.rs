@@ -14,13 +14,20 @@ use sparse_gguf::Metadata;
 pub struct FfnActivation {
     /// On the gate, or on `up` where there is no gate.
     pub gate: ActivationType,
-    /// On `up` beside a gate: the identity but for dReLU.
+    /// On `up` beside a gate: the identity but for dReLU and clamped SwiGLU.
     pub up: ActivationType,
 }
 
 impl FfnActivation {
     /// ReLU on gate and up (TurboSparse, arXiv 2406.05955).
     pub const DRELU: Self = Self { gate: ActivationType::Relu, up: ActivationType::Relu };
+
+    /// The clamped SwiGLU of gpt-oss (arXiv 2508.10925): `(up + 1) y sigmoid(1.702 y)` of the gate `y`, the gate
+    /// at most 7 and `up` between -7 and 7.
+    pub const SWIGLU_OAI: Self = Self {
+        gate: ActivationType::ClampedSwish { slope: 1.702, limit: 7.0 },
+        up: ActivationType::ClampedPlusOne { limit: 7.0 },
+    };
 
     /// A function on the gate, or on `up` where there is no gate.
     pub fn of(gate: ActivationType) -> Self {
@@ -32,14 +39,15 @@ impl FromStr for FfnActivation {
     type Err = String;
 
     /// An activation by its name: `relu`, `relu2`, `drelu`, `fatrelu:0.03` (with its threshold), `silu`, `gelu`,
-    /// `gelu_tanh` or `identity`.
+    /// `gelu_tanh`, `swiglu_oai` or `identity`.
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "drelu" => Ok(Self::DRELU),
+            "swiglu_oai" => Ok(Self::SWIGLU_OAI),
             _ => ActivationType::by_name(name).map(Self::of).ok_or_else(|| {
                 format!(
                     "there is no activation \"{name}\"; there are relu, relu2, drelu, fatrelu:THRESHOLD, silu, gelu, \
-                     gelu_tanh, identity"
+                     gelu_tanh, swiglu_oai, identity"
                 )
             }),
         }
@@ -50,6 +58,7 @@ impl fmt::Display for FfnActivation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.gate {
             _ if *self == Self::DRELU => f.pad("drelu"),
+            _ if *self == Self::SWIGLU_OAI => f.pad("swiglu_oai"),
             ActivationType::FatRelu { threshold } => f.pad(&format!("fatrelu:{threshold}")),
             gate => f.pad(gate.name()),
         }
@@ -102,7 +111,9 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        for name in ["relu", "relu2", "drelu", "fatrelu:0.03", "silu", "gelu", "gelu_tanh", "identity"] {
+        for name in
+            ["relu", "relu2", "drelu", "fatrelu:0.03", "silu", "gelu", "gelu_tanh", "swiglu_oai", "identity"]
+        {
             assert_eq!(name.parse::<FfnActivation>().unwrap().to_string(), name);
         }
         for wrong in ["", "rely", "fatrelu", "fatrelu:", "fatrelu:-1", "fatrelu:nan", "fatrelu:inf"] {

@@ -7,6 +7,7 @@ mod ernie;
 mod exaone;
 mod experts;
 mod gemma;
+mod gpt_oss;
 mod granite;
 mod keys;
 mod lfm2;
@@ -42,7 +43,7 @@ pub(crate) struct Architecture {
 }
 
 /// All architectures.
-const ALL: [&Architecture; 20] = [
+const ALL: [&Architecture; 21] = [
     &llama::LLAMA,
     &qwen::QWEN2,
     &qwen::QWEN3,
@@ -60,6 +61,7 @@ const ALL: [&Architecture; 20] = [
     &lfm2::LFM2,
     &lfm2::LFM2MOE,
     &smallthinker::SMALLTHINKER,
+    &gpt_oss::GPT_OSS,
     &relu2::ARCEE,
     &relu2::NEMOTRON,
     &relu2::BITNET,
@@ -128,6 +130,7 @@ fn base(keys: &Keys<'_>, architecture: &Architecture) -> Result<ModelConfig, Err
             rope: Some(0),
             qk_norm: QkNorm::None,
             sub_norm: false,
+            sinks: false,
         }),
         norms_before: true,
         norms_after: false,
@@ -153,6 +156,7 @@ fn base(keys: &Keys<'_>, architecture: &Architecture) -> Result<ModelConfig, Err
         logit_scale: 1.0,
         logit_softcap: None,
         output_norm: "output_norm",
+        ffn_norm: "ffn_norm",
         activation_source: ActivationSource::Architecture,
     })
 }
@@ -184,14 +188,8 @@ fn set_window(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// The file's window, if there is one, for some layers: of `pattern` the last sees all tokens. Those
-/// with a window rotate by a base of their own, not scaled.
-fn set_window_pattern(
-    keys: &Keys<'_>,
-    config: &mut ModelConfig,
-    pattern: usize,
-    base: f32,
-) -> Result<(), Error> {
+/// The file's window, if there is one, for some layers: of `pattern` the last sees all tokens.
+fn set_window_pattern(keys: &Keys<'_>, config: &mut ModelConfig, pattern: usize) -> Result<(), Error> {
     const PATTERN: &str = "attention.sliding_window_pattern";
     let Some(window) = window(keys)? else { return Ok(()) };
     let layers = config.layers.len();
@@ -206,16 +204,25 @@ fn set_window_pattern(
             (0..layers).map(|i| i % pattern + 1 < pattern).collect()
         }
     };
+    attentions(config).filter(|(i, _)| windowed[*i]).for_each(|(_, spec)| spec.window = Some(window));
+    Ok(())
+}
+
+/// Layers with a window rotate by a base of their own, not scaled.
+fn set_local_rope(keys: &Keys<'_>, config: &mut ModelConfig, base: f32) -> Result<(), Error> {
+    if attentions(config).all(|(_, spec)| spec.window.is_none()) {
+        return Ok(());
+    }
     let local = RopeConfig {
         base: keys.factor("rope.freq_base_swa", base)?,
         scaling: RopeScaling::None,
         magnitude: 1.0,
         ..config.ropes[0].clone()
     };
+    let rope = config.ropes.len();
     config.ropes.push(local);
-    for (_, spec) in attentions(config).filter(|(i, _)| windowed[*i]) {
-        (spec.window, spec.rope) = (Some(window), Some(1));
-    }
+    let windowed = attentions(config).filter(|(_, spec)| spec.window.is_some());
+    windowed.for_each(|(_, spec)| spec.rope = Some(rope));
     Ok(())
 }
 

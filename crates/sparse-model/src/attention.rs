@@ -33,6 +33,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) head: usize,
     /// Which of its tokens.
     pub(crate) positions: Range<usize>,
+    /// A score per query head that takes its share of the softmax and has no value, if there are such.
+    pub(crate) sinks: &'a [f32],
 }
 
 /// Buffers of one thread.
@@ -42,6 +44,8 @@ pub(crate) struct Scratch {
     /// The queries in eight bits, for keys that are.
     quantized: Activations,
     scores: Vec<f32>,
+    /// The scores of one query, and its sink.
+    with_sink: Vec<f32>,
     /// The scores of a block, and what its values make of them.
     part: Vec<f32>,
     sums: Vec<f32>,
@@ -56,6 +60,7 @@ impl Scratch {
         let grow = |buffer: &mut Vec<f32>, len: usize| buffer.resize(buffer.len().max(len), 0.0);
         grow(&mut self.queries, rows * group.head_dim);
         grow(&mut self.scores, rows * positions);
+        grow(&mut self.with_sink, positions + 1);
         grow(&mut self.part, rows * BLOCK);
         grow(&mut self.sums, rows * group.head_dim);
         grow(&mut self.out, rows * group.head_dim);
@@ -73,7 +78,9 @@ impl Group {
         self.heads * self.head_dim
     }
 
-    /// `out[t] = softmax(scale queries[t] keys^T) values` for each head of each token of `out`.
+    /// `out[t] = softmax(scale queries[t] keys^T) values` for each head of each token of `out`. Where a head has a
+    /// sink, the softmax is that of the scores and the sink, of which the sink's share is left out (Xiao et al. 2023,
+    /// arXiv 2309.17453).
     ///
     /// Of the positions in `cached`, token `t` sees those in `seen(t)`, numbered from the first of them, at least one.
     /// Token `t`'s queries are the first [`width`](Self::width) values of chunk `t` of `queries`.
@@ -105,7 +112,16 @@ impl Group {
         for (row, scores) in scores.chunks_mut(positions).take(rows).enumerate() {
             let seen = seen(row / self.heads);
             scores[..seen.start].fill(0.0);
-            k.softmax(&mut scores[seen.clone()]);
+            match cached.sinks.get(row % self.heads) {
+                None => k.softmax(&mut scores[seen.clone()]),
+                Some(sink) => {
+                    let with_sink = &mut scratch.with_sink[..=seen.len()];
+                    with_sink[..seen.len()].copy_from_slice(&scores[seen.clone()]);
+                    with_sink[seen.len()] = *sink;
+                    k.softmax(with_sink);
+                    scores[seen.clone()].copy_from_slice(&with_sink[..seen.len()]);
+                }
+            }
             scores[seen.end..].fill(0.0);
         }
         let attended = &mut scratch.out[..rows * self.head_dim];

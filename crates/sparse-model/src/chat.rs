@@ -16,6 +16,7 @@
 //! ```
 
 mod arguments;
+mod channels;
 mod environment;
 mod filters;
 mod format;
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 /// It can be deserialized from JSON; `Json::from_serialize` makes it of anything else.
 pub use minijinja::Value as Json;
 
+pub use channels::final_channel;
 pub use templates::ChatTemplates;
 
 use crate::Error;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use sparse_core::ActivationType;
 use sparse_gguf::Gguf;
 
+use crate::mean::RunningMean;
 use crate::tokenizer::EncodeOptions;
-use crate::{Error, FfnActivation, Model, ModelOptions, RunningMean, Session, negative_log_likelihood};
+use crate::{Error, FfnActivation, Model, ModelOptions, Session, negative_log_likelihood};
 
 /// Plain prose that every language model predicts better than chance.
 const TEXT: &str = "Once upon a time there was a little girl who lived with her mother near the big forest. One day \
@@ -47,6 +48,7 @@ pub fn check_activation(gguf: &Gguf, threads: usize) -> Result<Vec<ActivationSco
     let options = ModelOptions::new(threads).activation(Some(candidates[0]));
     let mut model = Model::from_gguf_with(gguf, &options)?;
     let gated = model.ffns().all(|ffn| ffn.gate().is_some());
+    let pairs = [FfnActivation::DRELU, FfnActivation::SWIGLU_OAI].into_iter().filter(|_| gated);
     let tokenizer = model.tokenizer();
     let mut ids = Vec::new();
     if !tokenizer.add_bos() {
@@ -56,7 +58,7 @@ pub fn check_activation(gguf: &Gguf, threads: usize) -> Result<Vec<ActivationSco
     ids.extend(tokenizer.encode(TEXT, EncodeOptions::default())?);
     ids.truncate(TOKENS.min(model.config().context));
     let mut losses = Vec::new();
-    for activation in candidates.into_iter().chain(gated.then_some(FfnActivation::DRELU)) {
+    for activation in candidates.into_iter().chain(pairs) {
         model.set_activation(activation);
         let shared = Arc::new(model);
         losses.push((activation, losses_of(&shared, &ids)?));

@@ -35,6 +35,8 @@ pub struct ModelConfig {
     pub logit_softcap: Option<f32>,
     /// Tensor name of the norm before the head, without `.weight`.
     pub output_norm: &'static str,
+    /// Tensor name of the norms before the feed-forward networks, without `blk.N.` and `.weight`.
+    pub ffn_norm: &'static str,
     /// Where the activation of the feed-forward networks comes from.
     pub activation_source: ActivationSource,
 }
@@ -97,6 +99,8 @@ pub struct AttentionSpec {
     pub qk_norm: QkNorm,
     /// Whether the heads' output is normalized before the output projection (BitNet).
     pub sub_norm: bool,
+    /// Whether each head has a learned score for no token, which takes its share of the softmax (gpt-oss).
+    pub sinks: bool,
 }
 
 impl AttentionSpec {
@@ -133,7 +137,7 @@ pub struct FeedForwardSpec {
     pub gated: bool,
     /// The function on the gate, or on `up` where there is none.
     pub activation: ActivationType,
-    /// The function on `up` beside a gate: the identity but for dReLU.
+    /// The function on `up` beside a gate: the identity but for dReLU and clamped SwiGLU.
     pub up_activation: ActivationType,
     /// Whether what `down` multiplies is normalized (BitNet).
     pub sub_norm: bool,

@@ -209,7 +209,13 @@ fn attention(p: Pass<'_>, w: &mut Workspace, parts: &mut [Part<'_>], i: usize, l
             let positions = first(0)..position + tokens.len();
             let seen = |t: usize| first(t) - positions.start..position + t + 1 - positions.start;
             let queries = query.chunks(q_width).skip(tokens.start).map(|q| &q[columns.clone()]);
-            let cached = Seen { cache, head: columns.start / group.width(), positions: positions.clone() };
+            let heads = columns.start / spec.head_dim..columns.end / spec.head_dim;
+            let cached = Seen {
+                cache,
+                head: columns.start / group.width(),
+                positions: positions.clone(),
+                sinks: layer.sinks.get(heads).unwrap_or_default(),
+            };
             group.attend(k, &cached, seen, queries, batch, scratch, &mut out);
         },
     );

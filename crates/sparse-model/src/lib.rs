@@ -36,7 +36,7 @@ mod workspace;
 pub use activation::{ActivationSource, FfnActivation};
 pub use bert::{
     BertConfig, EmbedStream, Encoder, EncoderFormat, EncoderOptions, EncoderSparsity, FfnTiming, ModelFiles,
-    Pooling, Prompt, Prompted, ReadSeek, low_bit_copy,
+    Pooling, Prompt, Prompted, ReadSeek,
 };
 pub use check::{ActivationScore, check_activation};
 pub use config::{
@@ -51,7 +51,6 @@ pub use generate::{
 };
 pub use head::HeadMode;
 pub use kv_cache::KvFormat;
-pub use mean::RunningMean;
 pub use memory::{CacheKind, MemoryBudget};
 pub use model::{Model, ModelOptions};
 pub use perplexity::{Perplexity, log_sum_exp, negative_log_likelihood, perplexity};
@@ -62,5 +61,12 @@ pub use session::{ScreenCounts, Session};
 pub use sidecar::{Placement, Sidecar};
 #[doc(no_inline)]
 pub use sparse_core::StoreStatistics;
-pub use weights::{ffn_weight, is_expert, is_multiplied};
 pub use workspace::{PartTimes, Workspace};
+
+/// What the other crates of this workspace share. No part of the API.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::bert::low_bit_copy;
+    pub use crate::mean::RunningMean;
+    pub use crate::weights::{ffn_weight, is_expert, is_multiplied};
+}

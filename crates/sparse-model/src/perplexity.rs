@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use sparse_core::BatchMode;
 
-use crate::{Error, Model, RunningMean, Session, SessionOptions};
+use crate::mean::RunningMean;
+use crate::{Error, Model, Session, SessionOptions};
 
 /// Result of [`perplexity`].
 #[derive(Clone, Copy, Debug, PartialEq)]

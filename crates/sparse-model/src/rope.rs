@@ -60,6 +60,8 @@ pub enum RopeScaling {
         beta_fast: f32,
         /// Turns below which it is divided.
         beta_slow: f32,
+        /// Whether the ramp is widened to begin and end at whole pairs, as in most models.
+        whole_pairs: bool,
     },
 }
 
@@ -95,6 +97,7 @@ impl RopeConfig {
                     factor,
                     beta_fast: keys.factor("rope.scaling.yarn_beta_fast", 32.0)?,
                     beta_slow: keys.factor("rope.scaling.yarn_beta_slow", 1.0)?,
+                    whole_pairs: true,
                 };
                 (scaling, attention_factor * (1.0 + 0.1 * factor.ln()))
             }
@@ -134,14 +137,17 @@ impl RopeConfig {
                 match self.scaling {
                     RopeScaling::None => trained,
                     RopeScaling::Linear { factor } => trained / factor,
-                    RopeScaling::Yarn { factor, beta_fast, beta_slow } => {
+                    RopeScaling::Yarn { factor, beta_fast, beta_slow, whole_pairs } => {
                         // The pair that turns `beta` times within the original context.
                         let pair = |beta: f32| {
                             self.dims as f32 * (self.original_context as f32 / (beta * 2.0 * PI)).ln()
                                 / (2.0 * self.base.ln())
                         };
-                        let low = pair(beta_fast).floor().max(0.0);
-                        let high = pair(beta_slow).ceil().min(self.dims as f32 - 1.0);
+                        let (mut low, mut high) = (pair(beta_fast), pair(beta_slow));
+                        if whole_pairs {
+                            (low, high) = (low.floor(), high.ceil());
+                        }
+                        let (low, high) = (low.max(0.0), high.min(self.dims as f32 - 1.0));
                         let slow = ((i as f32 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                         trained * (1.0 - slow) + trained / factor * slow
                     }
@@ -189,11 +195,18 @@ mod tests {
     #[test]
     fn yarn_keeps_fast_pairs_and_divides_slow_ones() {
         let plain = config(RopeScaling::None).frequencies(None);
-        let scaling = RopeScaling::Yarn { factor: 8.0, beta_fast: 32.0, beta_slow: 1.0 };
-        let yarn = config(scaling).frequencies(None);
+        let yarn = |whole_pairs| {
+            let scaling = RopeScaling::Yarn { factor: 8.0, beta_fast: 32.0, beta_slow: 1.0, whole_pairs };
+            config(scaling).frequencies(None)
+        };
+        let (exact, yarn) = (yarn(false), yarn(true));
         // 4096 / (2 pi 32) = 20.4 turns: pair 64 ln(20.4) / (2 ln 10^4) = 10.5; one turn: pair 22.5.
         assert_eq!(yarn[..=10], plain[..=10]);
         assert!((23..32).all(|i| (yarn[i] * 8.0 / plain[i] - 1.0).abs() < 1e-6));
         assert!((11..23).all(|i| yarn[i] < plain[i] && yarn[i] > plain[i] / 8.0));
+        // The exact ramp begins at pair 10.5 and ends at 22.5.
+        let slow = |i: usize| (1.0 - exact[i] / plain[i]) * 8.0 / 7.0;
+        assert!((slow(11) - 0.04).abs() < 0.02 && (slow(22) - 0.96).abs() < 0.02);
+        assert_eq!(exact[..=10], plain[..=10]);
     }
 }

@@ -49,6 +49,8 @@ pub(crate) struct Attention {
     pub(crate) query_norm: Option<Norm>,
     pub(crate) key_norm: Option<Norm>,
     pub(crate) sub_norm: Option<Norm>,
+    /// A score per query head, or none.
+    pub(crate) sinks: Vec<f32>,
     pub(crate) output: Linear,
 }
 
@@ -178,9 +180,9 @@ pub fn is_multiplied(name: &str, tied: bool) -> bool {
     name == head || name.starts_with("blk.") && !name.ends_with(".ffn_down_t.weight")
 }
 
-/// Whether the tensor called `name` has the weights of experts.
+/// Whether the tensor called `name` has the weights or the biases of experts.
 pub fn is_expert(name: &str) -> bool {
-    name.ends_with("_exps.weight")
+    name.ends_with("_exps.weight") || name.ends_with("_exps.bias")
 }
 
 /// The file that tensors are taken from, and which were.
@@ -205,7 +207,7 @@ impl Source<'_> {
                 Mixer::ShortConv { taps } => MixerWeights::ShortConv(self.short_conv(i, *taps)?),
             },
             mixer_post_norm: norm(spec.norms_after, "post_attention_norm")?,
-            ffn_norm: norm(spec.norms_before, "ffn_norm")?,
+            ffn_norm: norm(spec.norms_before, self.config.ffn_norm)?,
             ffn: match &spec.feed_forward.experts {
                 None => FeedForward::Network(self.ffn(i, &spec.feed_forward)?),
                 Some(experts) => FeedForward::Experts(self.experts(i, &spec.feed_forward, experts)?),
@@ -243,6 +245,10 @@ impl Source<'_> {
             value,
             query_norm: qk_norm("attn_q_norm", q_width)?,
             key_norm: qk_norm("attn_k_norm", kv_width)?,
+            sinks: match spec.sinks {
+                true => self.vector(&name("attn_sinks.weight"), spec.heads)?,
+                false => Vec::new(),
+            },
             sub_norm: spec.sub_norm.then(|| self.rms_norm(&name("attn_sub_norm"), q_width)).transpose()?,
             output: self.linear(&name("attn_output"), width, q_width)?,
             spec: spec.clone(),

@@ -17,7 +17,7 @@ mod variants;
 mod vocabulary;
 mod weights;
 
-use sparse_gguf::{BlockFormat, GgufWriter, Metadata};
+use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata, TensorView};
 
 pub use bert::{BERT_EPSILON, TinyBert, word_pieces, write_safetensors};
 pub use tensor::Tensor;
@@ -172,6 +172,17 @@ pub struct File {
 }
 
 impl File {
+    /// What `gguf` holds.
+    pub fn from_gguf(gguf: &Gguf) -> Self {
+        let tensor = |view: TensorView<'_>| Tensor {
+            name: view.info.name.clone(),
+            dims: view.info.dims.clone(),
+            format: view.info.format().expect("a format of blocks"),
+            data: view.data.to_vec(),
+        };
+        Self { metadata: gguf.metadata().clone(), tensors: gguf.views().map(tensor).collect() }
+    }
+
     /// The tensor called `name`.
     pub fn tensor(&self, name: &str) -> &Tensor {
         self.tensors.iter().find(|t| t.name == name).unwrap_or_else(|| panic!("no tensor {name}"))

@@ -1,7 +1,7 @@
 //! What is in a GGUF file, and what computes it.
 
 use serde_json::{Value as Json, json};
-use sparse_gguf::{Array, Gguf, Value};
+use sparse_gguf::{Gguf, Value, ValueType};
 use sparse_simd::Kernels;
 use wasm_bindgen::prelude::*;
 
@@ -48,34 +48,13 @@ pub fn inspect_gguf(bytes: ModelBytes) -> Result<String, JsValue> {
     Ok(info.to_string())
 }
 
-/// A metadata value: of long arrays the length and the first items.
+/// A metadata value: of arrays the type, the length and the first items, none of arrays of arrays.
 fn value(value: &Value) -> Json {
     match value {
-        Value::U8(v) => json!(v),
-        Value::I8(v) => json!(v),
-        Value::U16(v) => json!(v),
-        Value::I16(v) => json!(v),
-        Value::U32(v) => json!(v),
-        Value::I32(v) => json!(v),
-        Value::F32(v) => json!(v),
-        Value::Bool(v) => json!(v),
-        Value::String(v) => json!(v),
-        Value::U64(v) => json!(v),
-        Value::I64(v) => json!(v),
-        Value::F64(v) => json!(v),
-        Value::Array(v) => array(v),
+        Value::Array(array) => {
+            let shown = if array.ty() == ValueType::Array { 0 } else { SHOWN };
+            json!({ "type": array.ty().name(), "length": array.len(), "first": array.first_as_json(shown) })
+        }
+        value => value.to_json(SHOWN),
     }
-}
-
-fn array(array: &Array) -> Json {
-    macro_rules! first {
-        ($($kind:ident),*) => {
-            match array {
-                $(Array::$kind(items) => json!(items[..items.len().min(SHOWN)]),)*
-                Array::Array(_) => json!([]),
-            }
-        };
-    }
-    let first = first!(U8, I8, U16, I16, U32, I32, F32, Bool, String, U64, I64, F64);
-    json!({ "type": array.ty().name(), "length": array.len(), "first": first })
 }

@@ -45,7 +45,8 @@ pub(super) fn sparselm() -> Shape {
 /// SparseQwen2-7B, whose gate and up both end in a ReLU: the zeros of TurboSparse's models, 90 % (Song et
 /// al. 2024, arXiv 2406.05955).
 pub(super) fn sparseqwen2() -> Shape {
-    let family = Family { name: "qwen2", activation: Some("drelu"), attention_bias: true, ..LLAMA };
+    let biases = &["attn_q", "attn_k", "attn_v"];
+    let family = Family { name: "qwen2", activation: Some("drelu"), biases, ..LLAMA };
     Shape {
         layers: 28,
         width: 3584,

@@ -6,7 +6,8 @@
 use sparse_core::{
     ActivationType, Activations, Compute, Linear, LowRankPredictor, PredictorFit, Rule, Selector, SparseFfn,
 };
-use sparse_model::{Encoder, low_bit_copy};
+use sparse_model::Encoder;
+use sparse_model::internal::low_bit_copy;
 
 use crate::Error;
 use crate::low_rank::{LOGITS, STEPS, TOKENS, int8};

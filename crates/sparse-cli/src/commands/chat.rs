@@ -8,7 +8,7 @@ use console::style;
 use etcetera::BaseStrategy;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
-use sparse_model::chat::{ChatTemplate, Message};
+use sparse_model::chat::{ChatTemplate, Message, final_channel};
 use sparse_model::{Event, GenerateOptions, Placement, Session, SessionOptions, Stop};
 
 use crate::args::ConversationArgs;
@@ -151,7 +151,7 @@ impl Conversation<'_> {
             Some(Stop::ContextFull) => eprintln!("{}", style("(the context is full)").dim().for_stderr()),
             _ => {}
         }
-        self.messages.push(Message::assistant(text));
+        self.messages.push(Message::assistant(final_channel(&text)));
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use anyhow::Context;
 use console::style;
 use indicatif::{DecimalBytes, HumanCount};
 use serde_json::json;
-use sparse_gguf::{Array, Gguf, GgufWriter, Metadata, TensorInfo, Value};
+use sparse_gguf::{Gguf, GgufWriter, TensorInfo, Value};
 use sparse_model::{ActivationScore, check_activation};
 use sparse_simd::{Kernels, Level};
 
@@ -150,60 +150,12 @@ fn row(g: &Group, total: u64) -> [String; 6] {
 
 fn file_as_json(gguf: &Gguf) -> anyhow::Result<()> {
     let tensor = |t: &TensorInfo| json!({"name": t.name, "type": t.ty.name(), "type_id": t.ty.id(), "shape": t.dims, "bytes": t.range().len()});
+    let metadata = gguf.metadata().iter().map(|(key, value)| (key.to_owned(), value.to_json(MAX_ITEMS)));
     output::json(&json!({
         "summary": Summary::new(gguf),
-        "metadata": metadata_as_json(gguf.metadata()),
+        "metadata": metadata.collect::<serde_json::Map<_, _>>(),
         "tensors": gguf.tensors().map(tensor).collect::<Vec<_>>(),
     }))
-}
-
-fn metadata_as_json(meta: &Metadata) -> serde_json::Map<String, serde_json::Value> {
-    meta.iter().map(|(key, value)| (key.to_owned(), value_as_json(value))).collect()
-}
-
-fn value_as_json(value: &Value) -> serde_json::Value {
-    match value {
-        Value::U8(v) => json!(v),
-        Value::I8(v) => json!(v),
-        Value::U16(v) => json!(v),
-        Value::I16(v) => json!(v),
-        Value::U32(v) => json!(v),
-        Value::I32(v) => json!(v),
-        Value::F32(v) => json!(v),
-        Value::Bool(v) => json!(v),
-        Value::String(v) => json!(v),
-        Value::U64(v) => json!(v),
-        Value::I64(v) => json!(v),
-        Value::F64(v) => json!(v),
-        Value::Array(v) => array_as_json(v),
-    }
-}
-
-/// The items, or of a long array `{"length": n, "first": [...]}`.
-fn array_as_json(array: &Array) -> serde_json::Value {
-    let first: Vec<serde_json::Value> = match array {
-        Array::U8(v) => first(v, |v| json!(v)),
-        Array::I8(v) => first(v, |v| json!(v)),
-        Array::U16(v) => first(v, |v| json!(v)),
-        Array::I16(v) => first(v, |v| json!(v)),
-        Array::U32(v) => first(v, |v| json!(v)),
-        Array::I32(v) => first(v, |v| json!(v)),
-        Array::F32(v) => first(v, |v| json!(v)),
-        Array::Bool(v) => first(v, |v| json!(v)),
-        Array::String(v) => first(v, |v| json!(v)),
-        Array::U64(v) => first(v, |v| json!(v)),
-        Array::I64(v) => first(v, |v| json!(v)),
-        Array::F64(v) => first(v, |v| json!(v)),
-        Array::Array(v) => first(v, array_as_json),
-    };
-    match array.len() {
-        ..=MAX_ITEMS => first.into(),
-        length => json!({"length": length, "first": first}),
-    }
-}
-
-fn first<T>(items: &[T], json: impl Fn(&T) -> serde_json::Value) -> Vec<serde_json::Value> {
-    items.iter().take(MAX_ITEMS).map(json).collect()
 }
 
 /// The value on one line, cut when it is long.

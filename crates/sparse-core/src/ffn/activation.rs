@@ -21,6 +21,18 @@ pub enum ActivationType {
     GeluTanh,
     /// `x sigmoid(x)` (Elfwing et al. 2017, arXiv 1702.03118).
     Silu,
+    /// `y sigmoid(slope y)` of `y = min(x, limit)`: the gate of gpt-oss (arXiv 2508.10925).
+    ClampedSwish {
+        /// Factor inside the sigmoid, above zero.
+        slope: f32,
+        /// The largest `y`.
+        limit: f32,
+    },
+    /// `x` between `-limit` and `limit`, plus 1: what gpt-oss multiplies its gate with.
+    ClampedPlusOne {
+        /// The largest magnitude of `x`.
+        limit: f32,
+    },
     /// `x`.
     Identity,
 }
@@ -48,7 +60,8 @@ impl ActivationType {
         })
     }
 
-    /// Its name in model files, as [`by_name`](Self::by_name) reads it, but for a threshold.
+    /// Its name without its numbers; that of a function without numbers is what [`by_name`](Self::by_name)
+    /// reads.
     pub fn name(self) -> &'static str {
         match self {
             Self::Relu => "relu",
@@ -57,6 +70,8 @@ impl ActivationType {
             Self::Gelu => "gelu",
             Self::GeluTanh => "gelu_tanh",
             Self::Silu => "silu",
+            Self::ClampedSwish { .. } => "clamped_swish",
+            Self::ClampedPlusOne { .. } => "clamped_plus_one",
             Self::Identity => "identity",
         }
     }
@@ -72,10 +87,19 @@ impl ActivationType {
             kernels.activate(function, x);
         }
         match self {
+            // NaN stays in all of them.
             Self::Relu2 => x.iter_mut().for_each(|x| *x *= *x),
-            // NaN stays.
             Self::FatRelu { threshold } => {
                 x.iter_mut().for_each(|x| *x = if *x <= threshold { 0.0 } else { *x });
+            }
+            Self::ClampedSwish { slope, limit } => {
+                x.iter_mut().for_each(|x| *x = slope * if *x > limit { limit } else { *x });
+                kernels.activate(Activation::Silu, x);
+                let inverse = 1.0 / slope;
+                x.iter_mut().for_each(|x| *x *= inverse);
+            }
+            Self::ClampedPlusOne { limit } => {
+                x.iter_mut().for_each(|x| *x = x.clamp(-limit, limit) + 1.0);
             }
             _ => {}
         }
@@ -98,7 +122,10 @@ impl ActivationType {
             Self::Gelu => Activation::Gelu,
             Self::GeluTanh => Activation::GeluTanh,
             Self::Silu => Activation::Silu,
-            Self::FatRelu { .. } | Self::Identity => return None,
+            Self::FatRelu { .. }
+            | Self::ClampedSwish { .. }
+            | Self::ClampedPlusOne { .. }
+            | Self::Identity => return None,
         })
     }
 }
@@ -106,4 +133,31 @@ impl ActivationType {
 /// `y *= x`.
 pub(crate) fn multiply(y: &mut [f32], x: &[f32]) {
     y.iter_mut().zip(x).for_each(|(y, x)| *y *= x);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clamped_functions_follow_their_formulas() {
+        let inputs = [-90.0_f32, -7.5, -1.0, 0.0, 0.3, 6.9, 7.0, 8.0, 1e30, f32::NAN];
+        let apply = |function: ActivationType| {
+            let mut values = inputs;
+            function.apply(Kernels::get(), &mut values);
+            values
+        };
+        let gates = apply(ActivationType::ClampedSwish { slope: 1.702, limit: 7.0 });
+        let ups = apply(ActivationType::ClampedPlusOne { limit: 7.0 });
+        for (x, (gate, up)) in inputs.iter().zip(gates.iter().zip(ups)) {
+            if x.is_nan() {
+                assert!(gate.is_nan() && up.is_nan());
+                continue;
+            }
+            let y = f64::from(x.min(7.0));
+            let expected = y / (1.0 + (-1.702 * y).exp());
+            assert!((f64::from(*gate) - expected).abs() < 1e-5, "{x}: {gate}, {expected}");
+            assert_eq!(up, x.clamp(-7.0, 7.0) + 1.0);
+        }
+    }
 }

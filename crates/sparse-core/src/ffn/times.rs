@@ -156,7 +156,8 @@ fn in_turn(
     median(times.collect())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The value in the middle, of two the higher; 0 of none.
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

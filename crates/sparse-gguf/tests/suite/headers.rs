@@ -278,7 +278,7 @@ fn tensors_may_be_empty_scalar_or_apart() {
     let lengths = ["first", "empty", "scalar", "last"].map(|name| gguf.tensor(name).unwrap().data.len());
     assert_eq!(lengths, [4, 0, 4, 8]);
     assert_eq!(gguf.info("scalar").unwrap().elements(), 1);
-    assert_eq!(gguf.tensor("empty").unwrap().dequantize().unwrap(), []);
+    assert!(gguf.tensor("empty").unwrap().dequantize().unwrap().is_empty());
 }
 
 #[test]

@@ -138,7 +138,7 @@ proptest! {
         }
         let parts = parts.map(|bytes| Arc::new(bytes) as SharedBytes);
         if let Ok(gguf) = Gguf::from_parts(parts) {
-            prop_assert_eq!(gguf.views().map(|t| t.data.len()).sum::<usize>(), gguf.tensors().map(|t| t.range().len()).sum());
+            prop_assert_eq!(gguf.views().map(|t| t.data.len()).sum::<usize>(), gguf.tensors().map(|t| t.range().len()).sum::<usize>());
         }
     }
 

@@ -18,8 +18,7 @@ fn exaone4(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {
         layer.norms_before = false;
         layer.norms_after = true;
     }
-    let base = config.ropes[0].base;
-    set_window_pattern(keys, config, PATTERN, base)?;
+    set_window_pattern(keys, config, PATTERN)?;
     let windows = attentions(config).any(|(_, spec)| spec.window.is_some());
     for (_, spec) in attentions(config) {
         spec.qk_norm = QkNorm::Heads;

@@ -4,7 +4,7 @@
 
 use sparse_core::ActivationType;
 
-use super::{Architecture, Keys, attentions, set_window_pattern};
+use super::{Architecture, Keys, attentions, set_local_rope, set_window_pattern};
 use crate::Error;
 use crate::config::{ModelConfig, QkNorm};
 use crate::rope::RopePairs;
@@ -31,5 +31,6 @@ fn gemma3(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {
         layer.feed_forward.activation = ActivationType::GeluTanh;
     }
     attentions(config).for_each(|(_, spec)| spec.qk_norm = QkNorm::Heads);
-    set_window_pattern(keys, config, PATTERN, LOCAL_BASE)
+    set_window_pattern(keys, config, PATTERN)?;
+    set_local_rope(keys, config, LOCAL_BASE)
 }

@@ -1,7 +1,7 @@
 //! OLMo 2 and 3, and OLMoE.
 
 use super::experts::{self, Rules};
-use super::{Architecture, Keys, attentions, set_window_pattern};
+use super::{Architecture, Keys, attentions, set_local_rope, set_window_pattern};
 use crate::Error;
 use crate::config::{ModelConfig, QkNorm};
 use crate::rope::RopePairs;
@@ -20,8 +20,9 @@ fn olmo2(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Error> {
         layer.norms_after = true;
     }
     attentions(config).for_each(|(_, spec)| spec.qk_norm = QkNorm::Width);
+    set_window_pattern(keys, config, PATTERN)?;
     let base = config.ropes[0].base;
-    set_window_pattern(keys, config, PATTERN, base)
+    set_local_rope(keys, config, base)
 }
 
 /// Llama with experts, and a norm of all queries and of all keys.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 #[cfg(feature = "fs")]
 use std::fs::File;
 use std::io::{self, Cursor, ErrorKind, Read, Seek};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
@@ -82,4 +82,17 @@ pub(super) fn in_file(path: &Path, error: Error) -> Error {
         other => other,
     };
     Error::File { path: path.to_owned(), source: Box::new(source) }
+}
+
+/// The place of `part` in a folder; what is wrong if it leads out of it.
+pub(super) fn inside(folder: &Path, part: &str) -> Result<PathBuf, String> {
+    let mut path = folder.to_owned();
+    for component in Path::new(part).components() {
+        match component {
+            Component::Normal(name) => path.push(name),
+            Component::CurDir => {}
+            _ => return Err(format!("lead out of the folder, to \"{part}\"")),
+        }
+    }
+    Ok(path)
 }

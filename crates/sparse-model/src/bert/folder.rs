@@ -1,6 +1,6 @@
 //! The folder of a model as the sentence-transformers library writes it.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -93,17 +93,4 @@ impl<'a> Folder<'a> {
             lowercase: sentence.do_lower_case,
         })
     }
-}
-
-/// The place of `part` in a folder; what is wrong if it leads out of it.
-pub(super) fn inside(folder: &Path, part: &str) -> Result<PathBuf, String> {
-    let mut path = folder.to_owned();
-    for component in Path::new(part).components() {
-        match component {
-            Component::Normal(name) => path.push(name),
-            Component::CurDir => {}
-            _ => return Err(format!("lead out of the folder, to \"{part}\"")),
-        }
-    }
-    Ok(path)
 }

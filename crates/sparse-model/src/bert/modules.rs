@@ -7,8 +7,7 @@ use serde_json::{Map, Value};
 use sparse_simd::Activation;
 
 use super::Pooling;
-use super::files::{Files, in_file};
-use super::folder::inside;
+use super::files::{Files, in_file, inside};
 use super::head::{Head, Projection, Residual, Step};
 use super::safetensors::Safetensors;
 use crate::Error;

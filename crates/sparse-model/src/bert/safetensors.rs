@@ -11,8 +11,7 @@ use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-use super::files::{Files, ReadSeek, in_file};
-use super::folder::inside;
+use super::files::{Files, ReadSeek, in_file, inside};
 use super::tensors::{Source, Tensors};
 use crate::Error;
 

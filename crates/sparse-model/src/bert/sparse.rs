@@ -1,6 +1,6 @@
 //! Feed-forward layers of an encoder that leave neurons out, where that is faster.
 
-use sparse_core::{Activations, Compute, Down, Linear, Selector, SparseFfn};
+use sparse_core::{Activations, Compute, Down, Linear, Selector, SparseFfn, median};
 use sparse_precision::PrecisionLane;
 use web_time::Instant;
 
@@ -139,9 +139,4 @@ impl<'a> Stopwatch<'a> {
         }
         timing
     }
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
 }

@@ -3,7 +3,8 @@
 use sparse_core::{Linear, LowRankPredictor, Matrix, PredictorInput, Rule, Selector, Storage};
 use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata, Sink};
 
-use crate::{Error, low_bit_copy};
+use crate::Error;
+use crate::bert::low_bit_copy;
 
 const VERSION: u32 = 1;
 /// The name of predictors as PowerInfer has them: a ReLU inside, and the residual stream as input.

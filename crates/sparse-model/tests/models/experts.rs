@@ -86,15 +86,24 @@ fn experts_of_relu_leave_out_zeros() {
 fn gate_and_up_may_be_one_tensor() {
     let mut file = tiny().build();
     let expected = logits(Model::from_gguf(&gguf(&file), 1).expect("a model"), 60);
-    for i in 0..2 {
-        let [gate, up] = ["gate", "up"].map(|part| file.remove(&format!("blk.{i}.ffn_{part}_exps.weight")));
-        let expert = gate.data.len() / 6;
+    merge_gate_and_up(&mut file);
+    assert!(logits(Model::from_gguf(&gguf(&file), 1).expect("a model"), 60) == expected);
+}
+
+/// Makes one tensor of gate and up in every layer, and one of their biases, if there are any.
+pub(crate) fn merge_gate_and_up(file: &mut File) {
+    let gates = file.tensors.iter().filter(|tensor| tensor.name.contains(".ffn_gate_exps."));
+    let gates: Vec<String> = gates.map(|tensor| tensor.name.clone()).collect();
+    for name in gates {
+        let [gate, up] = [name.clone(), name.replace("gate", "up")].map(|name| file.remove(&name));
+        let mut dims = gate.dims.clone();
+        let [.., rows, experts] = &mut dims[..] else { panic!("{name} has {dims:?}") };
+        let expert = gate.data.len() / *experts;
+        *rows *= 2;
         let data = gate.data.chunks(expert).zip(up.data.chunks(expert)).flat_map(|(g, u)| [g, u].concat());
-        let name = format!("blk.{i}.ffn_gate_up_exps.weight");
-        let dims = vec![gate.dims[0], 2 * gate.dims[1], 6];
+        let name = name.replace("gate", "gate_up");
         file.tensors.push(Tensor { name, dims, format: gate.format, data: data.collect() });
     }
-    assert!(logits(Model::from_gguf(&gguf(&file), 1).expect("a model"), 60) == expected);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod bert_properties;
 mod chat;
 mod experts;
 mod generate;
+mod gpt_oss;
 #[cfg(feature = "grammar")]
 mod grammar;
 mod lenient;

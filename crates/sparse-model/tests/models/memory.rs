@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use sparse_gguf::BlockFormat;
 use sparse_model::{CacheKind, Error, MemoryBudget, Model, ModelOptions, Session};
-use sparse_testdata::TinyLlama;
+use sparse_testdata::{File, TinyLlama};
+
+use crate::architectures::file;
+use crate::experts::merge_gate_and_up;
 
 /// Experts per layer, and layers.
 const EXPERTS: usize = 6;
@@ -26,8 +29,12 @@ fn llama() -> TinyLlama {
 const EXPERT: usize = 3 * 128 * 96 / 32 * 34;
 
 fn write(folder: &Path, llama: &TinyLlama) -> PathBuf {
+    write_file(folder, &llama.build())
+}
+
+fn write_file(folder: &Path, file: &File) -> PathBuf {
     let path = folder.join("model.gguf");
-    fs::write(&path, llama.build().to_bytes()).expect("a file");
+    fs::write(&path, file.to_bytes()).expect("a file");
     path
 }
 
@@ -61,22 +68,41 @@ fn logits(model: &Arc<Model>, batch: usize) -> Result<Vec<Vec<u32>>, Error> {
 fn the_bits_are_those_of_the_whole_model_under_every_budget() {
     let folder = tempfile::tempdir().unwrap();
     for format in [BlockFormat::Q8_0, BlockFormat::Q4_0, BlockFormat::F16] {
-        let path = write(folder.path(), &TinyLlama { format, ..llama() });
-        let least = minimum(&path);
-        let whole = fs::metadata(&path).unwrap().len() as usize;
-        for batch in [1, 48] {
-            let expected = logits(&open(&path, None, CacheKind::Lru, 2).unwrap(), batch).unwrap();
-            for (cache, threads) in [(CacheKind::Lru, 1), (CacheKind::Lfu, 2)] {
-                for budget in [least, (least + whole) / 2, whole] {
-                    let model = open(&path, Some(budget), cache, threads).unwrap();
-                    let name = format!("{format:?}, batches of {batch}, {budget} bytes, {cache}");
-                    assert!(logits(&model, batch).unwrap() == expected, "{name}");
-                    let found = model.store_statistics().unwrap();
-                    assert!(found.resident_bytes <= found.budget_bytes, "{name}: {found:?}");
-                    assert!(found.read_bytes > 0 && found.hits + found.misses > 0, "{name}: {found:?}");
-                }
+        budgets_change_nothing(&write(folder.path(), &TinyLlama { format, ..llama() }), format.name());
+    }
+}
+
+fn budgets_change_nothing(path: &Path, name: &str) {
+    let least = minimum(path);
+    let whole = fs::metadata(path).unwrap().len() as usize;
+    for batch in [1, 48] {
+        let expected = logits(&open(path, None, CacheKind::Lru, 2).unwrap(), batch).unwrap();
+        for (cache, threads) in [(CacheKind::Lru, 1), (CacheKind::Lfu, 2)] {
+            for budget in [least, (least + whole) / 2, whole] {
+                let model = open(path, Some(budget), cache, threads).unwrap();
+                let name = format!("{name}, batches of {batch}, {budget} bytes, {cache}");
+                assert!(logits(&model, batch).unwrap() == expected, "{name}");
+                let found = model.store_statistics().unwrap();
+                assert!(found.resident_bytes <= found.budget_bytes, "{name}: {found:?}");
+                assert!(found.read_bytes > 0 && found.hits + found.misses > 0, "{name}: {found:?}");
             }
         }
+    }
+}
+
+/// gpt-oss has biases in its experts. They stay in the file, too.
+#[test]
+fn biases_are_read_with_their_experts() {
+    // Three matrices of 32 x 64 in MXFP4, and their biases in F32.
+    const EXPERT: usize = 3 * 32 * 64 / 32 * 17 + 4 * (64 + 64 + 32);
+    let folder = tempfile::tempdir().unwrap();
+    let mut together = file("gpt-oss");
+    merge_gate_and_up(&mut together);
+    for (name, file) in [("gate and up apart", file("gpt-oss")), ("gate and up together", together)] {
+        let path = write_file(folder.path(), &file);
+        let all: usize = file.tensors.iter().map(|tensor| tensor.data.len()).sum();
+        assert_eq!(minimum(&path), all - (LAYERS * EXPERTS - 2) * EXPERT, "{name}");
+        budgets_change_nothing(&path, name);
     }
 }
 

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use sparse_core::{LowRankPredictor, Matrix, Rule, Selector};
+use sparse_model::internal::low_bit_copy;
 use sparse_model::sidecar::{EncoderLoss, EncoderSidecar};
-use sparse_model::{Encoder, EncoderFormat, EncoderOptions, EncoderSparsity, Error, Sidecar, low_bit_copy};
+use sparse_model::{Encoder, EncoderFormat, EncoderOptions, EncoderSparsity, Error, Sidecar};
 use sparse_testdata::TinyBert;
 
 const TEXTS: [&str; 4] =

@@ -10,6 +10,8 @@ use sparse_model::{
 };
 use sparse_testdata::{File, TinyLlama, variants};
 
+use crate::architectures::file;
+
 const CONTEXT: usize = 256;
 
 fn open(file: &File, threads: usize) -> Model {
@@ -42,6 +44,9 @@ fn models() -> Vec<(String, Arc<Model>)> {
     sparse.ffns_mut().for_each(|ffn| drop(ffn.set_selector(Selector::ExactZero).expect("a selector")));
     prepare(&mut sparse, None).expect("columns");
     models.push(("exact zeros".into(), sparse));
+    let mut sinks = file("gpt-oss");
+    sinks.metadata.insert("gpt-oss.context_length", CONTEXT as u32);
+    models.push(("gpt-oss".into(), open(&sinks, 2)));
     for (name, file) in variants() {
         models.push((name.to_owned(), open(&file, 1)));
     }

@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sparse_model::chat::{Json, RenderOptions};
+use sparse_model::chat::{Json, RenderOptions, final_channel};
 
 use super::choices::{Choices, Form, Text, token_text};
 use super::error::ApiError;
@@ -93,7 +93,8 @@ fn start(service: Arc<Service>, conversation: &Conversation) -> Result<Choices, 
     Choices::start(Arc::clone(&service), Box::new(Chat), vec![prompt.tokens], n, &options)
 }
 
-/// A message as templates know it: parts of text are joined, and arguments of tool calls are objects.
+/// A message as templates know it: parts of text are joined, arguments of tool calls are objects, and of answers in
+/// channels only the final one is left.
 fn message(message: &Value) -> Result<Value, ApiError> {
     let bad = |problem| ApiError::bad(Some("messages"), problem);
     let Value::Object(fields) = message else { return Err(bad("a message is not an object")) };
@@ -112,6 +113,12 @@ fn message(message: &Value) -> Result<Value, ApiError> {
         Some(Value::String(text)) => Value::String(text.clone()),
         Some(Value::Null) | None => Value::String(String::new()),
         Some(_) => return Err(bad("a message's content is neither text nor parts of it")),
+    };
+    let content = match content {
+        Value::String(text) if fields.get("role").is_some_and(|role| role == "assistant") => {
+            Value::String(final_channel(&text).to_owned())
+        }
+        content => content,
     };
     fields.insert("content".into(), content);
     if let Some(Value::Array(calls)) = fields.get_mut("tool_calls") {
