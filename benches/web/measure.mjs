@@ -1,63 +1,12 @@
 // Measures sparse-wasm beside its peers in one Chromium, on one thread, in turn. docs/web.md has the commands.
 //
 //   node measure.mjs PACKAGE MODELS [ONNX]     folders: target/npm/sparse-wasm, models, and an ONNX form of all-MiniLM-L6-v2
-import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
-import { createServer } from "node:http";
-import { extname, join, resolve } from "node:path";
+import { join } from "node:path";
 
-import puppeteer from "puppeteer-core";
+import { SENTENCE, open, report } from "./page.mjs";
 
-const [PACKAGE, MODELS, ONNX] = process.argv.slice(2).map((folder) => resolve(folder));
-const FOLDERS = { sparse: PACKAGE, models: MODELS, onnx: ONNX, npm: resolve("node_modules") };
-const TYPES = {
-  ...{ ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm" },
-  ...{ ".json": "application/json", ".html": "text/html" },
-};
-const PAGE = `<!doctype html><title>peers</title><script type="importmap">${JSON.stringify({
-  imports: {
-    "onnxruntime-web/webgpu": "/npm/onnxruntime-web/dist/ort.wasm.bundle.min.mjs",
-    "onnxruntime-common": "/npm/onnxruntime-common/dist/esm/index.js",
-  },
-})}</script>`;
-
-const server = createServer(async ({ url }, response) => {
-  const [, top, ...rest] = decodeURIComponent(new URL(url, "http://localhost").pathname).split("/");
-  if (!top) return response.setHeader("content-type", "text/html").end(PAGE);
-  const path = FOLDERS[top] && join(FOLDERS[top], ...rest);
-  const found = path && (await stat(path).catch(() => undefined));
-  if (!found?.isFile()) return response.writeHead(404).end();
-  response.setHeader("content-type", TYPES[extname(path)] ?? "application/octet-stream");
-  response.setHeader("content-length", found.size);
-  createReadStream(path).pipe(response);
-});
-await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
-
-const browser = await puppeteer.launch({
-  executablePath: process.env.BROWSER ?? "/usr/bin/chromium",
-  args: ["--no-sandbox"],
-  protocolTimeout: 3600 * 1000,
-});
-const page = await browser.newPage();
-page.on("console", (message) => console.error(message.text()));
-page.on("pageerror", (error) => console.error(String(error)));
-await page.goto(`http://127.0.0.1:${server.address().port}/`);
-console.log(await browser.version());
-
-/** The median, and the span of the middle half. */
-function summary(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
-  return `${at(0.5).toFixed(2)} (${at(0.25).toFixed(2)} to ${at(0.75).toFixed(2)})`;
-}
-
-function report(title, rounds, unit) {
-  console.log(`\n${title}, ${unit}`);
-  for (const name of Object.keys(rounds[0])) console.log(`  ${name}: ${summary(rounds.map((r) => r[name]))}`);
-  const [ours, ...peers] = Object.keys(rounds[0]);
-  const faster = (peer) => rounds.map((r) => (unit === "tokens/s" ? r[ours] / r[peer] : r[peer] / r[ours]));
-  for (const peer of peers) console.log(`  ${ours} over ${peer}: ${summary(faster(peer))}`);
-}
+const [PACKAGE, MODELS, ONNX] = process.argv.slice(2);
 
 async function decode(rounds, name, tokens) {
   const { TextModel } = await import("/sparse/index.js");
@@ -119,7 +68,7 @@ async function embed(rounds, sentences) {
   return { single, batch, cosines, memory: await ours.memory() };
 }
 
-const SENTENCE = "The quick brown fox jumps over the lazy dog while the rain falls on the old stone bridge.";
+const { page, close } = await open({ sparse: PACKAGE, models: MODELS, onnx: ONNX });
 for (const [file, tokens] of [["SmolLM2-135M-Instruct.Q4_1.gguf", 48], ["gemma-3-270m-q4_k_m.gguf", 24]]) {
   if (!(await stat(join(MODELS, file)).catch(() => undefined))) continue;
   const d = await page.evaluate(decode, 5, file, tokens);
@@ -136,5 +85,4 @@ if (ONNX) {
   report("MiniLM, one sentence of 22 tokens", e.single, "ms per sentence");
   report("MiniLM, 16 sentences together", e.batch, "ms per sentence");
 }
-await browser.close();
-server.close();
+await close();

@@ -1,4 +1,4 @@
-import { TextModel, hasSimd } from "./sparse-wasm/index.js";
+import { TextModel, bestSimd } from "./sparse-wasm/index.js";
 import { story } from "./story/index.js";
 import { compare } from "./compare.js";
 import { $, bytes, complain, count, make, percent, rate } from "./dom.js";
@@ -208,11 +208,13 @@ $("theme").addEventListener("click", () => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
 
 showTheme();
-$("engine").textContent = `WebAssembly ${hasSimd() ? "with 128-bit vectors" : "without vectors"}, one thread`;
+const vectors = bestSimd();
+const VECTORS = { "relaxed-simd": "with relaxed 128-bit vectors", simd128: "with 128-bit vectors", scalar: "without vectors" };
+$("engine").textContent = `WebAssembly ${VECTORS[vectors]}, one thread`;
 startSearch();
 open(story.href, "Story model");
 if ("serviceWorker" in navigator) {
-  navigator.serviceWorker.register("offline.js").then(() => navigator.serviceWorker.ready).then(
+  navigator.serviceWorker.register(`offline.js?simd=${vectors}`).then(() => navigator.serviceWorker.ready).then(
     () => ($("offline").textContent = "Works without a network from now on"),
     () => ($("offline").textContent = ""),
   );

@@ -7,7 +7,8 @@ const FILES = [
   ...["index", "embedding", "errors", "link", "platform", "runtime", "service", "source", "text", "worker"].map(
     (name) => `sparse-wasm/${name}.js`,
   ),
-  ...["bindings.js", "sparse_simd.wasm", "sparse_scalar.wasm"].map((name) => `sparse-wasm/wasm/${name}`),
+  // The one build that this browser loads.
+  ...["bindings.js", `${new URL(location).searchParams.get("simd")}.wasm`].map((name) => `sparse-wasm/wasm/${name}`),
 ];
 
 self.addEventListener("install", (event) => {

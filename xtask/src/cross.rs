@@ -16,7 +16,7 @@ use crate::{interrupt, program};
 use targets::Target;
 use toolchain::Toolchain;
 
-pub(crate) use suites::WASM;
+pub(crate) use suites::{WASM, WasmBuild};
 pub(crate) use toolchain::which;
 pub(crate) use tools::wasm_bindgen;
 

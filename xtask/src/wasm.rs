@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cross::{Job, WASM, wasm_bindgen, which};
+use crate::cross::{Job, WASM, WasmBuild, wasm_bindgen, which};
 use crate::program;
 
 /// Builds the npm packages sparse-wasm and sparse-wasm-story into target/npm, and packs them.
@@ -19,7 +19,7 @@ use crate::program;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Tests the packed packages in Node and in Chromium: texts and embeddings against the native program's, hostile
-    /// files, types, and the demonstration page. Installs puppeteer-core and typescript from npm.
+    /// files, types, bundlers, and the demonstration page. Installs puppeteer-core, TypeScript, Vite and webpack from npm.
     #[arg(long)]
     test: bool,
     /// Prints which crates the bytes are of.
@@ -35,10 +35,14 @@ pub(crate) fn folder() -> PathBuf {
     crate::root().join("target/npm")
 }
 
-/// The WebAssembly of the package, by the level's name.
-fn file(level: &str) -> PathBuf {
-    let name = if level == "scalar" { "sparse_scalar.wasm" } else { "sparse_simd.wasm" };
-    folder().join("sparse-wasm/wasm").join(name)
+/// The WebAssembly of the package.
+fn file(build: &WasmBuild) -> PathBuf {
+    folder().join("sparse-wasm/wasm").join(format!("{}.wasm", build.name))
+}
+
+/// The same before names of functions are removed.
+fn named_file(build: &WasmBuild) -> PathBuf {
+    folder().join("bindgen").join(build.name).join("named.wasm")
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -58,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the WebAssembly with vectors and without.
+/// Builds the WebAssembly in every form.
 fn build() -> Result<()> {
     let job = Job::wasm()?;
     let bindgen = wasm_bindgen()?;
@@ -66,32 +70,31 @@ fn build() -> Result<()> {
     let package = folder().join("sparse-wasm/wasm");
     fs::create_dir_all(&package)?;
     let mut glue = Vec::new();
-    for (level, flags) in WASM {
-        let mut cargo = job.cargo_wasm("build", level, flags);
-        program::run(cargo.args(["--profile", "wasm", "-psparse-wasm", "--lib"]))?;
-        let made = folder().join("bindgen").join(level);
+    for build in &WASM {
+        let mut cargo = job.cargo_wasm("build", build);
+        cargo.args(["--profile", "wasm", "-psparse-wasm", "--lib"]);
+        program::run(cargo.args(build.feature.map(|feature| format!("--features={feature}"))))?;
+        let made = folder().join("bindgen").join(build.name);
         let mut bindgen = Command::new(&bindgen);
         bindgen.args(["--target", "web", "--no-typescript", "--omit-default-module-path"]);
         bindgen.args(["--out-name", "bindings", "--out-dir"]).arg(&made);
-        program::run(bindgen.arg(job.wasm_target(level, "wasm").join("sparse_wasm.wasm")))?;
-        // Names stay for the table of sizes.
-        let named = made.join("named.wasm");
+        program::run(bindgen.arg(job.wasm_target(build, "wasm").join("sparse_wasm.wasm")))?;
         let mut optimize = Command::new(&optimizer);
-        optimize.arg(made.join("bindings_bg.wasm")).args(["-O3", "-g", "-o"]).arg(&named);
-        program::run(optimize.args(features(level)))?;
+        optimize.arg(made.join("bindings_bg.wasm")).args(["-O3", "-g", "-o"]).arg(named_file(build));
+        program::run(optimize.args(features(build)))?;
         let mut strip = Command::new(&optimizer);
-        strip.arg(&named).args(["--strip-debug", "--strip-producers", "-o"]).arg(file(level));
-        program::run(strip.args(features(level)))?;
+        strip.arg(named_file(build)).args(["--strip-debug", "--strip-producers", "-o"]).arg(file(build));
+        program::run(strip.args(features(build)))?;
         glue.push(fs::read(made.join("bindings.js"))?);
     }
-    ensure!(glue[0] == glue[1], "the builds with and without vectors need different bindings");
+    ensure!(glue.iter().all(|other| *other == glue[0]), "the builds need different bindings");
     fs::write(package.join("bindings.js"), &glue[0])?;
     Ok(())
 }
 
 /// What rustc uses of WebAssembly. With all features, wasm-opt writes what no browser reads yet.
-fn features(level: &str) -> impl Iterator<Item = &'static str> {
-    const ALWAYS: [&str; 7] = [
+fn features(build: &WasmBuild) -> Vec<&'static str> {
+    let mut features = vec![
         "--enable-bulk-memory",
         "--enable-bulk-memory-opt",
         "--enable-multivalue",
@@ -100,7 +103,12 @@ fn features(level: &str) -> impl Iterator<Item = &'static str> {
         "--enable-reference-types",
         "--enable-sign-ext",
     ];
-    ALWAYS.into_iter().chain((level == "simd128").then_some("--enable-simd"))
+    match build.name {
+        "simd128" => features.push("--enable-simd"),
+        "relaxed-simd" => features.extend(["--enable-simd", "--enable-relaxed-simd"]),
+        _ => {}
+    }
+    features
 }
 
 /// Copies what is not built.

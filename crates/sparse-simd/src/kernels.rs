@@ -81,7 +81,7 @@ impl Kernels {
             #[cfg(target_arch = "aarch64")]
             level => crate::neon::kernels(level),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Level::Simd128 => Some(&crate::simd128::KERNELS),
+            Level::Simd128 => Some(crate::simd128::kernels()),
             #[cfg(not(any(all(target_arch = "x86_64", feature = "std"), target_arch = "aarch64")))]
             _ => None,
         }

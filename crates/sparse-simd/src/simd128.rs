@@ -1,22 +1,120 @@
-//! Kernels for WebAssembly's 128-bit vectors, and the generic kernels on them.
+//! Kernels for WebAssembly's 128-bit vectors, and the generic kernels on them. `relaxed` has what engines with relaxed
+//! SIMD add.
 #![allow(unused_unsafe, reason = "a module that is built with vectors needs no proof of them")]
+#![cfg_attr(feature = "relaxed-simd", allow(dead_code, reason = "`relaxed` takes the place of all products"))]
+
+#[cfg(feature = "relaxed-simd")]
+mod relaxed;
 
 use crate::generic::bits128::{Bits128, int8::InWords, level, quantized::SubScales};
 use core::arch::wasm32::*;
+use core::marker::PhantomData;
 
-/// Proof of simd128, which a module has or has not when it is compiled.
+/// Proof of simd128 and of the instructions of `D`, which a module has or has not when it is compiled.
 #[derive(Clone, Copy)]
-struct Simd128(());
+struct Simd128<D>(PhantomData<D>);
 
-impl Simd128 {
+impl Simd128<Words> {
     #[inline]
     #[target_feature(enable = "simd128")]
     fn new() -> Self {
-        Self(())
+        Self(PhantomData)
     }
 }
 
-level!(Simd128, "simd128", Level::Simd128);
+level!(Simd128<Words>, "simd128", Level::Simd128);
+
+/// The kernels of this module: an engine that lacks an instruction of a module refuses all of it.
+pub(crate) fn kernels() -> &'static Kernels {
+    #[cfg(feature = "relaxed-simd")]
+    return &relaxed::KERNELS;
+    #[cfg(not(feature = "relaxed-simd"))]
+    return &KERNELS;
+}
+
+/// How bytes are multiplied.
+trait Dot: Copy {
+    /// See [`Bits128::WIDE`].
+    const WIDE: bool;
+
+    /// See [`Bits128::look_up`].
+    ///
+    /// # Safety
+    /// - The module has the instructions, as for the other functions.
+    unsafe fn look_up(table: v128, index: v128) -> v128;
+    /// See [`Bits128::add_products`].
+    ///
+    /// # Safety
+    /// - The module has the instructions.
+    unsafe fn add_products<const SIGNED: bool>(words: v128, codes: v128, x: v128) -> v128;
+    /// See [`Bits128::add_words`].
+    ///
+    /// # Safety
+    /// - The module has the instructions.
+    unsafe fn add_words(sums: v128, words: v128) -> v128;
+    /// See [`Bits128::group`].
+    ///
+    /// # Safety
+    /// - The module has the instructions.
+    unsafe fn group<S: Step>(codes: [v128; 2], x: [v128; 2], sub: v128, g: usize) -> v128;
+}
+
+/// Products in 16 bits each, which are added in 32.
+#[derive(Clone, Copy)]
+struct Words;
+
+impl Dot for Words {
+    const WIDE: bool = true;
+
+    #[inline(always)]
+    unsafe fn look_up(table: v128, index: v128) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { i8x16_swizzle(table, index) }
+    }
+
+    /// Bytes at even places and those at odd ones, as integers of 16 bits.
+    #[inline(always)]
+    unsafe fn add_products<const SIGNED: bool>(words: v128, codes: v128, x: v128) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let [even, odd] = match SIGNED {
+                true => [even_i8(codes), odd_i8(codes)],
+                false => [v128_and(codes, i16x8_splat(255)), u16x8_shr(codes, 8)],
+            };
+            let products = i32x4_add(i32x4_dot_i16x8(even, even_i8(x)), i32x4_dot_i16x8(odd, odd_i8(x)));
+            i32x4_add(words, products)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_words(sums: v128, words: v128) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe { i32x4_add(sums, words) }
+    }
+
+    #[inline(always)]
+    unsafe fn group<S: Step>(codes: [v128; 2], x: [v128; 2], sub: v128, g: usize) -> v128 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let products = |sums, i: usize| match S::SIGNED {
+                true => Self::add_products::<true>(sums, codes[i], x[i]),
+                false => Self::add_products::<false>(sums, codes[i], x[i]),
+            };
+            let none = i32x4_splat(0);
+            match S::SUB_SCALES {
+                SubScales::None => products(products(none, 0), 1),
+                SubScales::Group => {
+                    let both = products(products(none, 0), 1);
+                    i32x4_mul(both, everywhere(sub, 2 * g))
+                }
+                SubScales::Half => i32x4_add(
+                    i32x4_mul(products(none, 0), everywhere(sub, 2 * g)),
+                    i32x4_mul(products(none, 1), everywhere(sub, 2 * g + 1)),
+                ),
+            }
+        }
+    }
+}
 
 /// Calls a function with target features; loads and stores are as long as the reference.
 macro_rules! with_simd128 {
@@ -26,7 +124,7 @@ macro_rules! with_simd128 {
     };
 }
 
-impl Simd for Simd128 {
+impl<D: Dot> Simd for Simd128<D> {
     type F = v128;
     type Floats = [f32; 4];
     type Halves = [u16; 4];
@@ -170,7 +268,7 @@ impl Simd for Simd128 {
     fn prefetch(self, _: &[u8]) {}
 }
 
-impl GemmStep for Simd128 {
+impl GemmStep for Simd128<Words> {
     type Panel = [[f32; 4]; 2 * gemm::COLS];
 
     // As SSE4.1, which is what many engines translate to.
@@ -183,12 +281,12 @@ impl GemmStep for Simd128 {
     }
 }
 
-impl InWords for Simd128 {}
+impl InWords for Simd128<Words> {}
 
-impl Bits128 for Simd128 {
+impl<D: Dot> Bits128 for Simd128<D> {
     type I = v128;
 
-    const WIDE: bool = true;
+    const WIDE: bool = D::WIDE;
 
     #[inline(always)]
     fn load16(self, x: &[u8; 16]) -> v128 {
@@ -282,7 +380,7 @@ impl Bits128 for Simd128 {
 
     #[inline(always)]
     fn look_up(self, table: v128, index: v128) -> v128 {
-        with_simd128!(i8x16_swizzle(table, index))
+        with_simd128!(D::look_up(table, index))
     }
 
     #[inline(always)]
@@ -318,12 +416,12 @@ impl Bits128 for Simd128 {
 
     #[inline(always)]
     fn even_i8(self, x: v128) -> v128 {
-        with_simd128!(i16x8_shr(i16x8_shl(x, 8), 8))
+        with_simd128!(even_i8(x))
     }
 
     #[inline(always)]
     fn odd_i8(self, x: v128) -> v128 {
-        with_simd128!(i16x8_shr(x, 8))
+        with_simd128!(odd_i8(x))
     }
 
     #[inline(always)]
@@ -331,40 +429,19 @@ impl Bits128 for Simd128 {
         with_simd128!(u8x16_narrow_i16x8(a, b))
     }
 
-    /// Bytes at even places and those at odd ones, as integers of 16 bits.
     #[inline(always)]
     fn add_products<const SIGNED: bool>(self, words: v128, codes: v128, x: v128) -> v128 {
-        let [even, odd] = match SIGNED {
-            true => [self.even_i8(codes), self.odd_i8(codes)],
-            false => [self.and(codes, self.splat16(255)), self.shr16(codes, 8)],
-        };
-        let products = self.add32(self.madd(even, self.even_i8(x)), self.madd(odd, self.odd_i8(x)));
-        self.add32(words, products)
+        with_simd128!(D::add_products::<SIGNED>(words, codes, x))
     }
 
     #[inline(always)]
     fn add_words(self, sums: v128, words: v128) -> v128 {
-        self.add32(sums, words)
+        with_simd128!(D::add_words(sums, words))
     }
 
     #[inline(always)]
     fn group<S: Step>(self, codes: [v128; 2], x: [v128; 2], sub: v128, g: usize) -> v128 {
-        let products = |sums, i: usize| match S::SIGNED {
-            true => Bits128::add_products::<true>(self, sums, codes[i], x[i]),
-            false => Bits128::add_products::<false>(self, sums, codes[i], x[i]),
-        };
-        let none = self.splat32(0);
-        match S::SUB_SCALES {
-            SubScales::None => products(products(none, 0), 1),
-            SubScales::Group => {
-                let both = products(products(none, 0), 1);
-                with_simd128!(i32x4_mul(both, everywhere(sub, 2 * g)))
-            }
-            SubScales::Half => with_simd128!(i32x4_add(
-                i32x4_mul(products(none, 0), everywhere(sub, 2 * g)),
-                i32x4_mul(products(none, 1), everywhere(sub, 2 * g + 1)),
-            )),
-        }
+        with_simd128!(D::group::<S>(codes, x, sub, g))
     }
 
     #[inline(always)]
@@ -411,6 +488,20 @@ fn small_integers(x: v128) -> v128 {
     // Next to this, floats are one apart.
     let round = f32x4_splat(12_582_912.0);
     i32x4_sub(f32x4_add(x, round), round)
+}
+
+/// The lower bytes of lanes of 16 bits, signed.
+#[inline]
+#[target_feature(enable = "simd128")]
+fn even_i8(x: v128) -> v128 {
+    i16x8_shr(i16x8_shl(x, 8), 8)
+}
+
+/// The upper bytes of lanes of 16 bits, signed.
+#[inline]
+#[target_feature(enable = "simd128")]
+fn odd_i8(x: v128) -> v128 {
+    i16x8_shr(x, 8)
 }
 
 /// Number `i` of eight integers of 16 bits in all places, in 32 bits.

@@ -48,19 +48,22 @@ export class SparseError extends Error {
   readonly code: SparseErrorCode;
 }
 
+/** What a build uses of WebAssembly's 128-bit vectors: these with relaxed SIMD, these, or none. */
+export type SimdLevel = "relaxed-simd" | "simd128" | "scalar";
+
 /** How the WebAssembly is loaded. Nothing has to be said where the package's files lie together. */
 export interface InitOptions {
   /** The WebAssembly, or where it is, if it is not beside the package's modules. */
   wasm?: string | URL | Blob | Response | ArrayBuffer | ArrayBufferView | WebAssembly.Module;
-  /** Whether to load the build with vectors. By default, where the JavaScript engine has them. */
-  simd?: boolean;
+  /** Which build to load: by default the one that uses all that the JavaScript engine has. */
+  simd?: SimdLevel;
 }
 
 /** Loads the WebAssembly into this thread, once. Models do so by themselves; the functions below them need it. */
 export function init(options?: InitOptions): Promise<void>;
 
-/** Whether this JavaScript engine has WebAssembly's 128-bit vectors. */
-export function hasSimd(): boolean;
+/** What this JavaScript engine has of WebAssembly's 128-bit vectors. */
+export function bestSimd(): SimdLevel;
 
 export interface Progress {
   /** Bytes so far. */
@@ -75,7 +78,10 @@ export interface LoadOptions {
    * Node. Freeing a model in a worker gives all its memory back.
    */
   worker?: boolean;
-  /** How the WebAssembly is loaded. */
+  /** What a build uses of WebAssembly's 128-bit vectors: these with relaxed SIMD, these, or none. */
+export type SimdLevel = "relaxed-simd" | "simd128" | "scalar";
+
+/** How the WebAssembly is loaded. */
   init?: InitOptions;
   /** Called while the file is read. */
   onProgress?: (progress: Progress) => void;
@@ -404,7 +410,7 @@ export function inspectGguf(
 // What follows needs `await init()` before.
 
 /** The vectors that the loaded build computes with. */
-export function simdLevel(): "simd128" | "scalar";
+export function simdLevel(): SimdLevel;
 
 /** A network of two layers that computes the neurons that matter. */
 export interface SparseEngine {

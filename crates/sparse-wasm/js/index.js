@@ -1,10 +1,10 @@
-import { check, guard, hasSimd, init } from "./runtime.js";
+import { bestSimd, check, guard, init } from "./runtime.js";
 import { portable, toModelBytes } from "./source.js";
 
 export { SparseError } from "./errors.js";
 export { EmbeddingIndex, EmbeddingModel } from "./embedding.js";
 export { TextModel, TextStream } from "./text.js";
-export { hasSimd, init };
+export { bestSimd, init };
 
 export async function inspectGguf(source, { init: options, signal } = {}) {
   await init(options);

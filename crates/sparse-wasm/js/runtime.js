@@ -2,16 +2,25 @@ import * as bindings from "./wasm/bindings.js";
 import { SparseError, asSparseError } from "./errors.js";
 import { platform } from "./platform.js";
 
-/** A module whose only function makes a vector. */
-const VECTORS = Uint8Array.of(
-  ...[0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00], // header
-  ...[0x01, 0x05, 0x01, 0x60, 0x00, 0x01, 0x7b], // a type: () -> v128
-  ...[0x03, 0x02, 0x01, 0x00], // a function of that type
-  ...[0x0a, 0x08, 0x01, 0x06, 0x00, 0x41, 0x00, 0xfd, 0x0f, 0x0b], // i8x16.splat(0)
-);
+/** Whether the JavaScript engine takes a module whose only function makes a vector in this way. */
+const compiles = (...code) =>
+  WebAssembly.validate(
+    Uint8Array.of(
+      ...[0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00], // header
+      ...[0x01, 0x05, 0x01, 0x60, 0x00, 0x01, 0x7b], // a type: () -> v128
+      ...[0x03, 0x02, 0x01, 0x00], // a function of that type
+      ...[0x0a, code.length + 4, 0x01, code.length + 2, 0x00, ...code, 0x0b], // its code
+    ),
+  );
 
-/** Whether this JavaScript engine has WebAssembly's vectors. */
-export const hasSimd = () => WebAssembly.validate(VECTORS);
+const ZEROS = [0x41, 0x00, 0xfd, 0x0f]; // i8x16.splat(0)
+const RELAXED_PRODUCTS = [0xfd, 0x92, 0x02]; // i16x8.relaxed_dot_i8x16_i7x16_s
+
+/** What this JavaScript engine has of WebAssembly's 128-bit vectors. */
+export function bestSimd() {
+  if (compiles(...ZEROS, ...ZEROS, ...RELAXED_PRODUCTS)) return "relaxed-simd";
+  return compiles(...ZEROS) ? "simd128" : "scalar";
+}
 
 let loading;
 let exports;
@@ -50,7 +59,7 @@ function panicMessage() {
   }
 }
 
-async function load({ wasm, simd = hasSimd() }) {
+async function load({ wasm, simd = bestSimd() }) {
   const module = await compile(wasm ?? defaultUrl(simd));
   exports = bindings.initSync({ module });
 }
@@ -58,11 +67,19 @@ async function load({ wasm, simd = hasSimd() }) {
 /** Bytes of the WebAssembly's memory, which never shrinks. */
 export const memoryBytes = () => exports.memory.buffer.byteLength;
 
-// Bundlers look for exactly this form.
-const defaultUrl = (simd) =>
-  simd
-    ? new URL("./wasm/sparse_simd.wasm", import.meta.url)
-    : new URL("./wasm/sparse_scalar.wasm", import.meta.url);
+function defaultUrl(simd) {
+  // Bundlers look for exactly this form.
+  switch (simd) {
+    case "relaxed-simd":
+      return new URL("./wasm/relaxed-simd.wasm", import.meta.url);
+    case "simd128":
+      return new URL("./wasm/simd128.wasm", import.meta.url);
+    case "scalar":
+      return new URL("./wasm/scalar.wasm", import.meta.url);
+    default:
+      throw new SparseError("option", `simd: expected relaxed-simd, simd128 or scalar, found ${simd}`);
+  }
+}
 
 async function compile(wasm) {
   if (wasm instanceof WebAssembly.Module) return wasm;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 use sparse_gguf::{Gguf, Value, ValueType};
-use sparse_simd::Kernels;
+use sparse_simd::{Kernels, Level};
 use wasm_bindgen::prelude::*;
 
 use crate::ModelBytes;
@@ -11,10 +11,14 @@ use crate::error::Error;
 /// Items of an array that are shown.
 const SHOWN: usize = 16;
 
-/// The vectors that this build computes with: `simd128` or `scalar`.
+/// The vectors that this build computes with: `relaxed-simd`, `simd128` or `scalar`.
 #[wasm_bindgen(js_name = simdLevel)]
 pub fn simd_level() -> String {
-    Kernels::get().level().to_string()
+    match Kernels::get().level() {
+        // Not a level of its own: a module has it or has not.
+        Level::Simd128 if cfg!(feature = "relaxed-simd") => "relaxed-simd".into(),
+        level => level.to_string(),
+    }
 }
 
 /// What is in a GGUF file, as JSON: `GgufInfo` of `index.d.ts`.

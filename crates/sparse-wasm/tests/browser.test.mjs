@@ -1,27 +1,20 @@
-// The demonstration page in Chromium. SITE is its address, BROWSER the program, SCREENSHOTS a folder for pictures.
+// The demonstration page in Chromium. SITE is its address, SCREENSHOTS a folder for pictures.
 import assert from "node:assert/strict";
 import { mkdir, readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 
-import puppeteer from "puppeteer-core";
+import { LIMIT, launch } from "./chromium.mjs";
 
-const { SITE, BROWSER, SCREENSHOTS } = process.env;
+const { SITE, SCREENSHOTS } = process.env;
 const native = JSON.parse(await readFile("native.json", "utf8"));
 /** Where rounding may part the texts, this is over. */
 const beginning = native.prompt + native.story.text.slice(0, 160);
-/** Milliseconds that anything may take: far more than it needs, so that one that hangs ends. */
-const LIMIT = 10 * 60 * 1000;
 
 let browser;
 
 before(async () => {
   await mkdir(SCREENSHOTS, { recursive: true });
-  // Without a sandbox, since tests may run as root.
-  browser = await puppeteer.launch({
-    executablePath: BROWSER,
-    args: ["--no-sandbox"],
-    protocolTimeout: LIMIT,
-  });
+  browser = await launch();
 });
 
 after(() => browser?.close());
@@ -166,20 +159,21 @@ test("after the first visit the page needs no network", async (t) => {
   await session.detach();
 });
 
-test("the build without vectors and the calling thread write the same", async (t) => {
+test("all builds and the calling thread write the same", async (t) => {
   const page = await open(t);
   const texts = await page.evaluate(async (prompt) => {
     const { TextModel } = await import("./sparse-wasm/index.js");
     const { story } = await import("./story/index.js");
     const texts = [];
-    for (const options of [{ init: { simd: false } }, { worker: false, init: { simd: true } }]) {
-      const model = await TextModel.load(story, options);
+    const options = [{ init: { simd: "scalar" } }, { init: { simd: "simd128" } }, { init: { simd: "relaxed-simd" } }];
+    for (const how of [...options, { worker: false }]) {
+      const model = await TextModel.load(story, how);
       texts.push(prompt + await model.generate(prompt, { temperature: 0, ignoreEnd: true, maxTokens: 96 }).text());
       model.free();
     }
     return texts;
   }, native.prompt);
-  assert.ok(texts.length === 2 && texts.every((text) => text.startsWith(beginning)), `${texts}`);
+  assert.ok(texts.length === 4 && texts.every((text) => text.startsWith(beginning)), `${texts}`);
 });
 
 test("SmolLM2 writes what it writes in Node", { skip: !native.smol && "no model" }, async (t) => {

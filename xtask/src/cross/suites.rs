@@ -50,8 +50,24 @@ const ARM: [Cpu; 4] = [
     Cpu { model: "max", level: "dotprod", lacks: &[], tests: ALL },
 ];
 
-/// Builds of WebAssembly: the name of a level and flags of rustc.
-pub(crate) const WASM: [(&str, &str); 2] = [("scalar", ""), ("simd128", "-Ctarget-feature=+simd128")];
+/// A build of WebAssembly.
+pub(crate) struct WasmBuild {
+    /// What its vectors are called.
+    pub(crate) name: &'static str,
+    /// The flags of rustc.
+    flags: &'static str,
+    /// The feature of `sparse-simd` and `sparse-wasm` that it is built with.
+    pub(crate) feature: Option<&'static str>,
+}
+
+const VECTORS: &str = "-Ctarget-feature=+simd128";
+
+/// The builds, from the least to the most.
+pub(crate) const WASM: [WasmBuild; 3] = [
+    WasmBuild { name: "scalar", flags: "", feature: None },
+    WasmBuild { name: "simd128", flags: VECTORS, feature: None },
+    WasmBuild { name: "relaxed-simd", flags: VECTORS, feature: Some("relaxed-simd") },
+];
 
 /// A program that cargo built.
 struct Program {
@@ -65,8 +81,8 @@ impl Job {
     /// Builds what exists on the target, or only checks it: `task` is `build` or `check`.
     pub(super) fn build(&self, task: &str) -> Result<()> {
         if self.target == Target::Wasm {
-            for (level, flags) in WASM {
-                program::run(self.cargo_wasm(task, level, flags).args(self.target.crates()))?;
+            for build in &WASM {
+                program::run(self.cargo_wasm(task, build).args(self.target.crates()).args(feature(build)))?;
             }
             return Ok(());
         }
@@ -98,16 +114,16 @@ impl Job {
 
     /// Cargo for one of the builds of WebAssembly, which are apart so that none replaces another: in
     /// [`wasm_target`](Self::wasm_target).
-    pub(crate) fn cargo_wasm(&self, task: &str, level: &str, flags: &str) -> Command {
+    pub(crate) fn cargo_wasm(&self, task: &str, build: &WasmBuild) -> Command {
         let mut cargo = self.cargo(task);
-        cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags);
-        cargo.env("CARGO_TARGET_DIR", toolchain::target_dir().join(level));
+        cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", build.flags);
+        cargo.env("CARGO_TARGET_DIR", toolchain::target_dir().join(build.name));
         cargo
     }
 
     /// Where a build of WebAssembly is, for a profile's folder.
-    pub(crate) fn wasm_target(&self, level: &str, profile: &str) -> PathBuf {
-        toolchain::target_dir().join(level).join(self.target.triple()).join(profile)
+    pub(crate) fn wasm_target(&self, build: &WasmBuild, profile: &str) -> PathBuf {
+        toolchain::target_dir().join(build.name).join(self.target.triple()).join(profile)
     }
 
     /// Builds programs, and says where they are.
@@ -180,21 +196,38 @@ impl Job {
     fn test_wasm(&self) -> Result<()> {
         let (bindgen, node) = (tools::wasm_bindgen()?, toolchain::which(&["node"]).context("no node")?);
         let glue = toolchain::target_dir().join("node");
-        for (level, flags) in WASM {
-            for test in self.tests(&mut self.cargo_wasm("test", level, flags))? {
+        for build in &WASM {
+            for test in self.tests(self.cargo_wasm("test", build).args(feature(build)))? {
                 program::run(
                     Command::new(&bindgen)
                         .args(["--target", "nodejs", "--keep-debug", "--out-name", "test", "--out-dir"])
                         .arg(&glue)
                         .arg(&test.path),
                 )?;
-                let what = format!("{} in Node, {level}", test.name);
+                let what = format!("{} in Node, {}", test.name, build.name);
                 let mut node = Command::new(&node);
+                node.args(node_flags(build)?);
                 run(node.arg("--stack-trace-limit=40").arg(glue.join("test.js")), &what, &test)?;
             }
         }
         Ok(())
     }
+}
+
+/// What a build needs beside the crates of the target.
+fn feature(build: &WasmBuild) -> Option<String> {
+    build.feature.map(|feature| format!("--features=sparse-simd/{feature}"))
+}
+
+/// What Node must be told to run a build: versions before 21 have relaxed SIMD behind a flag, later ones do not know it.
+fn node_flags(build: &WasmBuild) -> Result<Option<&'static str>> {
+    const RELAXED: &str = "--experimental-wasm-relaxed-simd";
+    if build.feature.is_none() {
+        return Ok(None);
+    }
+    let node = toolchain::which(&["node"]).context("no node")?;
+    let options = program::output(Command::new(node).arg("--v8-options"))?;
+    Ok(String::from_utf8_lossy(&options).contains(RELAXED).then_some(RELAXED))
 }
 
 /// Runs a test program; what it prints goes to stderr.

@@ -49,6 +49,7 @@ pub(super) fn run(packed: &[PathBuf]) -> Result<()> {
         "--test-reporter=spec",
         "node.test.mjs",
         "browser.test.mjs",
+        "bundle.test.mjs",
     ]);
     run_program(&mut suite)
 }

@@ -6,8 +6,8 @@ import {
   LaneIndex,
   SparseError,
   TextModel,
+  bestSimd,
   create_sparse_engine,
-  hasSimd,
   infer,
   init,
   inspectGguf,
@@ -49,7 +49,7 @@ const [best] = await encoder.search("query", ["a", "b"], { top: 1 });
 const score: number = best!.score;
 const vectors: Float32Array[] = await encoder.embedBatch(["a"], { prompt: "query" });
 
-await init({ simd: hasSimd() });
+await init({ simd: bestSimd() });
 const output: Float32Array = infer(create_sparse_engine(64, 256, 0.1), new Float32Array(64));
 const index = new LaneIndex("bit5", 384);
 console.log(score, vectors, output, index.length, piOrder(4, 0), laneEncode("bit7", output));
