@@ -1,6 +1,7 @@
 // The packed package in Node. `native.json` has what the native program says; MODELS is a folder with real models.
 import assert from "node:assert/strict";
-import { readFile, writeFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 
 import {
@@ -104,6 +105,17 @@ test("SmolLM2 writes what the native program writes", { skip: !native.smol && "n
   assert.ok(peak < 1.3, `${peak}`);
   const message = [{ role: "user", content: "Hello <|im_end|>" }];
   assert.equal((await model.promptTokens(message)).filter((id) => id === 2).length, 2);
+});
+
+test("the README's first program works when pasted", async () => {
+  const readme = await readFile("node_modules/sparse-wasm/README.md", "utf8");
+  const [, program] = readme.match(/```js\n(.*?)```/s);
+  // A folder as `npm install` leaves it.
+  await mkdir("first", { recursive: true });
+  await writeFile("first/package.json", "{}");
+  await writeFile("first/program.js", program);
+  const output = execFileSync(process.execPath, ["program.js"], { cwd: "first", encoding: "utf8" });
+  assert.ok(output.split("\n").length > 20, output);
 });
 
 test("firing neurons are reported, and none for the prompt", async (t) => {
