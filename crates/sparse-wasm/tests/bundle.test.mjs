@@ -72,7 +72,7 @@ test("Vite builds it", async (t) => {
   const outDir = join(OUTPUT, "vite");
   await build({
     ...{ root: SOURCE, base: "./", logLevel: "warn", configFile: false },
-    build: { outDir, target: "esnext" },
+    build: { outDir, emptyOutDir: true, target: "esnext" },
   });
   await check(await serve(t, outDir));
 });
