@@ -148,14 +148,14 @@ macro_rules! float_functions {
                 cols: Range<usize>,
                 out: &mut [f32],
             ) {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller promises weights in blocks of `B`, and shapes that fit.
                 unsafe { add_plain(w, active, h, cols, out, decode_blocks::<B>) }
             }
 
             /// # Safety
             /// As for [`FormatKernels`].
             unsafe fn weighted_sum<B: Block>(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller promises weights in blocks of `B`, and shapes that fit.
                 unsafe { sum_plain(x, w, out, decode_blocks::<B>) }
             }
 

@@ -67,7 +67,7 @@ struct Pairs;
 impl Dot for Pairs {
     #[inline(always)]
     unsafe fn add_products(sums: int32x4_t, codes: int8x16_t, x: int8x16_t) -> int32x4_t {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has the instructions.
         unsafe {
             let low = vmull_s8(vget_low_s8(codes), vget_low_s8(x));
             vpadalq_s16(sums, vpaddq_s16(low, vmull_high_s8(codes, x)))
@@ -81,7 +81,7 @@ impl Dot for Pairs {
         sub: int16x8_t,
         g: usize,
     ) -> int32x4_t {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has the instructions.
         unsafe {
             let first = vmull_s8(vget_low_s8(codes[0]), vget_low_s8(x[0]));
             let first = vmlal_high_s8(first, codes[0], x[0]);

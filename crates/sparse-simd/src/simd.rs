@@ -152,14 +152,14 @@ pub(crate) trait Stored: Float {
 #[inline(always)]
 unsafe fn read<T: Pod>(bytes: &[u8], at: usize) -> T {
     debug_assert!(at + size_of::<T>() <= bytes.len());
-    // SAFETY: the caller's promise; any bytes are a `T`.
+    // SAFETY: the caller promises that a `T` at `at` lies inside `bytes`; any bytes are a `T`.
     unsafe { bytes.as_ptr().add(at).cast::<T>().read_unaligned() }
 }
 
 impl Stored for f32 {
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, bytes: &[u8], at: usize) -> S::F {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the values at `at` lie inside `bytes`.
         s.load(&unsafe { read(bytes, at) })
     }
 }
@@ -167,7 +167,7 @@ impl Stored for f32 {
 impl Stored for f16 {
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, bytes: &[u8], at: usize) -> S::F {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the values at `at` lie inside `bytes`.
         s.f16s(&unsafe { read(bytes, at) })
     }
 }
@@ -175,7 +175,7 @@ impl Stored for f16 {
 impl Stored for bf16 {
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, bytes: &[u8], at: usize) -> S::F {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the values at `at` lie inside `bytes`.
         s.bf16s(&unsafe { read(bytes, at) })
     }
 }

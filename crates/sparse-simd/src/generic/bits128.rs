@@ -151,7 +151,7 @@ macro_rules! int8_products {
             /// # Safety
             /// As for [`FormatKernels`].
             unsafe fn matmul<B: Groups>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller promises weights in blocks of `B`, and shapes that fit.
                 unsafe { matmul_decoded(w, x, out, Decoded::read::<B>) }
             }
 
@@ -161,7 +161,7 @@ macro_rules! int8_products {
                 for (&r, out) in active.iter().zip(out) {
                     let (row, mut out) =
                         (r as usize..r as usize + 1, MatMut::new(core::slice::from_mut(out), 1));
-                    // SAFETY: the caller's promise.
+                    // SAFETY: the caller promises weights in blocks of `B`, and shapes that fit.
                     unsafe { matmul_decoded(w.slice(row), x, &mut out, Decoded::read::<B>) };
                 }
             }

@@ -230,7 +230,8 @@ pub(crate) unsafe fn sum<K: ColumnKernel, C: Choice>(
         for (chunk, out) in out.chunks_mut(CHUNK).enumerate() {
             due = due % 256 + step;
             ahead.fetch(due / 256);
-            // SAFETY: the caller's promises; all columns have all chunks, padded as they are.
+            // SAFETY: the caller promises the level's features and the kernel's format; all columns
+            // have all chunks, padded as they are.
             unsafe {
                 if let Some(out) = out.first_chunk_mut() {
                     K::chunk(&columns, chunk * size, &group, rows.start + chunk * CHUNK, out);

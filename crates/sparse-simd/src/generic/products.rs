@@ -100,7 +100,7 @@ fn dots<S: Simd, W: Stored, const R: usize, const T: usize>(
             // SAFETY: `col + LANES <= cols`.
             let w = unsafe { W::load(s, rows[i], col * W::BYTES) };
             for k in 0..T {
-                // SAFETY: as above; a token has `cols` values.
+                // SAFETY: `col + LANES <= cols`; a token has `cols` values.
                 let x = unsafe { f32::load(s, bytemuck::cast_slice(tokens[k]), col * f32::BYTES) };
                 sums[k][i] = s.fma(w, x, sums[k][i]);
             }

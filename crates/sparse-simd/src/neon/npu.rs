@@ -77,7 +77,8 @@ mod i8mm {
 
     #[target_feature(enable = "neon,dotprod,i8mm")]
     fn panels_int8(w: Panels<'_>, x: Int8<'_>, out: &mut MatMut<'_>) {
-        // SAFETY: this function asks for the features.
+        // SAFETY: this function is compiled for the same features, so the CPU that runs it has
+        // them.
         let proof = unsafe { Neon::<Matrices>::assume() };
         int8::multiply::<_, { <Neon<Matrices> as Int8Step>::TOKENS }>(proof, w, x, out);
     }
@@ -91,7 +92,8 @@ impl Neon<Sdot> {
     #[inline]
     #[target_feature(enable = "neon,dotprod")]
     fn new() -> Self {
-        // SAFETY: this function asks for the features.
+        // SAFETY: this function is compiled for the same features, so the CPU that runs it has
+        // them.
         unsafe { Self::assume() }
     }
 }
@@ -99,7 +101,8 @@ impl Neon<Sdot> {
 impl Dot for Sdot {
     #[inline(always)]
     unsafe fn add_products(mut sums: int32x4_t, codes: int8x16_t, x: int8x16_t) -> int32x4_t {
-        // SAFETY: the caller's promise; the instruction only touches its registers.
+        // SAFETY: the caller promises that the CPU has `sdot`; the instruction only touches its
+        // registers.
         unsafe {
             asm!(
                 "sdot {sums:v}.4s, {codes:v}.16b, {x:v}.16b",
@@ -119,7 +122,7 @@ impl Dot for Sdot {
         sub: int16x8_t,
         g: usize,
     ) -> int32x4_t {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has `sdot`.
         unsafe {
             let none = vdupq_n_s32(0);
             let first = Self::add_products(none, codes[0], x[0]);
@@ -199,7 +202,8 @@ int8_step!(Matrices, false, add_matrices);
 /// - The CPU has `sdot`.
 #[inline(always)]
 unsafe fn add_fours<const T: usize>(panel: &[Line], x: [&[[u8; 4]]; T], p: usize, sums: &mut [Sums; T]) {
-    // SAFETY: the caller's promise; loads and stores are as long as the references.
+    // SAFETY: the caller promises that the CPU has `sdot`; loads and stores are as long as the
+    // references.
     unsafe {
         let mut totals = [[vdupq_n_s32(0); 4]; T];
         for (totals, sums) in totals.iter_mut().zip(&*sums) {
@@ -251,7 +255,8 @@ unsafe fn add_line<const I: usize, const T: usize>(
         let codes = unsafe { vld1q_s8(codes.as_ptr()) };
         for (totals, x) in totals.iter_mut().zip(x) {
             let sum = &mut totals[r];
-            // SAFETY: the caller's promise; the instruction only touches its registers.
+            // SAFETY: the caller promises that the CPU has `sdot`; the instruction only touches its
+            // registers.
             unsafe {
                 asm!(
                     "sdot {sum:v}.4s, {codes:v}.16b, {x:v}.4b[{i}]",
@@ -273,7 +278,7 @@ struct Matrices;
 impl Dot for Matrices {
     #[inline(always)]
     unsafe fn add_products(sums: int32x4_t, codes: int8x16_t, x: int8x16_t) -> int32x4_t {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has `sdot`.
         unsafe { Sdot::add_products(sums, codes, x) }
     }
 
@@ -284,7 +289,7 @@ impl Dot for Matrices {
         sub: int16x8_t,
         g: usize,
     ) -> int32x4_t {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has `sdot`.
         unsafe { Sdot::group::<S>(codes, x, sub, g) }
     }
 }
@@ -303,7 +308,7 @@ const PAIRS: usize = 2;
 unsafe fn add_matrices<const T: usize>(panel: &[Line], x: [&[[u8; 4]]; T], p: usize, sums: &mut [Sums; T]) {
     // Where there is no second token of a pair, it is the first one again, and its sums are dropped.
     let second = |pair: usize| (2 * pair + 1).min(T - 1);
-    // SAFETY: the caller's promise; loads are as long as the references.
+    // SAFETY: the caller promises that the CPU has `usmmla`; loads are as long as the references.
     unsafe {
         // Two rows of each of two tokens.
         let mut totals = [[vdupq_n_s32(0); TWOS]; PAIRS];

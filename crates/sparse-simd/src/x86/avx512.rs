@@ -138,10 +138,12 @@ const CACHED: usize = 128 * 1024;
 unsafe fn matmul<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     let tokens = x.tokens();
     if tokens >= MANY {
-        // SAFETY: the caller's promises.
+        // SAFETY: the caller promises the features of this level, weights in the format `F`, and
+        // shapes that fit.
         return unsafe { gemm::gemm::<F>(w, x, out) };
     }
-    // SAFETY: the caller's promises.
+    // SAFETY: the caller promises the features of this level, weights in the format `F`, and shapes
+    // that fit.
     unsafe { matmul_each::<F>(w, x, out) }
 }
 
@@ -154,7 +156,8 @@ unsafe fn matmul_each<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     let rows = if x.tokens() == 1 { w.rows() } else { CACHED.div_ceil(w.row_bytes()) }.max(1);
     for from in (0..w.rows()).step_by(rows) {
         let range = from..w.rows().min(from + rows);
-        // SAFETY: the caller's promises.
+        // SAFETY: the caller promises the features of this level, weights in the format `F`, and
+        // shapes that fit.
         unsafe { gemv::each::<F>(w.slice(range.clone()), x, &mut out.columns(range)) };
     }
 }

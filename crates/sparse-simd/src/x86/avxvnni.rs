@@ -56,19 +56,22 @@ macro_rules! table {
 
             #[target_feature(enable = $features)]
             fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
-                // SAFETY: this function asks for the same features.
+                // SAFETY: this function is compiled for the same features, so the CPU that runs it
+                // has them.
                 unsafe { all_rows::<S, $dot>(w, x, out) }
             }
 
             #[target_feature(enable = $features)]
             fn rows<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
-                // SAFETY: this function asks for the same features.
+                // SAFETY: this function is compiled for the same features, so the CPU that runs it
+                // has them.
                 unsafe { some_rows::<S, $dot>(w, active, x, out) }
             }
 
             #[target_feature(enable = $features)]
             fn panels_int8(w: Panels<'_>, x: Int8<'_>, out: &mut MatMut<'_>) {
-                // SAFETY: this function asks for the features.
+                // SAFETY: this function is compiled for the same features, so the CPU that runs it
+                // has them.
                 let proof = unsafe { Avx2::<$dot>::assume() };
                 int8::multiply::<_, { <Avx2<$dot> as Int8Step>::TOKENS }>(proof, w, x, out);
             }
@@ -134,7 +137,8 @@ unsafe fn add_products<D: Dot, const T: usize>(
     for x in &mut x {
         *x = &x[..panel.len()];
     }
-    // SAFETY: the caller's promise; loads and stores are as long as the references, and `i` is below all lengths.
+    // SAFETY: the caller promises that the CPU has AVX2 and what `D` needs; loads and stores are as
+    // long as the references, and `i` is below all lengths.
     unsafe {
         let mut totals = [[_mm256_setzero_si256(); 2]; T];
         for (totals, sums) in totals.iter_mut().zip(&*sums) {

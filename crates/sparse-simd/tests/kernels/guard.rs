@@ -65,7 +65,7 @@ impl<T> Deref for Guarded<T> {
 
 impl<T> DerefMut for Guarded<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as above, and borrowed exclusively.
+        // SAFETY: initialized in `new`, unmapped only in `drop`, and borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.values, self.len) }
     }
 }

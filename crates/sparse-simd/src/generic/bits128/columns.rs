@@ -51,27 +51,27 @@ impl<V: Bits128> Bytes for V {
 
     #[inline(always)]
     unsafe fn eight_bits<const P: usize>(self, at: *const u8) -> V::I {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that a chunk can be read at `at`.
         self.load16(unsafe { &*at.add(16 * P).cast() })
     }
 
     #[inline(always)]
     unsafe fn four_bits<const P: usize>(self, at: *const u8) -> V::I {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that a chunk can be read at `at`.
         let both = self.load16(unsafe { &*at.add(16 * (P % 2)).cast() });
         if P < 2 { self.and(both, self.splat8(15)) } else { self.upper_nibbles(both) }
     }
 
     #[inline(always)]
     unsafe fn two_bits<const P: usize>(self, at: *const u8) -> V::I {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that a chunk can be read at `at`.
         let all = self.load16(unsafe { &*at.cast() });
         self.and(self.shr16(all, 2 * P as u32), self.splat8(3))
     }
 
     #[inline(always)]
     unsafe fn one_bit<const P: usize>(self, at: *const u8, bit: i8) -> V::I {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that a chunk can be read at `at`.
         let bits = self.load8(unsafe { &*at.cast() });
         self.and(spread_bits(self, bits, 2 * P as i8), self.splat8(bit))
     }

@@ -89,7 +89,8 @@ pub(crate) unsafe fn chunk<S: Bytes, K: ColumnKernel>(
     row: usize,
     out: &mut [f32; CHUNK],
 ) {
-    // SAFETY: the caller's promises.
+    // SAFETY: the caller promises the format of `K`, and that the columns and the group have the
+    // chunk.
     unsafe {
         part::<S, K, 0>(s, columns, offset, group, row, out);
         part::<S, K, 1>(s, columns, offset, group, row, out);
@@ -113,14 +114,16 @@ unsafe fn part<S: Bytes, K: ColumnKernel, const P: usize>(
     row: usize,
     out: &mut [f32; CHUNK],
 ) {
-    // SAFETY: the caller's promises.
+    // SAFETY: the caller promises the format of `K`, and that the columns and the group have the
+    // chunk.
     let sums = unsafe { products::<S, K, P>(s, columns, offset, group.begin) };
     let (dh, total) = (s.splat(group.dh), s.splat(group.total));
     let out: &mut [S::Floats] = bytemuck::cast_slice_mut(out);
     for (v, codes) in sums.into_iter().enumerate() {
         // Where `place` puts them.
         let i = 16 / S::LANES * v + P;
-        // SAFETY: the caller's promises.
+        // SAFETY: the caller promises the format of `K`, and that the columns and the group have
+        // the chunk.
         let (scales, mins) = unsafe { factors::<S, K>(s, group, row + S::LANES * i) };
         let mut sum = s.fma(s.floats(codes), s.mul(scales, dh), s.load(&out[i]));
         if K::MINS != 0 {
@@ -148,7 +151,7 @@ unsafe fn products<S: Bytes, K: ColumnKernel, const P: usize>(
     for (columns, h) in columns.iter() {
         let mut four = [zero; 4];
         for (codes, column) in four.iter_mut().zip(columns) {
-            // SAFETY: the caller's promises.
+            // SAFETY: the caller promises the format of `K`, and that the columns have the chunk.
             *codes = unsafe { codes_of::<S, K, P>(s, column.wrapping_add(offset)) };
         }
         let (codes, h) = (s.interleave(four), s.dwords(h));
@@ -183,7 +186,8 @@ const fn bits(recipe: &Recipe) -> usize {
 #[inline(always)]
 unsafe fn codes_of<S: Bytes, K: ColumnKernel, const P: usize>(s: S, at: *const u8) -> S::I {
     let bits = const { bits(&K::RECIPE) };
-    // SAFETY: the caller's promise: the chunk has planes of eight, or four, two and one bits, one after the other.
+    // SAFETY: the caller promises that a chunk of `K`'s format can be read: the chunk has planes of
+    // eight, or four, two and one bits, one after the other.
     unsafe {
         let codes = match bits {
             8 => s.eight_bits::<P>(at),
@@ -205,7 +209,7 @@ unsafe fn codes_of<S: Bytes, K: ColumnKernel, const P: usize>(s: S, at: *const u
 /// - The group's format is that of `K`, and it has the rows.
 #[inline(always)]
 unsafe fn factors<S: Bytes, K: ColumnKernel>(s: S, group: &Group, row: usize) -> (S::F, S::F) {
-    // SAFETY: the caller's promises.
+    // SAFETY: the caller promises that the group has the rows, in the format of `K`.
     unsafe {
         let d = halves(s, group.d, row);
         let m = if K::MINS == 0 { s.splat(0.0) } else { halves(s, group.m, row) };
@@ -230,7 +234,7 @@ unsafe fn factors<S: Bytes, K: ColumnKernel>(s: S, group: &Group, row: usize) ->
 /// - It can be read there.
 #[inline(always)]
 unsafe fn halves<S: Simd>(s: S, at: *const u8, i: usize) -> S::F {
-    // SAFETY: the caller's promise; any bytes are halves.
+    // SAFETY: the caller promises that the halves can be read; any bytes are halves.
     s.f16s(&unsafe { at.wrapping_add(2 * i).cast::<S::Halves>().read_unaligned() })
 }
 
@@ -241,7 +245,7 @@ unsafe fn halves<S: Simd>(s: S, at: *const u8, i: usize) -> S::F {
 #[inline(always)]
 unsafe fn word<S: Simd>(at: *const u8, i: usize) -> u64 {
     let at = at.wrapping_add(i);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the bytes of a word can be read.
     unsafe {
         match S::LANES {
             4 => u64::from(at.cast::<u32>().read_unaligned()),
@@ -282,7 +286,8 @@ macro_rules! column_functions {
                 row: usize,
                 out: &mut [f32; CHUNK],
             ) {
-                // SAFETY: the caller's promises.
+                // SAFETY: the caller promises the format of `K`, and that the columns and the group
+                // have the chunk.
                 unsafe {
                     crate::generic::columns::pairs::chunk::<_, Self>(
                         <$token>::new(),
@@ -306,7 +311,8 @@ macro_rules! column_functions {
             rows: Range<usize>,
             out: &mut [f32],
         ) {
-            // SAFETY: the caller's promises.
+            // SAFETY: the caller promises the level's instructions, weights in blocks of `B`, and
+            // shapes that fit.
             unsafe { sum::<Kernel<B>, _>(w, active, h, rows, out) }
         }
 
@@ -324,7 +330,8 @@ macro_rules! column_functions {
                 let range = from..rows.end.min(from + CHUNK);
                 for t in 0..x.tokens() {
                     let out = &mut out.row(t)[range.start - rows.start..range.end - rows.start];
-                    // SAFETY: the caller's promises.
+                    // SAFETY: the caller promises the level's instructions, weights in blocks of
+                    // `B`, and shapes that fit.
                     unsafe { sum::<Kernel<B>, _>(w, All(w.cols()), x.row(t), range.clone(), out) };
                 }
             }

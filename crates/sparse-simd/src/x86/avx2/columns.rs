@@ -68,13 +68,15 @@ impl Bytes for Avx2 {
 
     #[inline(always)]
     unsafe fn eight_bits<const P: usize>(self, at: *const u8) -> __m256i {
-        // SAFETY: the caller's promise, and `self` proves that the CPU has the features.
+        // SAFETY: the caller promises that a chunk can be read at `at`, and `self` proves that the
+        // CPU has the features.
         unsafe { bytes32(&*at.add(32 * P).cast::<[u8; 32]>()) }
     }
 
     #[inline(always)]
     unsafe fn four_bits<const P: usize>(self, at: *const u8) -> __m256i {
-        // SAFETY: as above.
+        // SAFETY: the caller promises that a chunk can be read at `at`, and `self` proves that the
+        // CPU has the features.
         unsafe {
             let both = bytes32(&*at.cast::<[u8; 32]>());
             let half = if P == 0 { both } else { _mm256_srli_epi16::<4>(both) };
@@ -85,7 +87,8 @@ impl Bytes for Avx2 {
     #[inline(always)]
     unsafe fn two_bits<const P: usize>(self, at: *const u8) -> __m256i {
         let (a, b) = (4 * P as i32, 4 * P as i32 + 2);
-        // SAFETY: as above.
+        // SAFETY: the caller promises that a chunk can be read at `at`, and `self` proves that the
+        // CPU has the features.
         unsafe {
             let all = _mm256_broadcastsi128_si256(bytes16(&*at.cast::<[u8; 16]>()));
             let half = _mm256_srlv_epi32(all, _mm256_setr_epi32(a, a, a, a, b, b, b, b));
@@ -95,7 +98,8 @@ impl Bytes for Avx2 {
 
     #[inline(always)]
     unsafe fn one_bit<const P: usize>(self, at: *const u8, bit: i8) -> __m256i {
-        // SAFETY: as above.
+        // SAFETY: the caller promises that a chunk can be read at `at`, and `self` proves that the
+        // CPU has the features.
         unsafe {
             let bits = at.add(4 * P).cast::<[u8; 4]>().read();
             _mm256_and_si256(spread_bits(bits), _mm256_set1_epi8(bit))

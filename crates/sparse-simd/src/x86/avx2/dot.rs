@@ -24,7 +24,7 @@ impl Dot for Pairs {
 
     #[inline(always)]
     unsafe fn add(sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has AVX2 and what this needs.
         unsafe {
             let pairs = _mm256_maddubs_epi16(a, b);
             _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
@@ -41,7 +41,7 @@ impl Dot for Vex {
 
     #[inline(always)]
     unsafe fn add(sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has AVX2 and what this needs.
         unsafe { _mm256_dpbusd_avx_epi32(sums, a, b) }
     }
 }
@@ -57,7 +57,7 @@ impl Dot for Evex {
 
     #[inline(always)]
     unsafe fn add(sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU has AVX2 and what this needs.
         unsafe { _mm256_dpbusd_epi32(sums, a, b) }
     }
 }

@@ -29,7 +29,7 @@ impl Step for Decoded {
 /// # Safety
 /// As for [`Table`](crate::table::Table).
 pub(super) unsafe fn matmul<B: Groups>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises the level's instructions, and shapes that fit.
     unsafe { decoded(w, x, out, Decoded::read::<B>) }
 }
 
@@ -38,7 +38,7 @@ pub(super) unsafe fn matmul<B: Groups>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<
 pub(super) unsafe fn rows<B: Groups>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
     for (&r, out) in active.iter().zip(out) {
         let (row, mut out) = (r as usize..r as usize + 1, MatMut::new(core::slice::from_mut(out), 1));
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises the level's instructions, and shapes that fit.
         unsafe { decoded(w.slice(row), x, &mut out, Decoded::read::<B>) };
     }
 }
@@ -55,7 +55,8 @@ fn decoded(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>, decode: Decode) {
         }
         for (i, blocks) in w.row(r).chunks(strip).enumerate() {
             decode(blocks, &mut decoded);
-            // SAFETY: this function asks for the same features.
+            // SAFETY: this function is compiled for the same features, so the CPU that runs it has
+            // them.
             unsafe {
                 for t in (0..tiles).step_by(TOKENS) {
                     add::<TOKENS>(&decoded, i, x, t, r, out);
@@ -74,7 +75,7 @@ fn decoded(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>, decode: Decode) {
 /// - The CPU has AVX2, FMA and F16C.
 #[inline(always)]
 unsafe fn add<const T: usize>(w: &Decoded, i: usize, x: Q8<'_>, t: usize, r: usize, out: &mut MatMut<'_>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the CPU has AVX2, FMA and F16C.
     unsafe {
         let groups = (x.cols / 32 - 8 * i).min(8);
         let mut sums = [[_mm256_setzero_ps(); T]];

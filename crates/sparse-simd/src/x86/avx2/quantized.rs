@@ -67,14 +67,14 @@ pub(super) struct X<'a> {
 /// `out[t][r]` = row `r` of `w` times token `t` of `x`.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn matmul<S: Step>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
-    // SAFETY: this function asks for the same features.
+    // SAFETY: this function is compiled for the same features, so the CPU that runs it has them.
     unsafe { all_rows::<S, Pairs>(w, x, out) }
 }
 
 /// `out[i]` = row `active[i]` of `w` times `x`, one token.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn rows<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
-    // SAFETY: this function asks for the same features.
+    // SAFETY: this function is compiled for the same features, so the CPU that runs it has them.
     unsafe { some_rows::<S, Pairs>(w, active, x, out) }
 }
 
@@ -88,17 +88,17 @@ pub(super) fn rows<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f
 #[inline(always)]
 pub(in crate::x86) unsafe fn all_rows<S: Step, D: Dot>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     if w.cols() < 256 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
         return unsafe { narrow::<S, D>(w, x, out) };
     }
     // Two streams from far apart keep more of the memory's banks busy than neighboring rows do.
     let half = w.rows() / 2;
     for r in 0..half {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
         unsafe { columns::<S, D, 2>(w, [r, half + r], x, out) };
     }
     if 2 * half < w.rows() {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
         unsafe { columns::<S, D, 1>(w, [2 * half], x, out) };
     }
 }
@@ -118,7 +118,7 @@ pub(in crate::x86) unsafe fn some_rows<S: Step, D: Dot>(
     if w.cols() < 256 {
         for (i, out) in out.iter_mut().enumerate() {
             let w = w.slice(row(i)..row(i) + 1);
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
             unsafe { narrow::<S, D>(w, x, &mut MatMut::new(core::slice::from_mut(out), 1)) };
         }
         return;
@@ -129,13 +129,13 @@ pub(in crate::x86) unsafe fn some_rows<S: Step, D: Dot>(
     for (i, out) in pairs.iter_mut().enumerate() {
         let i = 2 * i;
         let (r, next) = ([row(i), row(i + 1)], [next(i), next(i + 1)]);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
         let [[a], [b]] = unsafe { dot::<S, D, true, 2, 1>(w, r, next, x, 0) };
         *out = [a, b];
     }
     if let [out] = last {
         let i = active.len() - 1;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
         *out = unsafe { dot::<S, D, true, 1, 1>(w, [row(i)], [next(i)], x, 0) }[0][0];
     }
 }
@@ -159,7 +159,7 @@ unsafe fn columns<S: Step, D: Dot, const R: usize>(
     let mut t = 0;
     while t < x.tokens() {
         // The rest in one tile: fewer tokens must not take longer.
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
         t += unsafe {
             match x.tokens() - t {
                 1 => tile::<S, D, R, 1>(w, r, next, x, t, out),
@@ -184,7 +184,7 @@ unsafe fn tile<S: Step, D: Dot, const R: usize, const T: usize>(
     t: usize,
     out: &mut MatMut<'_>,
 ) -> usize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
     let sums = unsafe { dot::<S, D, false, R, T>(w, r, next, x, t) };
     for i in 0..T {
         let out = out.row(t + i);
@@ -219,14 +219,14 @@ unsafe fn dot<S: Step, D: Dot, const SCATTERED: bool, const R: usize, const T: u
     for (i, token) in tokens.iter_mut().enumerate().skip(1) {
         *token = x.row(t + i);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
     let (zero, none) = unsafe { (_mm256_setzero_ps(), _mm256_setzero_si256()) };
     let mut sums = [[zero; T]; R];
     let mut parts = [X { codes: &[], d: zero, sums: none }; T];
     for s in 0..full {
         for (part, token) in parts.iter_mut().zip(&tokens) {
             part.codes = &token.q.as_chunks().0[s * 8..][..8];
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
             unsafe {
                 part.d = load::floats(&token.d.as_chunks().0[s]);
                 part.sums = load::words16(&token.sums.as_chunks().0[s]);
@@ -242,7 +242,7 @@ unsafe fn dot<S: Step, D: Dot, const SCATTERED: bool, const R: usize, const T: u
                 }
             }
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
         unsafe { step::<S, D, R, T>(&steps, s, &parts, 0, &mut sums) };
     }
     let groups = x.cols / 32 % 8;
@@ -252,15 +252,15 @@ unsafe fn dot<S: Step, D: Dot, const SCATTERED: bool, const R: usize, const T: u
             *steps = bytemuck::cast_slice(&w.row(r)[w.row_bytes() - size_of::<S>()..]);
         }
         for (part, token) in parts.iter_mut().zip(&tokens) {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
             *part = unsafe { last_groups(token, groups) };
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
         unsafe { step::<S, D, R, T>(&steps, 0, &parts, 8 - groups, &mut sums) };
     }
     let mut out = [[0.0; T]; R];
     for (out, sums) in out.iter_mut().flatten().zip(sums.iter().flatten()) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
         *out = unsafe { load::sum(*sums) };
     }
     out
@@ -277,7 +277,7 @@ unsafe fn narrow<S: Step, D: Dot>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) 
         bytemuck::bytes_of_mut(&mut padded)[size_of::<S>() - w.row_bytes()..].copy_from_slice(w.row(r));
         for t in 0..x.tokens() {
             let groups = x.cols / 32;
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
             unsafe {
                 let mut sums = [[_mm256_setzero_ps()]];
                 let part = last_groups(&x.row(t), groups);
@@ -333,7 +333,8 @@ pub(super) unsafe fn step<S: Step, D: Dot, const R: usize, const T: usize>(
     first: usize,
     sums: &mut [[__m256; T]; R],
 ) {
-    // SAFETY: what this function asks of its caller is what all these ask.
+    // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs, which is all that these
+    // ask for.
     unsafe {
         let mut scales = [[[0.0; 8]; T]; R];
         let mut subs = [[_mm256_set1_epi16(1); 2]; R];
@@ -375,7 +376,7 @@ pub(super) unsafe fn step<S: Step, D: Dot, const R: usize, const T: usize>(
 /// As for [`all_rows`].
 #[inline(always)]
 unsafe fn products<S: Step, D: Dot>(codes: __m256i, x: __m256i, sub: __m256i) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
     unsafe {
         if D::FUSED && !S::SUB_SCALES {
             let zero = _mm256_setzero_si256();

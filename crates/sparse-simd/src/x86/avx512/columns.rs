@@ -40,7 +40,8 @@ impl<F: ColumnFormat> ColumnKernel for Kernel<F> {
     unsafe fn chunk(columns: &Fours, offset: usize, group: &Group, row: usize, out: &mut [f32; CHUNK]) {
         let mut sums = [_mm512_set1_epi32(group.begin); 4];
         for (columns, h) in columns.iter() {
-            // SAFETY: the caller's promises.
+            // SAFETY: the caller promises the features of this level, the format `F`, and that the
+            // columns and the group have the chunk.
             let codes = unsafe { interleaved::<F>(columns, offset) };
             for (sum, codes) in sums.iter_mut().zip(codes) {
                 *sum = _mm512_dpbusd_epi32(*sum, codes, _mm512_set1_epi32(h));
@@ -48,7 +49,8 @@ impl<F: ColumnFormat> ColumnKernel for Kernel<F> {
         }
         let (dh, total) = (_mm512_set1_ps(group.dh), _mm512_set1_ps(group.total));
         for (v, (out, codes)) in out.as_chunks_mut::<16>().0.iter_mut().zip(sums).enumerate() {
-            // SAFETY: the caller's promises.
+            // SAFETY: the caller promises the features of this level, the format `F`, and that the
+            // columns and the group have the chunk.
             let (scales, mins) = unsafe { factors::<F>(group, row + 16 * v) };
             // SAFETY: sixteen floats.
             let before = unsafe { _mm512_loadu_ps(out.as_ptr()) };
@@ -72,7 +74,7 @@ pub(super) unsafe fn axpy<F: ColumnFormat>(
     rows: Range<usize>,
     out: &mut [f32],
 ) {
-    // SAFETY: the caller's promises.
+    // SAFETY: the caller promises the level's instructions, and shapes that fit.
     unsafe { sum::<Kernel<F>, _>(w, active, h, rows, out) }
 }
 
@@ -85,7 +87,7 @@ pub(super) unsafe fn matmul<F: ColumnFormat>(
     rows: Range<usize>,
     out: &mut MatMut<'_>,
 ) {
-    // SAFETY: the caller's promises.
+    // SAFETY: the caller promises the level's instructions, and shapes that fit.
     unsafe {
         if x.tokens() >= MANY {
             return gemm::<F>(w, x, rows, out);
@@ -104,10 +106,12 @@ pub(super) unsafe fn matmul<F: ColumnFormat>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn factors<F: ColumnFormat>(group: &Group, row: usize) -> (__m512, __m512) {
-    // SAFETY: the caller's promises.
+    // SAFETY: the caller promises the features of this level, and that the group has the rows, in
+    // the format `F`.
     let halves =
         |at: *const u8| unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.wrapping_add(2 * row).cast())) };
-    // SAFETY: the caller's promises.
+    // SAFETY: the caller promises the features of this level, and that the group has the rows, in
+    // the format `F`.
     let eight = |at: *const u8| unsafe { _mm_loadu_si128(at.wrapping_add(row).cast()) };
     let signed = |x| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x));
     let d = halves(group.d);
@@ -136,7 +140,8 @@ unsafe fn factors<F: ColumnFormat>(group: &Group, row: usize) -> (__m512, __m512
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn interleaved<F: ColumnFormat>(columns: &[*const u8; 4], offset: usize) -> [__m512i; 4] {
     let [a, b, c, d] = *columns;
-    // SAFETY: the caller's promises.
+    // SAFETY: the caller promises the features of this level, the format `F`, and that the columns
+    // have that chunk.
     let (a, b, c, d) = unsafe {
         (
             F::codes(a.wrapping_add(offset)),
@@ -167,7 +172,8 @@ unsafe fn gemm<F: ColumnFormat>(w: Columns<'_>, x: Q8<'_>, rows: Range<usize>, o
     for chunk in rows.clone().step_by(CHUNK) {
         for from in (0..x.cols).step_by(COLS) {
             let cols = COLS.min(x.cols - from);
-            // SAFETY: the caller's promises.
+            // SAFETY: the caller promises the features of this level, weights in the format `F`,
+            // and shapes that fit.
             unsafe { fill::<F>(&mut panels, w, chunk, from, cols) };
             for (panel, row) in panels.iter().zip((chunk..rows.end).step_by(ROWS)) {
                 let mut out = out.columns(row - rows.start..(row + ROWS).min(rows.end) - rows.start);
@@ -197,7 +203,8 @@ unsafe fn fill<F: ColumnFormat>(
         for (i, column) in four.iter_mut().enumerate() {
             *column = w.data().as_ptr().wrapping_add(layout.column_at(from + c + i, recipe.group));
         }
-        // SAFETY: the caller's promises.
+        // SAFETY: the caller promises the features of this level, weights in the format `F`, and
+        // that the rows and columns exist.
         let codes = unsafe { interleaved::<F>(&four, chunk / CHUNK * recipe.chunk_bytes()) };
         for (v, codes) in codes.into_iter().enumerate() {
             store(&mut panels[v / 2].codes[c / 4][v % 2], codes);
@@ -206,7 +213,8 @@ unsafe fn fill<F: ColumnFormat>(
     for s in 0..cols / recipe.group {
         let group = Group::new::<Kernel<F>>(w, from + s * recipe.group, 0.0, 0);
         for v in 0..4 {
-            // SAFETY: the caller's promises.
+            // SAFETY: the caller promises the features of this level, weights in the format `F`,
+            // and that the rows and columns exist.
             let (scales, mins) = unsafe { factors::<F>(&group, chunk + 16 * v) };
             let panel = &mut panels[v / 2];
             store(&mut panel.scales[s][v % 2], _mm512_castps_si512(scales));

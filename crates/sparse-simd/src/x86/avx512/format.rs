@@ -136,7 +136,8 @@ impl Sum {
         w: Bytes,
         x: &StepX,
     ) {
-        // SAFETY: the caller's promises.
+        // SAFETY: the caller promises the features of this level, and that `w` can be read, whole
+        // if `FULL`.
         let w = unsafe { F::decode::<FULL, HALVES>(w) };
         self.add_decoded::<F, HALVES>(&w, x);
     }

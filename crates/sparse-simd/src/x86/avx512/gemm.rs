@@ -54,7 +54,8 @@ pub(super) unsafe fn gemm<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_
         let mut out = out.columns(row..row + rows.rows());
         for from in (0..x.cols).step_by(COLS) {
             let cols = COLS.min(x.cols - from);
-            // SAFETY: the caller's promises.
+            // SAFETY: the caller promises the features of this level, weights in the format `F`,
+            // and shapes that fit.
             unsafe { panel.fill::<F>(rows, from, cols) };
             // SAFETY: the features are enabled here, and the panel was just filled.
             unsafe { Tile { panel: &panel, x, from, cols }.multiply_all::<F>(&mut corrections, &mut out) };
@@ -82,7 +83,8 @@ impl Panel {
             let rows = rows.slice(16 * half..rows.rows().min(16 * half + 16));
             for step in 0..cols.div_ceil(STEP) {
                 let offset = (from / STEP + step) * F::BYTES;
-                // SAFETY: the caller's promises; the offset lies inside the rows.
+                // SAFETY: the caller promises the features of this level, rows in the format `F`,
+                // and that the columns exist; the offset lies inside the rows.
                 unsafe { self.fill_step::<F>(rows, offset, step, half) };
             }
         }
@@ -160,7 +162,8 @@ impl<'a> Tile<'a> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     pub(super) unsafe fn multiply_all<F: Format>(&self, corrections: &mut Corrections, out: &mut MatMut<'_>) {
         for t in (0..self.x.tokens()).step_by(TOKENS) {
-            // SAFETY: the caller's promises.
+            // SAFETY: the caller promises the features of this level, and that the panel holds the
+            // columns, of the format `F`.
             unsafe {
                 match self.x.tokens() - t {
                     1 => self.multiply::<F, 1>(t, corrections, out),

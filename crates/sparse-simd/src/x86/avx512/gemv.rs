@@ -32,7 +32,8 @@ const AHEAD: usize = 2;
 /// - The format of `w` is `F`, and the shapes fit together.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 pub(super) unsafe fn gemv<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut [f32]) {
-    // SAFETY: the caller's promises.
+    // SAFETY: the caller promises the features of this level, weights in the format `F`, and shapes
+    // that fit.
     unsafe { chosen::<F, _>(w, All(w.rows()), x, out) }
 }
 
@@ -43,7 +44,8 @@ pub(super) unsafe fn gemv<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut [f32]) {
 /// - The format of `w` is `F`, the shapes fit together, and the rows exist.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 pub(super) unsafe fn rows<F: Format>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
-    // SAFETY: the caller's promises.
+    // SAFETY: the caller promises the features of this level, weights in the format `F`, shapes
+    // that fit, and rows that exist.
     unsafe {
         if active.len() == w.rows() {
             chosen::<F, _>(w, All(w.rows()), x, out)
@@ -71,7 +73,8 @@ unsafe fn chosen<F: Format, C: Choice>(w: Rows<'_>, active: C, x: Q8<'_>, out: &
         // SAFETY: just written.
         let x = unsafe { core::slice::from_raw_parts(arranged.as_ptr().cast::<StepX>(), steps) };
         let pass = Pass::new::<F>(w, from, cols, x);
-        // SAFETY: the caller's promises, and the tail is what the pass says.
+        // SAFETY: the caller promises the features of this level, weights in the format `F`, shapes
+        // that fit, and rows that exist, and the tail is what the pass says.
         unsafe {
             if C::SCATTERED {
                 pass.tails::<F, C, CHOSEN>(active, out)
@@ -98,7 +101,8 @@ pub(super) unsafe fn each<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_
     let mut t = 0;
     while t < x.tokens() {
         let left = x.tokens() - t;
-        // SAFETY: the caller's promises, and the steps fit the room.
+        // SAFETY: the caller promises the features of this level, weights in the format `F`, and
+        // shapes that fit, and the steps fit the room.
         t += unsafe {
             // Several passes add products in another order.
             match if x.cols > COLS { 1 } else { left.min(ROOM / steps) } {
@@ -133,7 +137,8 @@ unsafe fn several<F: Format, const T: usize>(
     // SAFETY: just written.
     let arranged = unsafe { core::slice::from_raw_parts(arranged.as_ptr().cast::<[StepX; T]>(), steps) };
     let rest = w.row_bytes() % F::BYTES;
-    // SAFETY: the caller's promises, and the tail is what is left of a row.
+    // SAFETY: the caller promises the features of this level, weights in the format `F`, and shapes
+    // that fit, and the tail is what is left of a row.
     unsafe {
         match rest.div_ceil(F::BYTES / 2) {
             0 => several_rows::<F, T, 0>(w, arranged, t, out),
@@ -223,7 +228,8 @@ impl<'a> Pass<'a> {
     /// - The format of the weights is `F`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn tails<F: Format, C: Choice, const R: usize>(&self, active: C, out: &mut [f32]) {
-        // SAFETY: the caller's promises, and the tail is what the pass says.
+        // SAFETY: the caller promises the features of this level, and weights in the format `F`,
+        // and the tail is what the pass says.
         unsafe {
             match self.rest.div_ceil(F::BYTES / 2) {
                 0 => self.streams::<F, C, R, 0>(active, out),
@@ -268,7 +274,8 @@ impl<'a> Pass<'a> {
                         next[s] = self.row(active.get(number(s, i + AHEAD).min(count - 1)));
                     }
                 }
-                // SAFETY: the caller's promises.
+                // SAFETY: the caller promises the features of this level, weights in the format
+                // `F`, and that `TAIL` is right.
                 let dots = unsafe { self.dots::<F, C, R, TAIL>(rows, next) };
                 for (s, dot) in dots.into_iter().enumerate() {
                     sums[s * some + k] = dot;
@@ -283,7 +290,8 @@ impl<'a> Pass<'a> {
         }
         for i in R * stream..count {
             let row = self.row(active.get(i));
-            // SAFETY: the caller's promises.
+            // SAFETY: the caller promises the features of this level, weights in the format `F`,
+            // and that `TAIL` is right.
             let [sum] = unsafe { self.dots::<F, C, 1, TAIL>([row], [row]) };
             // In the order of the other rows: how a matrix is split must not change a bit.
             let mut sums = [_mm512_setzero_ps(); 16];

@@ -126,11 +126,13 @@ impl Format for Bit3 {
             }
             index
         };
-        // SAFETY: the caller's promises; a step has 112 bytes.
+        // SAFETY: the caller promises the features of this level, and that `w` can be read, whole
+        // if `FULL`; a step has 112 bytes.
         let first = unsafe { w.load::<FULL, 64>(0) };
         let mut second = _mm512_setzero_si512();
         if HALVES == 2 {
-            // SAFETY: as above.
+            // SAFETY: the caller promises the features of this level, and that `w` can be read,
+            // whole if `FULL`.
             second = unsafe { w.load::<FULL, 64>(SECOND) };
         }
         let mut codes = [first, first, second, second];
@@ -158,7 +160,8 @@ impl Format for Bit7 {
         const FIRST: [u8; 64] = gather(30, 56, eights(7, 0));
         const LAST: [u8; 64] = gather(30, 56, eights(7, 16));
         const SCALES: [u16; 32] = scales_of_half(30, 56);
-        // SAFETY: the caller's promises; a half has 120 bytes.
+        // SAFETY: the caller promises the features of this level, and that `w` can be read, whole
+        // if `FULL`; a half has 120 bytes.
         let loads = unsafe { load::<FULL, HALVES, 64>(w, 120, 56) };
         let mut codes = [_mm512_setzero_si512(); 4];
         for (h, [a, b]) in loads.into_iter().enumerate() {

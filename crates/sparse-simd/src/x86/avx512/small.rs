@@ -98,7 +98,8 @@ pub(super) unsafe fn load<const FULL: bool, const HALVES: usize, const N: usize>
 ) -> [[__m512i; 2]; 2] {
     let mut loads = [[_mm512_setzero_si512(); 2]; 2];
     for (h, load) in loads.iter_mut().take(HALVES).enumerate() {
-        // SAFETY: the caller's promises.
+        // SAFETY: the caller promises the features of this level, and that `w` can be read, whole
+        // if `FULL`.
         *load = unsafe { [w.load::<FULL, 64>(h * half), w.load::<FULL, N>(h * half + second)] };
     }
     loads
@@ -124,7 +125,8 @@ impl Format for Q4_0 {
     unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
         const CODES: [u8; 64] = gather(18, 64, run(2));
         const SCALES: [u16; 32] = scales_of_both(18);
-        // SAFETY: the caller's promises; a half has 72 bytes.
+        // SAFETY: the caller promises the features of this level, and that `w` can be read, whole
+        // if `FULL`; a half has 72 bytes.
         let loads = unsafe { load::<FULL, HALVES, 8>(w, 72, 64) };
         let scales = _mm512_permutex2var_epi16(loads[0][0], bytes(&SCALES), loads[1][0]);
         Step {
@@ -157,7 +159,8 @@ impl Format for Iq4Nl {
             }
             values
         };
-        // SAFETY: the caller's promises; a half has 72 bytes.
+        // SAFETY: the caller promises the features of this level, and that `w` can be read, whole
+        // if `FULL`; a half has 72 bytes.
         let loads = unsafe { load::<FULL, HALVES, 8>(w, 72, 64) };
         let scales = _mm512_permutex2var_epi16(loads[0][0], bytes(&SCALES), loads[1][0]);
         let values = bytes(&VALUES);
@@ -185,7 +188,8 @@ impl Format for Q4_1 {
     unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
         const CODES: [u8; 64] = gather(20, 64, run(4));
         const SCALES: [u16; 32] = scales_of_both(20);
-        // SAFETY: the caller's promises; a half has 80 bytes.
+        // SAFETY: the caller promises the features of this level, and that `w` can be read, whole
+        // if `FULL`; a half has 80 bytes.
         let loads = unsafe { load::<FULL, HALVES, 16>(w, 80, 64) };
         let scales = halves(_mm512_permutex2var_epi16(loads[0][0], bytes(&SCALES), loads[1][0]));
         Step {
@@ -248,7 +252,8 @@ impl Format for Q5_0 {
         const CODES: [u8; 64] = gather(22, 24, run(6));
         const FIFTH: [u8; 64] = gather(22, 24, fifth(2));
         const SCALES: [u16; 32] = scales_of_half(22, 24);
-        // SAFETY: the caller's promises; a half has 88 bytes.
+        // SAFETY: the caller promises the features of this level, and that `w` can be read, whole
+        // if `FULL`; a half has 88 bytes.
         let loads = unsafe { load::<FULL, HALVES, 64>(w, 88, 24) };
         Step {
             codes: both(loads, |[a, b]| {
@@ -276,7 +281,8 @@ impl Format for Q5_1 {
         const CODES: [u8; 64] = gather(24, 32, run(8));
         const FIFTH: [u8; 64] = gather(24, 32, fifth(4));
         const SCALES: [u16; 32] = scales_of_half(24, 32);
-        // SAFETY: the caller's promises; a half has 96 bytes.
+        // SAFETY: the caller promises the features of this level, and that `w` can be read, whole
+        // if `FULL`; a half has 96 bytes.
         let loads = unsafe { load::<FULL, HALVES, 64>(w, 96, 32) };
         let scales = halves(merge(&SCALES, loads[0], loads[1]));
         Step {
@@ -308,7 +314,8 @@ impl Format for Q8_0 {
         const LAST: [u8; 64] = gather(34, 68, run(14));
         const SCALES: [u16; 32] = scales_of_half(34, 68);
         let shifted = Bytes { at: w.at.wrapping_add(4), len: w.len - 4 };
-        // SAFETY: the caller's promises; a half has 136 bytes.
+        // SAFETY: the caller promises the features of this level, and that `w` can be read, whole
+        // if `FULL`; a half has 136 bytes.
         let (first, last) =
             unsafe { (load::<FULL, HALVES, 64>(w, 136, 68), load::<FULL, HALVES, 64>(shifted, 136, 68)) };
         let codes = |index: &[u8; 64], [a, b]: [__m512i; 2]| {

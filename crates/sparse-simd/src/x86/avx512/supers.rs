@@ -11,7 +11,7 @@ use core::arch::x86_64::*;
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn load64(p: *const u8) -> __m512i {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that 64 bytes can be read.
     unsafe { _mm512_loadu_si512(p.cast()) }
 }
 
@@ -22,7 +22,7 @@ unsafe fn load64(p: *const u8) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn load32(p: *const u8) -> __m512i {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that 32 bytes can be read.
     _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(p.cast()) })
 }
 
@@ -33,7 +33,7 @@ unsafe fn load32(p: *const u8) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn load16(p: *const u8) -> __m128i {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that 16 bytes can be read.
     unsafe { _mm_loadu_si128(p.cast()) }
 }
 
@@ -44,7 +44,7 @@ unsafe fn load16(p: *const u8) -> __m128i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn half(p: *const u8) -> __m512 {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that two bytes can be read.
     _mm512_cvtph_ps(_mm256_set1_epi16(unsafe { p.cast::<i16>().read_unaligned() }))
 }
 
@@ -107,7 +107,7 @@ const NIBBLE_GROUPS: [[usize; 4]; 4] = [[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10,
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn load_nibbles(p: *const u8) -> [__m512i; 2] {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the bytes of the nibbles can be read.
     let (a, b) = unsafe { (load64(p), load64(p.add(64))) };
     [_mm512_shuffle_i64x2::<0b10_00_10_00>(a, b), _mm512_shuffle_i64x2::<0b11_01_11_01>(a, b)]
 }
@@ -123,7 +123,8 @@ impl Format for Q4K {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
         let w = w.at;
-        // SAFETY: the caller's promise: 16 bytes of header, 128 of nibbles.
+        // SAFETY: the caller promises that whole super-blocks can be read: 16 bytes of header, 128
+        // of nibbles.
         let (header, [a, b]) = unsafe { (load16(w), load_nibbles(w.add(16))) };
         let mask = _mm512_set1_epi8(15);
         let codes = [a, b, _mm512_srli_epi16::<4>(a), _mm512_srli_epi16::<4>(b)];
@@ -146,7 +147,8 @@ impl Format for Q5K {
         // Sub-block s has bit s.
         const EVEN: [u8; 64] = move_bits([0, 2, 4, 6], 4);
         const ODD: [u8; 64] = move_bits([1, 3, 5, 7], 4);
-        // SAFETY: the caller's promise: 16 bytes of header, 32 of fifth bits, 128 of nibbles.
+        // SAFETY: the caller promises that whole super-blocks can be read: 16 bytes of header, 32
+        // of fifth bits, 128 of nibbles.
         let (header, first, last, [a, b]) =
             unsafe { (load16(w), load16(w.add(16)), load16(w.add(32)), load_nibbles(w.add(48))) };
         let (first, last) = (_mm512_broadcast_i32x4(first), _mm512_broadcast_i32x4(last));
@@ -179,7 +181,8 @@ impl Format for Q6K {
         // Per half of 128 values, the 32 values from 32 j on have bits 2j and 2j + 1 of the high bytes.
         const FIRST: [u8; 64] = move_bits([0, 0, 2, 2], 4);
         const LAST: [u8; 64] = move_bits([4, 4, 6, 6], 4);
-        // SAFETY: the caller's promise: 128 bytes of nibbles, 64 of high bits, 16 scales, d.
+        // SAFETY: the caller promises that whole super-blocks can be read: 128 bytes of nibbles, 64
+        // of high bits, 16 scales, d.
         let (a, b, high_a, high_b, scales, d) = unsafe {
             let (high_a, high_b) = (load32(w.add(128)), load32(w.add(160)));
             (load64(w), load64(w.add(64)), high_a, high_b, load16(w.add(192)), half(w.add(208)))
@@ -229,7 +232,8 @@ impl Format for Q3K {
             }
             offset
         };
-        // SAFETY: the caller's promise: 32 bytes of third bits, 64 of low bits, 12 of scales, d.
+        // SAFETY: the caller promises that whole super-blocks can be read: 32 bytes of third bits,
+        // 64 of low bits, 12 of scales, d.
         let (high, low, tail, d) =
             unsafe { (load32(w), load64(w.add(32)), load16(w.add(94)), half(w.add(108))) };
         let bits = |j| _mm512_multishift_epi64_epi8(bytes(&THIRD[j]), high);
@@ -266,7 +270,8 @@ impl Format for Q2K {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
     unsafe fn decode<const FULL: bool, const HALVES: usize>(w: Bytes) -> Step {
         let w = w.at;
-        // SAFETY: the caller's promise: 16 bytes of scales, 64 of codes, d, dmin.
+        // SAFETY: the caller promises that whole super-blocks can be read: 16 bytes of scales, 64
+        // of codes, d, dmin.
         let (header, low, d, dmin) =
             unsafe { (load16(w), load64(w.add(16)), half(w.add(80)), half(w.add(82))) };
         let header = _mm512_cvtepu8_epi32(header);

@@ -58,7 +58,8 @@ pub(super) fn products<F: Tile<SPAN>, const SPAN: usize>(
             for c in 0..(x.cols / 32).div_ceil(GROUPS) {
                 for (s, group) in groups.chunks_exact(group).enumerate() {
                     let tiles = group.chunks(GROUPS / F::GROUPS * F::BYTES).nth(c).unwrap_or_default();
-                    // SAFETY: this function asks for the same features.
+                    // SAFETY: this function is compiled for the same features, so the CPU that runs
+                    // it has them.
                     unsafe { chunk.unpack::<F, SPAN>(s, tiles) };
                 }
                 let (fours, rest) = sums.as_chunks_mut::<TOKENS>();
@@ -95,7 +96,8 @@ impl Chunk {
         self.count = 0;
         for tile in tiles.chunks_exact(F::BYTES).take(GROUPS / F::GROUPS) {
             let tile = tile.as_ptr();
-            // SAFETY: the caller's promise; `tile` has the bytes of one, and there are at most eight groups.
+            // SAFETY: the caller promises that the CPU has AVX2, FMA and F16C; `tile` has the bytes
+            // of one, and there are at most eight groups.
             unsafe {
                 let factors = F::factors(tile);
                 for run in 0..F::GROUPS / SPAN {
@@ -130,7 +132,8 @@ impl Chunk {
         c: usize,
         sums: &mut [Stripes<__m256>; T],
     ) {
-        // SAFETY: this function asks for the same features; tokens have all groups of columns that a row has.
+        // SAFETY: this function is compiled for the same features, so the CPU that runs it has
+        // them; tokens have all groups of columns that a row has.
         unsafe {
             let mut tokens = [Token::of(x, t, c * GROUPS); T];
             let mut totals = [[0.0; GROUPS]; T];
@@ -171,7 +174,7 @@ impl Chunk {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn dots<A: Arithmetic, const T: usize>(&self, g: usize, x: &[Token; T]) -> [Stripes<__m256i>; T] {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises AVX2, such a group, and tokens with its columns.
         unsafe {
             let mut dots = [[_mm256_setzero_si256(); STRIPES]; T];
             for first in (0..WORDS).step_by(A::EXACT) {

@@ -20,7 +20,8 @@ pub(super) fn products<F: Tile<SPAN>, const SPAN: usize>(
 ) {
     let out = out.row(0);
     for (g, group) in w.data().chunks_exact(ROWS * w.layout().row_bytes()).enumerate() {
-        // SAFETY: this function asks for the same features.
+        // SAFETY: this function is compiled for the same features, so the CPU that runs it has
+        // them.
         let sums = unsafe { dot::<F, SPAN>(group, &x) };
         let rest = &mut out[g * ROWS..];
         match rest.first_chunk_mut::<ROWS>() {
@@ -42,8 +43,8 @@ pub(super) fn products<F: Tile<SPAN>, const SPAN: usize>(
 /// - The CPU has AVX2, FMA and F16C.
 #[inline(always)]
 unsafe fn dot<F: Tile<SPAN>, const SPAN: usize>(group: &[u8], x: &Q8<'_>) -> __m256 {
-    // SAFETY: what this function asks of its caller is what all these ask; `group` has a tile for every block column, and
-    // the token has codes, scales and sums for every group of columns.
+    // SAFETY: the caller promises AVX2, FMA and F16C, which these ask for; `group` has a tile for
+    // every block column, and the token has codes, scales and sums for every group of columns.
     unsafe {
         let columns = x.cols / 32;
         let mut sums = _mm256_setzero_ps();
@@ -94,7 +95,7 @@ unsafe fn dot<F: Tile<SPAN>, const SPAN: usize>(group: &[u8], x: &Q8<'_>) -> __m
 /// - The CPU has AVX2; `tile` is one, and the token has its columns.
 #[inline(always)]
 unsafe fn dots<F: Tile<SPAN>, const SPAN: usize>(tile: *const u8, run: usize, x: Token) -> [__m256i; SPAN] {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises AVX2, a whole tile, and a token with its columns.
     unsafe {
         let exact = F::Arithmetic::EXACT;
         let mut dots = [_mm256_setzero_si256(); SPAN];

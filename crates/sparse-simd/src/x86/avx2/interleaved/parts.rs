@@ -52,7 +52,7 @@ impl Token {
     /// - The CPU has AVX2; there are such activations.
     #[inline(always)]
     pub(super) unsafe fn four(self, at: usize) -> __m256i {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises AVX2, and four activations at `at`.
         unsafe { _mm256_set1_epi32(self.q.add(at).cast::<i32>().read_unaligned()) }
     }
 
@@ -137,7 +137,7 @@ pub(super) unsafe fn widen(dots: __m256i, sums: __m256i, factor: __m256i) -> __m
 /// What codes of group `g` are too large by, times the scale of each half, in the order of the sums of activations.
 #[inline(always)]
 pub(super) unsafe fn offsets<F: Tile<SPAN>, const SPAN: usize>(tile: *const u8, g: usize) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises a whole tile with such a group, and AVX2, FMA and F16C.
     unsafe {
         let [first, second] = [F::half_scale(tile, g, 0), F::half_scale(tile, g, 1)];
         let both = _mm256_blend_epi16::<0b1010_1010>(first, second);

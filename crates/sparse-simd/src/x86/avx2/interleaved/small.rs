@@ -51,7 +51,8 @@ macro_rules! block_of_32 {
 
             #[inline(always)]
             unsafe fn factors(tile: *const u8) -> Pair {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and
+                // F16C.
                 unsafe { $factors(tile) }
             }
 
@@ -67,7 +68,8 @@ macro_rules! block_of_32 {
 
             #[inline(always)]
             unsafe fn codes<const J: usize>(tile: *const u8, _: usize, k: usize) -> __m256i {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and
+                // F16C.
                 unsafe { $codes(tile, k) }
             }
         }
@@ -84,7 +86,7 @@ block_of_32!(Iq4Nl, Signed, centered::<0>, looked_up);
 /// One factor; the offset of all codes as a minimum.
 #[inline(always)]
 unsafe fn centered<const OFFSET: i8>(tile: *const u8) -> Pair {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
     unsafe {
         let d = half(tile, 0);
         Pair { d, m: _mm256_mul_ps(d, _mm256_set1_ps(-f32::from(OFFSET))) }
@@ -94,14 +96,14 @@ unsafe fn centered<const OFFSET: i8>(tile: *const u8) -> Pair {
 /// A scale and a minimum.
 #[inline(always)]
 unsafe fn both(tile: *const u8) -> Pair {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
     unsafe { Pair { d: half(tile, 0), m: half(tile, 1) } }
 }
 
 /// Codes of four bits behind `HALVES` factors and `BEFORE` words: the low nibbles of four words, then the high ones.
 #[inline(always)]
 unsafe fn nibbles<const HALVES: usize, const BEFORE: usize>(tile: *const u8, k: usize) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
     unsafe {
         let w = word(tile, HALVES, BEFORE + k % 4);
         let w = if k < 4 { w } else { _mm256_srli_epi16::<4>(w) };
@@ -112,7 +114,7 @@ unsafe fn nibbles<const HALVES: usize, const BEFORE: usize>(tile: *const u8, k: 
 /// Codes of five bits: bit `i` of the first word belongs to column `i`, nibbles follow.
 #[inline(always)]
 unsafe fn five_bits<const HALVES: usize>(tile: *const u8, k: usize) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
     unsafe {
         // The byte of bits, four times, and of each its own bit.
         let byte = _mm256_set1_epi32((k / 2) as i32 * 0x0101_0101);
@@ -127,14 +129,14 @@ unsafe fn five_bits<const HALVES: usize>(tile: *const u8, k: usize) -> __m256i {
 /// Codes of eight bits, signed.
 #[inline(always)]
 unsafe fn bytes(tile: *const u8, k: usize) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
     unsafe { word(tile, 1, k) }
 }
 
 /// Codes of four bits that stand for signed values.
 #[inline(always)]
 unsafe fn looked_up(tile: *const u8, k: usize) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
     unsafe {
         let values = _mm256_broadcastsi128_si256(_mm_loadu_si128(IQ4_NL_VALUES.as_ptr().cast()));
         _mm256_shuffle_epi8(values, nibbles::<1, 0>(tile, k))

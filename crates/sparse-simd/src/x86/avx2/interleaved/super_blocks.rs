@@ -16,7 +16,7 @@ pub(super) struct Groups {
 /// The factors of Q4_K and Q5_K: words 0 to 2 have scales and minima of six bits.
 #[inline(always)]
 unsafe fn k_factors(tile: *const u8) -> Groups {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
     unsafe {
         let (d, m) = (half(tile, 0), half(tile, 1));
         let m = _mm256_xor_ps(m, _mm256_set1_ps(-0.0));
@@ -46,7 +46,7 @@ unsafe fn fold(low: __m256i, high: __m256i) -> __m256i {
 /// The four bytes of each row, times `factor`.
 #[inline(always)]
 unsafe fn spread(bytes: __m256i, factor: __m256, out: &mut [__m256; 4]) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the CPU has AVX2, FMA and F16C.
     unsafe {
         let low = _mm256_set1_epi32(255);
         out[0] = _mm256_cvtepi32_ps(_mm256_and_si256(bytes, low));
@@ -71,7 +71,8 @@ macro_rules! k_format {
 
             #[inline(always)]
             unsafe fn factors(tile: *const u8) -> Groups {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and
+                // F16C.
                 unsafe { k_factors(tile) }
             }
 
@@ -87,7 +88,8 @@ macro_rules! k_format {
 
             #[inline(always)]
             unsafe fn codes<const J: usize>(tile: *const u8, run: usize, k: usize) -> __m256i {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and
+                // F16C.
                 unsafe { $codes::<J>(tile, run, k) }
             }
         }
@@ -100,14 +102,14 @@ k_format!(Q5K, FiveBits, k_five_bits);
 /// Codes of four bits behind the scales.
 #[inline(always)]
 unsafe fn k_nibbles<const J: usize>(tile: *const u8, run: usize, k: usize) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
     unsafe { nibble::<J>(word(tile, 2, 3 + 8 * run + k)) }
 }
 
 /// Codes of five bits: eight words of fifth bits are behind the scales, a bit for each group.
 #[inline(always)]
 unsafe fn k_five_bits<const J: usize>(tile: *const u8, run: usize, k: usize) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
     unsafe {
         let low = nibble::<J>(word(tile, 2, 11 + 8 * run + k));
         let bits = _mm256_srl_epi16(word(tile, 2, 3 + k), _mm_cvtsi32_si128(2 * run as i32));
@@ -160,7 +162,7 @@ impl Tile<4> for Q2K {
 
     #[inline(always)]
     unsafe fn factors(tile: *const u8) -> [__m256; 2] {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
         unsafe { [half(tile, 0), _mm256_xor_ps(half(tile, 1), _mm256_set1_ps(-0.0))] }
     }
 
@@ -176,7 +178,7 @@ impl Tile<4> for Q2K {
 
     #[inline(always)]
     unsafe fn half_scale(tile: *const u8, g: usize, i: usize) -> __m256i {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
         unsafe {
             let scales = _mm256_and_si256(word(tile, 2, g / 2), _mm256_set1_epi8(15));
             _mm256_srli_epi16::<8>(twice(scales, g % 2 * 2 + i))
@@ -185,7 +187,7 @@ impl Tile<4> for Q2K {
 
     #[inline(always)]
     unsafe fn half_mins(tile: *const u8, g: usize) -> __m256i {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
         unsafe {
             let mins = _mm256_and_si256(_mm256_srli_epi16::<4>(word(tile, 2, g / 2)), _mm256_set1_epi8(15));
             let [first, second] = [twice(mins, g % 2 * 2), twice(mins, g % 2 * 2 + 1)];
@@ -195,7 +197,7 @@ impl Tile<4> for Q2K {
 
     #[inline(always)]
     unsafe fn codes<const J: usize>(tile: *const u8, run: usize, k: usize) -> __m256i {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
         unsafe { two_bits::<J, 0>(word(tile, 2, 4 + 8 * run + k)) }
     }
 }
@@ -218,7 +220,7 @@ impl Tile<4> for Q3K {
 
     #[inline(always)]
     unsafe fn factors(tile: *const u8) -> __m256 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
         unsafe { half(tile, 0) }
     }
 
@@ -229,7 +231,7 @@ impl Tile<4> for Q3K {
 
     #[inline(always)]
     unsafe fn half_scale(tile: *const u8, g: usize, i: usize) -> __m256i {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
         unsafe {
             // Scales 4 (g / 2)..: low nibbles of two words, then high ones; two bits of the third.
             let low = word(tile, 1, 24 + g / 2 % 2);
@@ -244,7 +246,7 @@ impl Tile<4> for Q3K {
 
     #[inline(always)]
     unsafe fn codes<const J: usize>(tile: *const u8, run: usize, k: usize) -> __m256i {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
         unsafe {
             let bits = _mm256_srl_epi16(word(tile, 1, k), _mm_cvtsi32_si128(4 * run as i32));
             let third = match J {
@@ -277,7 +279,7 @@ impl Tile<4> for Q6K {
 
     #[inline(always)]
     unsafe fn factors(tile: *const u8) -> __m256 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
         unsafe { half(tile, 0) }
     }
 
@@ -288,13 +290,13 @@ impl Tile<4> for Q6K {
 
     #[inline(always)]
     unsafe fn half_scale(tile: *const u8, g: usize, i: usize) -> __m256i {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
         unsafe { _mm256_srai_epi16::<8>(twice(word(tile, 1, 48 + g / 2), g % 2 * 2 + i)) }
     }
 
     #[inline(always)]
     unsafe fn codes<const J: usize>(tile: *const u8, run: usize, k: usize) -> __m256i {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
         unsafe {
             let low = word(tile, 1, 16 * run + 8 * (J % 2) + k);
             let low = if J < 2 { low } else { _mm256_srli_epi16::<4>(low) };

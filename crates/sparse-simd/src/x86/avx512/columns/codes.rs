@@ -16,7 +16,7 @@ use core::arch::x86_64::*;
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn four_bits(at: *const u8) -> __m512i {
     const SHIFTS: [u32; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4];
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that 32 bytes can be read at `at`.
     let both = _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(at.cast()) });
     _mm512_srlv_epi32(both, bytes(&SHIFTS))
 }
@@ -32,7 +32,7 @@ unsafe fn two_bits<const TO: u32>(at: *const u8) -> __m512i {
     const { assert!(TO <= 6) };
     let (a, b, c, d) = (32 - TO, 34 - TO, 36 - TO, 38 - TO);
     let rotate = [a, a, a, a, b, b, b, b, c, c, c, c, d, d, d, d];
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that 16 bytes can be read at `at`.
     let all = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(at.cast()) });
     _mm512_rorv_epi32(all, bytes(&rotate))
 }
@@ -43,7 +43,7 @@ unsafe fn two_bits<const TO: u32>(at: *const u8) -> __m512i {
 /// - 8 bytes can be read at `at`.
 #[inline]
 unsafe fn one_bit(at: *const u8) -> __mmask64 {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that 8 bytes can be read at `at`.
     u64::from_le(unsafe { at.cast::<u64>().read_unaligned() })
 }
 
@@ -68,7 +68,8 @@ macro_rules! column_formats {
             #[inline]
             #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
             unsafe fn codes($at: *const u8) -> __m512i {
-                // SAFETY: the caller's promise: a chunk has 8 bytes per bit of a code.
+                // SAFETY: the caller promises that the chunk can be read: a chunk has 8 bytes per
+                // bit of a code.
                 unsafe { $codes }
             }
         }
