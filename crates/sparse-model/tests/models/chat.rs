@@ -174,7 +174,7 @@ fn the_date_is_todays() {
 
 /// The year by the clock, to a day or so.
 fn jiff_like_year() -> u64 {
-    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let seconds = web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH).unwrap().as_secs();
     1970 + (seconds as f64 / (365.2425 * 86400.0)) as u64
 }
 
