@@ -45,7 +45,7 @@ pub(super) unsafe fn gemv<F: Format>(w: Rows<'_>, x: Q8<'_>, out: &mut [f32]) {
 pub(super) unsafe fn rows<F: Format>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
     // SAFETY: the caller's promises.
     unsafe {
-        if active.len() == w.rows() {
+        if active.len() == w.rows() && active.is_sorted() {
             chosen::<F, _>(w, All(w.rows()), x, out)
         } else {
             chosen::<F, _>(w, active, x, out)
