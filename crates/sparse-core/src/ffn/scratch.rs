@@ -28,6 +28,10 @@ pub struct FfnScratch {
     pub(super) by_active: bool,
     /// One token of a batch.
     pub(super) one: Activations,
+    /// Where the active neurons are in the slab, by their number: of neurons that are not in memory as a whole.
+    pub(super) places: Vec<u32>,
+    /// The same for the neurons of one product, in order.
+    pub(super) row_places: Vec<u32>,
 }
 
 /// The active set of one token in the making.
@@ -42,18 +46,23 @@ pub(super) struct Chosen<'a> {
 impl FfnScratch {
     /// Room for `tokens` tokens of any of `ffns`.
     pub fn new<'a>(tokens: usize, ffns: impl IntoIterator<Item = &'a SparseFfn>) -> Self {
+        Self::for_layers(tokens, ffns.into_iter().map(|ffn| (ffn.neurons(), &ffn.selector)))
+    }
+
+    /// Room for `tokens` tokens of any layer with so many neurons and such a selector.
+    pub fn for_layers<'a>(tokens: usize, layers: impl Iterator<Item = (usize, &'a Selector)>) -> Self {
         let (mut neurons, mut rank, mut scores) = (0, 0, 0);
         let mut own_width = 0;
-        for ffn in ffns {
-            neurons = neurons.max(ffn.neurons());
-            if let Selector::LowRank { predictor, .. } = &ffn.selector {
+        for (count, selector) in layers {
+            neurons = neurons.max(count);
+            if let Selector::LowRank { predictor, .. } = selector {
                 rank = rank.max(predictor.rank());
                 if predictor.input() == PredictorInput::Own {
                     own_width = own_width.max(predictor.inputs());
                 }
             }
-            if ffn.selector.has_scores() {
-                scores = scores.max(ffn.neurons());
+            if selector.has_scores() {
+                scores = scores.max(count);
             }
         }
         Self {
@@ -67,6 +76,8 @@ impl FfnScratch {
             values: vec![0.0; neurons],
             by_active: false,
             one: Activations::default(),
+            places: Vec::new(),
+            row_places: Vec::new(),
         }
     }
 
