@@ -62,5 +62,7 @@ pub use session::{ScreenCounts, Session};
 pub use sidecar::{Placement, Sidecar};
 #[doc(no_inline)]
 pub use sparse_core::StoreStatistics;
+#[cfg(feature = "fs")]
+pub use weights::records::{RecordFile, write_records};
 pub use weights::{ffn_weight, is_expert, is_multiplied};
 pub use workspace::{PartTimes, Workspace};
