@@ -93,6 +93,7 @@ fn a_sidecar_makes_a_model_sparse_and_is_refused_by_another() {
             screen: None,
             lanes: None,
             densities: None,
+            heat: None,
         };
         made.save(&path).unwrap();
         Sidecar::open(&path).unwrap().apply(&gguf, &mut model, Placement::Measured).unwrap();

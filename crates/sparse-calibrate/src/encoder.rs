@@ -188,7 +188,7 @@ fn time_shares(encoder: &Encoder) -> Vec<TimeShare> {
 /// What each layer does with its held-out samples.
 fn reports(encoder: &Encoder, layers: &[Layer]) -> Vec<LayerReport> {
     let reports = encoder.ffns().zip(layers).map(|((i, ffn), layer)| {
-        let (quality, counts) = quality(encoder.compute(), ffn, &layer.samples);
+        let (quality, counts, _) = quality(encoder.compute(), ffn, &layer.samples);
         LayerReport::new(i, ffn, &counts, &quality)
     });
     reports.collect()

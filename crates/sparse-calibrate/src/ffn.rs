@@ -87,7 +87,8 @@ pub(crate) fn calibrate(
     };
     let selectors: Vec<Selector> = sparse.ffns().map(|f| f.selector().clone()).collect();
     let probes = search.probes(layers, schedule);
-    let reports = reports(&mut sparse, search.samples(schedule)?, &on_test, &mut trials, probes, schedule)?;
+    let (reports, heat) =
+        reports(&mut sparse, search.samples(schedule)?, &on_test, &mut trials, probes, schedule)?;
     let densities: Vec<Density> =
         sparse.ffns().zip(&on_test.counts).map(|(f, c)| c.density(f.neurons())).collect();
     // Timed as it will run: layers in which skipping is slower are dense, unless all are to be
@@ -99,7 +100,7 @@ pub(crate) fn calibrate(
     let speed = decode(&timed, &sparse, &windows.test[0][..windows.len() / 4], schedule)?;
     let pays = speed.pays() && slower < reports.len();
     if pays || options.keep {
-        sidecar = Sidecar { selectors, densities, loss: Some(loss), ..sidecar };
+        sidecar = Sidecar { selectors, densities, loss: Some(loss), heat: Some(heat), ..sidecar };
     }
     let bytes_share = trials.bytes_share(&on_test.counts);
     let chosen = Some(Chosen { name, layers: reports, loss, bytes_share, speed, slower, pays });
@@ -361,7 +362,8 @@ fn verify(
     Ok(None)
 }
 
-/// How each layer of `sparse` chooses, and what it costs alone, if there is time to see.
+/// How each layer of `sparse` chooses, and what it costs alone, if there is time to see. The share of the tokens that used
+/// each neuron, too.
 fn reports(
     sparse: &mut Arc<Model>,
     samples: &[Samples],
@@ -369,11 +371,13 @@ fn reports(
     trials: &mut Trials,
     probes: usize,
     schedule: &mut Schedule<'_>,
-) -> Result<Vec<LayerReport>, Error> {
+) -> Result<(Vec<LayerReport>, Vec<Vec<f32>>), Error> {
     let selectors: Vec<Selector> = sparse.ffns().map(|f| f.selector().clone()).collect();
-    let mut reports = Vec::new();
+    let (mut reports, mut heat) = (Vec::new(), Vec::new());
     for (i, (ffn, (samples, counts))) in sparse.ffns().zip(samples.iter().zip(&measured.counts)).enumerate() {
-        reports.push(LayerReport::new(i, ffn, counts, &quality(sparse.compute(), ffn, samples).0));
+        let (quality, _, used) = quality(sparse.compute(), ffn, samples);
+        reports.push(LayerReport::new(i, ffn, counts, &quality));
+        heat.push(used);
     }
     if probes > 0 {
         schedule.begin("measuring each layer alone", selectors.len());
@@ -385,7 +389,7 @@ fn reports(
         }
         set_selectors(sparse, selectors)?;
     }
-    Ok(reports)
+    Ok((reports, heat))
 }
 
 #[cfg(test)]

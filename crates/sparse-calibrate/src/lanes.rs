@@ -512,6 +512,7 @@ mod tests {
                 screen: None,
                 densities: None,
                 lanes: None,
+                heat: None,
             };
             LaneCalibration { candidates: Vec::new(), chosen: Err(why), sidecar }.verdict()
         };

@@ -203,8 +203,12 @@ impl LayerReport {
 }
 
 /// How well the selector of `ffn` chooses on inputs that it was not fitted to, and what single
-/// tokens would take.
-pub(crate) fn quality(compute: &Compute, ffn: &SparseFfn, samples: &Samples) -> (SelectorQuality, FfnCounts) {
+/// tokens would take, and the share of the tokens that used each neuron.
+pub(crate) fn quality(
+    compute: &Compute,
+    ffn: &SparseFfn,
+    samples: &Samples,
+) -> (SelectorQuality, FfnCounts, Vec<f32>) {
     let range = samples.held();
     let all = samples.neurons(compute, ffn, range.clone()).hidden;
     let x = samples.activations(compute, range.clone());
@@ -213,7 +217,7 @@ pub(crate) fn quality(compute: &Compute, ffn: &SparseFfn, samples: &Samples) -> 
     let counts = ffn.forward(compute, &x, BatchMode::Masked, &mut scratch, &mut out);
     let norms = ffn.down().norms();
     let n = ffn.neurons();
-    let mut quality = SelectorQuality::default();
+    let (mut quality, mut heat) = (SelectorQuality::default(), vec![0.0; n]);
     for (chosen, all) in scratch.hidden().chunks(n).zip(all.chunks(n)) {
         let mean = |j: usize| ffn.means().map_or(0.0, |means| means[j]);
         let share = |j: usize| (all[j] - mean(j)).abs() * norms[j];
@@ -229,9 +233,11 @@ pub(crate) fn quality(compute: &Compute, ffn: &SparseFfn, samples: &Samples) -> 
         };
         for (j, h) in chosen.iter().enumerate() {
             quality.add(*h != 0.0, share(j) >= bound, share(j));
+            heat[j] += f32::from(u8::from(*h != 0.0));
         }
     }
-    (quality, counts)
+    heat.iter_mut().for_each(|count| *count /= range.len() as f32);
+    (quality, counts, heat)
 }
 
 #[cfg(test)]

@@ -95,6 +95,9 @@ pub(crate) enum Command {
     /// Show how local a model's activations are: which share of the neurons does which share of the work
     #[command(after_help = PROFILE_EXAMPLES)]
     Profile(ProfileArgs),
+    /// Store a model's neurons one by one, for running it in less memory than it has
+    #[command(after_help = CONVERT_EXAMPLES)]
+    Convert(ConvertArgs),
     /// Turn texts into vectors whose cosine says how alike the texts are
     #[command(after_help = embed::EMBED_EXAMPLES)]
     Embed(EmbedArgs),
@@ -184,11 +187,11 @@ pub(crate) struct SparseArgs {
 /// How much memory weights take.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct MemoryArgs {
-    /// Memory for weights, such as `512MiB` or `1.5GB`: experts that do not fit stay in the file and are read when a token
-    /// needs them. Other weights, keys and values come on top of the experts [default: all that the model has]
+    /// Memory for weights, such as `512MiB` or `1.5GB`: experts, and neurons that `sparse convert` has stored one by one, are
+    /// read when a token needs them if they do not fit. Keys and values come on top [default: all that the model has]
     #[arg(long, value_name = "SIZE", value_parser = numbers::bytes)]
     pub(crate) memory_budget: Option<usize>,
-    /// Experts that leave memory first: `lru`, not used for the longest time, or `lfu`, used least often
+    /// Experts or neurons that leave memory first: `lru`, not used for the longest time, or `lfu`, used least often
     #[arg(long, value_name = "POLICY", default_value_t)]
     pub(crate) cache: CacheKind,
 }
@@ -538,6 +541,31 @@ pub(crate) struct CalibrateArgs {
     /// Weights of a sentence encoder, whose times are measured
     #[arg(long, value_name = "FORMAT", default_value_t)]
     pub(crate) format: EncoderFormat,
+    #[command(flatten)]
+    pub(crate) activation: ActivationArgs,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const CONVERT_EXAMPLES: &str = "\
+Examples:
+  sparse convert -m model.gguf
+  sparse convert -m model.gguf --text story.txt
+  sparse generate -m model.gguf --sparse sidecar --memory-budget 512MiB \"Once upon a time\"
+
+The new file is as large as the feed-forward weights. It appears whole or not at all, and is used by itself where a
+--memory-budget is given.";
+
+#[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Text to learn from which neurons are hot, a page at least, if the model's sidecar does not say; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) activation: ActivationArgs,
     #[command(flatten)]

@@ -5,6 +5,7 @@ pub(crate) mod calibrate;
 #[cfg(feature = "chat")]
 pub(crate) mod chat;
 pub(crate) mod chat_template;
+pub(crate) mod convert;
 pub(crate) mod embed;
 pub(crate) mod generate;
 pub(crate) mod inspect;

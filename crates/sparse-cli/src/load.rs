@@ -14,7 +14,7 @@ use sparse_model::internal::{ffn_weight, is_expert, is_multiplied};
 use sparse_model::lanes::round_ffns;
 use sparse_model::tokenizer::Tokenizer;
 use sparse_model::{
-    ActivationSource, HeadMode, MemoryBudget, Model, ModelOptions, Placement, Sidecar, sidecar,
+    ActivationSource, HeadMode, MemoryBudget, Model, ModelOptions, Placement, RecordFile, Sidecar, sidecar,
 };
 use sparse_simd::Kernels;
 use tracing::{info, warn};
@@ -134,14 +134,28 @@ impl<'a> Source<'a> {
         Ok(Some((name, sidecar)))
     }
 
+    /// Where neurons may stay, if memory has a budget and some are to be left out.
+    fn records(self, choice: &SparseArgs) -> anyhow::Result<Option<Arc<RecordFile>>> {
+        match (self, &choice.sparse, choice.memory.budget()) {
+            (_, _, None) | (_, Some(Sparse::None | Sparse::DenseRows), _) => Ok(None),
+            (Self::File(path), ..) => Ok(RecordFile::find(path)?.map(Arc::new)),
+            #[cfg(feature = "story")]
+            (Self::Story, ..) => Ok(None),
+        }
+    }
+
     /// The model with its selectors: those asked for, or those that are usual for it.
     fn model(self, choice: &SparseArgs, threads: usize, placement: Placement) -> anyhow::Result<Model> {
         let sidecar = self.wanted_sidecar(choice)?;
         let kernels = Kernels::get();
         let tied = LazyCell::new(|| self.gguf().is_ok_and(|gguf| gguf.info("output.weight").is_none()));
         let memory = choice.memory.budget();
+        let records = self.records(choice)?;
         let mut gguf = self.weights(memory, |tensor| {
             let part = ffn_weight(&tensor.name).map(|(_, part)| part);
+            if records.is_some() && part.is_some() {
+                return true;
+            }
             let interleaved = tensor.format().is_ok_and(|format| kernels.prefers_interleaved(format))
                 && is_multiplied(&tensor.name, *tied);
             match (&choice.sparse, &sidecar) {
@@ -154,7 +168,7 @@ impl<'a> Source<'a> {
             }
         })?;
         choice.activation.set(&mut gguf)?;
-        let options = ModelOptions::new(threads).memory(memory);
+        let options = ModelOptions::new(threads).memory(memory).records(records);
         let mut model =
             Model::from_gguf_with(&gguf, &options).with_context(|| format!("cannot use {self}"))?;
         // What changes experts changes those that are in memory.
@@ -163,6 +177,11 @@ impl<'a> Source<'a> {
             if let Some(other) = other {
                 return Err(exit::usage(format!("{other} is not for experts under a --memory-budget")));
             }
+        }
+        if let (Some(_), true) = (choice.ffn_lane, model.has_records()) {
+            return Err(exit::usage(
+                "--ffn-lane is not for neurons that stay in a file under a --memory-budget",
+            ));
         }
         if model.config().activation_source == ActivationSource::Known {
             let activation = model.config().activation();
@@ -193,7 +212,9 @@ impl<'a> Source<'a> {
             }
             (Some(Sparse::ExactZero), _) => {
                 all(&Selector::ExactZero).with_context(|| format!("cannot leave out zeros of {self}"))?;
-                sidecar::prepare(&mut model, None)?;
+                if !model.has_records() {
+                    sidecar::prepare(&mut model, None)?;
+                }
             }
             (None | Some(Sparse::Sidecar | Sparse::File(_)), None) => {}
         }
@@ -291,6 +312,9 @@ pub(crate) fn model(
         model.screen_head(choice.head)?;
     }
     let screen_ms = ms(before.elapsed());
+    if model.has_records() {
+        model.fit_memory().with_context(|| format!("cannot use {source}"))?;
+    }
     let before = Instant::now();
     let interleaved_bytes = model.interleave();
     let interleave_ms = ms(before.elapsed());

@@ -43,6 +43,7 @@ fn run(cli: &Cli) -> anyhow::Result<exit::End> {
         Command::Perplexity(args) => commands::perplexity::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Calibrate(args) => commands::calibrate::run(args),
+        Command::Convert(args) => commands::convert::run(args),
         Command::Profile(args) => commands::profile::run(args),
         Command::Embed(args) => commands::embed::run(args),
         Command::Similarity(args) => commands::similarity::run(args),

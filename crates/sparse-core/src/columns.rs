@@ -26,6 +26,25 @@ impl ColumnMatrix {
         Ok(Self { layout, storage })
     }
 
+    /// The matrix whose copy in `layout` is `storage`.
+    ///
+    /// # Errors
+    /// If it has another length.
+    pub fn new(layout: ColumnLayout, storage: Storage) -> Result<Self, Error> {
+        Columns::new(layout, storage.bytes())?;
+        Ok(Self { layout, storage })
+    }
+
+    /// Where its parts are.
+    pub fn layout(&self) -> &ColumnLayout {
+        &self.layout
+    }
+
+    /// The bytes.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
     /// The matrix that this was made from.
     pub fn to_rows(&self) -> Matrix {
         let format = self.format();
@@ -111,23 +130,28 @@ impl ColumnMatrix {
     /// # Panics
     /// If the shapes do not match, `x` is not one token, or `active` is not strictly ascending and in range.
     pub fn axpy(&self, compute: &Compute, active: &[u32], x: &Activations, out: &mut [f32]) {
-        assert_eq!(out.len(), self.rows(), "output width");
-        let (w, k) = (self.as_columns(), compute.kernels);
-        let work = active.len() * self.layout.column_bytes();
-        // Every part walks over all columns: one for a thread that is alone, two for each of several.
-        let parts = match compute.pool.threads() {
-            1 => 1,
-            threads => 2 * threads,
-        };
-        let grain = self.rows().div_ceil(parts).next_multiple_of(ColumnLayout::CHUNK);
-        let out = MatMut::new(out, self.rows());
-        compute.pool.for_columns(out, grain, work, |rows, mut out| {
-            let out = out.row(0);
-            if self.format().is_quantized() {
-                k.axpy_columns_q8(w, active, x.q8(), rows, out);
-            } else {
-                k.axpy_columns_f32(w, active, x.x(), rows, out);
-            }
-        });
+        axpy(self.as_columns(), compute, active, x, out);
     }
+}
+
+/// [`ColumnMatrix::axpy`] of columns wherever they are.
+pub(crate) fn axpy(w: Columns<'_>, compute: &Compute, active: &[u32], x: &Activations, out: &mut [f32]) {
+    assert_eq!(out.len(), w.rows(), "output width");
+    let k = compute.kernels;
+    let work = active.len() * w.layout().column_bytes();
+    // Every part walks over all columns: one for a thread that is alone, two for each of several.
+    let parts = match compute.pool.threads() {
+        1 => 1,
+        threads => 2 * threads,
+    };
+    let grain = w.rows().div_ceil(parts).next_multiple_of(ColumnLayout::CHUNK);
+    let out = MatMut::new(out, w.rows());
+    compute.pool.for_columns(out, grain, work, |rows, mut out| {
+        let out = out.row(0);
+        if w.format().is_quantized() {
+            k.axpy_columns_q8(w, active, x.q8(), rows, out);
+        } else {
+            k.axpy_columns_f32(w, active, x.x(), rows, out);
+        }
+    });
 }

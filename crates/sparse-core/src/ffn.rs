@@ -17,14 +17,18 @@ mod hidden_norm;
 mod modes;
 mod predictor;
 mod quality;
+mod rules;
 mod scratch;
 mod selector;
 mod storage;
+#[cfg(feature = "std")]
+mod stored;
 #[cfg(feature = "std")]
 mod times;
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::convert::Infallible;
 
 pub use activation::ActivationType;
 use activation::multiply;
@@ -37,10 +41,13 @@ use hidden_norm::HiddenNorm;
 pub use modes::{BatchMode, Crossover};
 pub use predictor::{LowRankPredictor, PredictorInput};
 pub use quality::SelectorQuality;
+use rules::Rules;
 pub use scratch::FfnScratch;
 use scratch::{Chosen, OneToken};
 pub use selector::{Rule, Selector, SparsityConfig};
 use selector::{gather, reordered};
+#[cfg(feature = "std")]
+pub use stored::{StoredDown, StoredFfn, StoredNeurons};
 #[cfg(feature = "std")]
 pub use times::{BatchTimes, FfnTimes, median};
 
@@ -335,7 +342,8 @@ impl SparseFfn {
             (_, 1, _) => {
                 self.predict(compute, x, scratch);
                 scratch.by_active = true;
-                (false, self.sparse(compute, (x, &scratch.scores), None, &mut scratch.one, out))
+                let scores = scratch.scores.get(..self.neurons()).unwrap_or_default();
+                (false, self.sparse(compute, (x, scores), None, &mut scratch.one, out))
             }
             (_, _, BatchMode::Dense | BatchMode::Each) => (false, self.each(compute, x, scratch, out)),
         };
@@ -447,19 +455,19 @@ impl SparseFfn {
             }
         };
         let chosen = Chosen { active, values: &mut values[..neurons], up: &mut up[..neurons] };
-        let mut counts = self.choose(
+        let Ok(mut counts) = self.rules().choose(
             compute,
             scores,
             chosen,
             |active, out| match first {
-                None => rows(self.first(), active, out),
+                None => unfailing(rows(self.first(), active, out)),
                 Some(first) => {
                     out.copy_from_slice(first);
                     gather(active, out);
-                    self.up.weight().bytes()
+                    unfailing(self.up.weight().bytes())
                 }
             },
-            |active, out| rows(&self.up, active, out),
+            |active, out| unfailing(rows(&self.up, active, out)),
         );
         let some = limit(self.crossover.down);
         counts.bytes += self.down.forward_active(compute, active, values, some, hidden, out) as u64;
@@ -490,13 +498,15 @@ impl SparseFfn {
             };
             let scores = scores.get(of_token.clone()).unwrap_or_default();
             let chosen = Chosen { active, values: &mut values[..neurons], up: &mut compact };
-            counts += self.choose(
+            let all = if self.gate.is_some() { &*gate } else { &*up };
+            let Ok(found) = self.rules().choose(
                 compute,
                 scores,
                 chosen,
-                |active, out| rows(self.first(), if self.gate.is_some() { gate } else { up }, active, out),
-                |active, out| rows(&self.up, up, active, out),
+                |active, out| unfailing(rows(self.first(), all, active, out)),
+                |active, out| unfailing(rows(&self.up, up, active, out)),
             );
+            counts += found;
             counts.bytes += self.down.bytes_of(active) as u64;
             hidden.fill(0.0);
             scatter(active, values, hidden);
@@ -506,73 +516,22 @@ impl SparseFfn {
         counts
     }
 
-    /// The scores of all tokens' neurons, if the selector has any: the predictor's, or what a copy makes of `h` less its mean.
+    /// The scores of all tokens' neurons, if the selector has any.
     fn predict(&self, compute: &Compute, x: &Activations, s: &mut FfnScratch) {
-        if self.selector.has_scores() {
-            s.scores.resize(x.tokens() * self.neurons(), 0.0);
-        }
-        match &self.selector {
-            Selector::LowRank { predictor, .. } => {
-                s.projected.reshape(x.tokens(), predictor.rank());
-                let x = match predictor.input() {
-                    PredictorInput::Layer => x,
-                    PredictorInput::Own => &s.predictor_input,
-                };
-                predictor.scores(compute, x, &mut s.projected, &mut s.scores);
-            }
-            Selector::Copy { copy, .. } => {
-                copy.forward(compute, x, &mut s.scores);
-                for scores in s.scores.chunks_mut(self.neurons()) {
-                    self.activation.apply(compute.kernels, scores);
-                    if let Some(means) = self.means() {
-                        subtract(scores, means.iter().copied());
-                    }
-                }
-            }
-            _ => {}
-        }
+        self.rules().predict(compute, x, s);
     }
 
-    /// Chooses the active set of one token and computes its neurons.
-    ///
-    /// `first(active, out)` puts the outputs `active` of the [`first`](Self::first) projection at the beginning of `out`,
-    /// which has room for all, and says how many bytes single tokens read for that; `second` does so for `up`.
-    fn choose(
-        &self,
-        compute: &Compute,
-        scores: &[f32],
-        chosen: Chosen<'_>,
-        first: impl Fn(&[u32], &mut [f32]) -> usize,
-        second: impl Fn(&[u32], &mut [f32]) -> usize,
-    ) -> FfnCounts {
-        let k = compute.kernels;
-        let Chosen { active, values, up } = chosen;
-        // With a nonzero mean, a skipped zero is not free.
-        let zeros = self.activation.has_zeros() && self.means.is_none();
-        let mut counts = FfnCounts { tokens: 1, ..FfnCounts::default() };
-        counts.bytes += self.selector.bytes() as u64;
-        self.selector.candidates(self.neurons(), scores, active);
-        counts.up = active.len() as u64;
-        counts.bytes += first(active, values) as u64;
-        self.activation.apply(k, &mut values[..active.len()]);
-        if self.gate.is_some() {
-            counts.gate = counts.up;
-            self.selector.keep_gates(active, values, zeros);
-            let some = active.len();
-            counts.up = some as u64;
-            counts.bytes += second(active, up) as u64;
-            self.up_activation.apply(k, &mut up[..some]);
-            multiply(&mut values[..some], &up[..some]);
+    /// What it does with its weights.
+    fn rules(&self) -> Rules<'_> {
+        Rules {
+            gated: self.gate.is_some(),
+            neurons: self.neurons(),
+            activation: self.activation,
+            up_activation: self.up_activation,
+            selector: &self.selector,
+            means: self.means(),
+            hidden_norm: self.hidden_norm.as_ref(),
         }
-        if let Some(means) = self.means() {
-            subtract(values, active.iter().map(|j| means[*j as usize]));
-        }
-        self.selector.keep_hidden(active, values, zeros);
-        if let Some(norm) = &self.hidden_norm {
-            norm.apply_active(k, active, &mut values[..active.len()]);
-        }
-        counts.down = active.len() as u64;
-        counts
     }
 
     /// What is computed first: the gate, or `up` where there is none.
@@ -581,7 +540,7 @@ impl SparseFfn {
     }
 }
 
-/// `y -= x`, as far as `x` goes.
-fn subtract(y: &mut [f32], x: impl Iterator<Item = f32>) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y -= x);
+/// What is in memory cannot fail to be read.
+fn unfailing(bytes: usize) -> Result<usize, Infallible> {
+    Ok(bytes)
 }

@@ -23,6 +23,7 @@ mod matrix;
 mod memory;
 mod packed;
 mod pool;
+mod rows;
 #[cfg(feature = "std")]
 mod screen;
 mod segments;
@@ -43,7 +44,7 @@ pub use ffn::{
     NeuronWeights, PredictorInput, Rule, Selector, SelectorQuality, SparseFfn, SparsityConfig,
 };
 #[cfg(feature = "std")]
-pub use ffn::{BatchTimes, FfnTimes};
+pub use ffn::{BatchTimes, FfnTimes, StoredDown, StoredFfn, StoredNeurons};
 // For the other crates of this workspace alone.
 #[cfg(feature = "std")]
 #[doc(hidden)]
@@ -63,7 +64,9 @@ pub use screen::{Axes, Margins, Reach, Screen, ScreenScratch, Shortlist, Wanted,
 
 pub use segments::SegmentedMatrix;
 #[cfg(feature = "std")]
-pub use store::{CachePolicy, Lfu, Lru, NeuronStore, StoreError, StoreStatistics, UnitLoader};
+pub use store::{
+    CachePolicy, Held, Lfu, Lru, NeuronStore, Place, Slab, StoreError, StoreStatistics, UnitLoader,
+};
 
 use sparse_simd::Kernels;
 

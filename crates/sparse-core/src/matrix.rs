@@ -11,6 +11,7 @@ use core::ops::Range;
 use sparse_simd::layout::ShapeError;
 use sparse_simd::{BlockFormat, Interleaved, InterleavedLayout, Kernels, MatMut, Rows};
 
+use crate::rows::{RowSet, grain};
 use crate::{Activations, Compute};
 
 /// Rows that a worker takes at a time, at least: fewer make the kernels' row streams too short.
@@ -232,19 +233,16 @@ impl Matrix {
     pub fn matmul_rows(&self, compute: &Compute, active: &[u32], x: &Activations, out: &mut [f32]) {
         assert_eq!(x.cols(), self.cols, "input width");
         assert_eq!(active.len(), out.len(), "a value per active row");
+        if !self.is_interleaved() {
+            return RowSet { slab: self.as_rows(), places: active }.products(compute, x, out);
+        }
         if active.is_empty() {
             return;
         }
         let (work, out) = (active.len() * self.row_bytes(), MatMut::new(out, active.len()));
-        compute.pool.for_columns(out, Self::grain(compute, active), work, |range, mut out| {
+        compute.pool.for_columns(out, grain(compute, active.len()), work, |range, mut out| {
             self.multiply_rows(compute.kernels, &active[range], x, out.row(0));
         });
-    }
-
-    /// Rows that a worker takes at a time of those in `active`, at least.
-    pub(crate) fn grain(compute: &Compute, active: &[u32]) -> usize {
-        // The first rows of a chunk are waited for: two chunks per thread.
-        GRAIN_ROWS.max(active.len().div_ceil(2 * compute.pool.threads()))
     }
 
     /// The products of the rows in `range`.

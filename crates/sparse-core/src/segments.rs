@@ -8,6 +8,7 @@ use sparse_simd::MatMut;
 
 use crate::error::same_len;
 use crate::matrix::{GRAIN_COLUMNS, GRAIN_ROWS};
+use crate::rows::grain;
 use crate::{Activations, Compute, Error, Matrix};
 
 /// Row numbers that are made those of a segment at a time.
@@ -128,7 +129,7 @@ impl SegmentedMatrix {
             return;
         }
         let (work, out) = (self.bytes_of(active), MatMut::new(out, active.len()));
-        compute.pool.for_columns(out, Matrix::grain(compute, active), work, |range, mut out| {
+        compute.pool.for_columns(out, grain(compute, active.len()), work, |range, mut out| {
             let out = out.row(0);
             self.local(&active[range], |segment, active, part| {
                 segment.multiply_rows(compute.kernels, active, x, &mut out[part]);

@@ -4,6 +4,9 @@
 //! the cache, *cold* ones in the file.
 
 mod policy;
+mod slab;
+#[cfg(test)]
+mod tests;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -21,6 +24,7 @@ use thiserror::Error;
 use web_time::Instant;
 
 pub use policy::{CachePolicy, Lfu, Lru};
+pub use slab::{Place, Slab};
 
 /// Weights that could not be read.
 #[derive(Debug, Error)]
@@ -42,6 +46,35 @@ pub trait UnitLoader<T>: Send + Sync {
     /// # Errors
     /// If it cannot be read, or is not what it was when the store was made.
     fn load(&self, unit: u32) -> Result<T, StoreError>;
+
+    /// Units that are read together at most: some where one is small.
+    fn run(&self) -> usize {
+        1
+    }
+
+    /// Reads `units`, [`run`](Self::run) of them at most, in ascending order: a result for each.
+    fn load_run(&self, units: &[u32]) -> Vec<Result<T, StoreError>> {
+        units.iter().map(|unit| self.load(*unit)).collect()
+    }
+}
+
+/// Units that a caller of [`NeuronStore::get_all`] holds: they stay in memory until it is dropped or filled anew.
+#[derive(Debug)]
+pub struct Held<T> {
+    units: Vec<Option<Arc<T>>>,
+}
+
+impl<T> Default for Held<T> {
+    fn default() -> Self {
+        Self { units: Vec::new() }
+    }
+}
+
+impl<T> Held<T> {
+    /// The units, in the order that they were asked for.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.units.iter().flatten().map(|unit| &**unit)
+    }
 }
 
 /// What a store has done.
@@ -66,6 +99,19 @@ pub struct StoreStatistics {
     pub budget_bytes: usize,
 }
 
+impl core::ops::AddAssign for StoreStatistics {
+    fn add_assign(&mut self, o: Self) {
+        self.hits += o.hits;
+        self.misses += o.misses;
+        self.prefetched += o.prefetched;
+        self.prefetched_hits += o.prefetched_hits;
+        self.read_bytes += o.read_bytes;
+        self.stalled += o.stalled;
+        self.resident_bytes += o.resident_bytes;
+        self.budget_bytes += o.budget_bytes;
+    }
+}
+
 impl StoreStatistics {
     /// Share of the units asked for that were in memory; 1 before the first.
     pub fn hit_rate(&self) -> f64 {
@@ -85,7 +131,7 @@ pub struct NeuronStore<T: Send + Sync + 'static> {
 }
 
 /// Threads that read ahead: disks are faster with some requests at a time.
-const READERS: usize = 2;
+const READERS: usize = 3;
 /// Guesses that the share of right ones is counted over.
 const GUESSES: u32 = 256;
 /// Guesses that are tried in any case.
@@ -105,10 +151,12 @@ struct Shared<T> {
 struct State<T> {
     units: Vec<Unit<T>>,
     policy: Box<dyn CachePolicy>,
+    /// Units that somebody waits for.
+    wanted: VecDeque<u32>,
     /// Units to be read ahead, and whether that is a guess.
     queue: VecDeque<(u32, bool)>,
     /// Units that will be asked for next, and those that may be after that.
-    expected: [Vec<u32>; 2],
+    expected: Vec<u32>,
     /// Units that were read on a guess lately, and those of them that were asked for.
     guesses: (u32, u32),
     /// Calls that asked whether guesses pay.
@@ -117,14 +165,19 @@ struct State<T> {
     closed: bool,
 }
 
+/// What became of units that were to be read.
+type Loaded<T> = Vec<Result<Arc<T>, StoreError>>;
+
 struct Unit<T> {
-    place: Place<T>,
+    at: At<T>,
     pinned: bool,
+    /// It will be asked for: it leaves if no other can.
+    soon: bool,
     /// It was read ahead and not asked for since: whether on a guess.
     ahead: Option<bool>,
 }
 
-enum Place<T> {
+enum At<T> {
     /// In the file.
     Cold,
     /// On its way; its bytes count already.
@@ -142,12 +195,13 @@ impl<T: Send + Sync + 'static> NeuronStore<T> {
         policy: Box<dyn CachePolicy>,
         loader: Box<dyn UnitLoader<T>>,
     ) -> Self {
-        let unit = |_| Unit { place: Place::Cold, pinned: false, ahead: None };
+        let unit = |_| Unit { at: At::Cold, pinned: false, soon: false, ahead: None };
         let state = State {
             units: (0..units).map(unit).collect(),
             policy,
+            wanted: VecDeque::new(),
             queue: VecDeque::new(),
-            expected: [Vec::new(), Vec::new()],
+            expected: Vec::new(),
             guesses: (0, 0),
             asks: 0,
             statistics: StoreStatistics { budget_bytes: budget, ..StoreStatistics::default() },
@@ -177,7 +231,22 @@ impl<T: Send + Sync + 'static> NeuronStore<T> {
     /// # Panics
     /// If there is no such unit.
     pub fn get(&self, unit: u32) -> Result<Arc<T>, StoreError> {
-        self.shared.get(unit)
+        let mut held = Held::default();
+        self.get_all([unit].into_iter(), &mut held)?;
+        Ok(held.units.remove(0).expect("what was asked for"))
+    }
+
+    /// All of `units`, which are read if they are not in memory: by this thread and those of the store together. `held` has
+    /// them afterwards, and nothing that it had before.
+    ///
+    /// # Errors
+    /// If one cannot be read; then `held` is empty.
+    ///
+    /// # Panics
+    /// If there is no such unit.
+    pub fn get_all(&self, units: impl Iterator<Item = u32>, held: &mut Held<T>) -> Result<(), StoreError> {
+        held.units.clear();
+        self.shared.get_all(units, held).inspect_err(|_| held.units.clear())
     }
 
     /// States that the units `next` will be asked for now, in that order, and those in `soon` perhaps after them: the store
@@ -189,14 +258,14 @@ impl<T: Send + Sync + 'static> NeuronStore<T> {
         let mut state = self.shared.lock();
         let State { expected, queue, units, .. } = &mut *state;
         queue.clear();
-        let [first, second] = expected;
-        first.clear();
-        first.extend(next);
-        second.clear();
-        second.extend(soon);
-        for (list, guess) in [(first, false), (second, true)] {
-            let cold = |unit: &&u32| matches!(units[**unit as usize].place, Place::Cold);
-            queue.extend(list.iter().filter(cold).map(|unit| (*unit, guess)));
+        expected.drain(..).for_each(|unit| units[unit as usize].soon = false);
+        for (unit, guess) in next.map(|unit| (unit, false)).chain(soon.map(|unit| (unit, true))) {
+            let known = &mut units[unit as usize];
+            known.soon = true;
+            expected.push(unit);
+            if matches!(known.at, At::Cold) {
+                queue.push_back((unit, guess));
+            }
         }
         if !queue.is_empty() {
             self.shared.asked.notify_all();
@@ -219,15 +288,40 @@ impl<T: Send + Sync + 'static> NeuronStore<T> {
     /// # Panics
     /// As [`get`](Self::get).
     pub fn pin(&self, unit: u32) -> Result<(), StoreError> {
-        self.shared.lock().units[unit as usize].pinned = true;
-        self.get(unit).map(drop)
+        self.pin_all([unit].into_iter())
+    }
+
+    /// Reads `units` and keeps them for good.
+    ///
+    /// # Errors
+    /// As [`get_all`](Self::get_all).
+    ///
+    /// # Panics
+    /// As [`get_all`](Self::get_all).
+    pub fn pin_all(&self, units: impl Iterator<Item = u32> + Clone) -> Result<(), StoreError> {
+        {
+            let mut state = self.shared.lock();
+            for unit in units.clone() {
+                state.units[unit as usize].pinned = true;
+                // Only what may leave is ranked.
+                state.policy.removed(unit);
+            }
+        }
+        self.get_all(units, &mut Held::default())
+    }
+
+    /// Forgets what was counted so far: the units in memory stay.
+    pub fn reset_statistics(&self) {
+        let mut state = self.shared.lock();
+        let StoreStatistics { resident_bytes, budget_bytes, .. } = state.statistics;
+        state.statistics = StoreStatistics { resident_bytes, budget_bytes, ..StoreStatistics::default() };
     }
 
     /// Gives the units another budget; those that do not fit leave.
     pub fn set_budget(&self, bytes: usize) {
         let mut state = self.shared.lock();
         state.statistics.budget_bytes = bytes;
-        state.make_room(0, None, |unit| self.shared.loader.bytes(unit));
+        state.make_room(0, |unit| self.shared.loader.bytes(unit));
     }
 
     /// What the store has done so far.
@@ -242,94 +336,133 @@ impl<T> Shared<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, unit: u32) -> Result<Arc<T>, StoreError> {
+    fn get_all(&self, units: impl Iterator<Item = u32>, held: &mut Held<T>) -> Result<(), StoreError> {
         let mut state = self.lock();
-        if let Some(found) = state.take(unit) {
-            state.statistics.hits += 1;
-            return Ok(found);
-        }
-        let start = Instant::now();
-        state.statistics.misses += 1;
-        while matches!(state.units[unit as usize].place, Place::Coming) {
-            state = self.loaded.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        let found = match state.take(unit) {
-            Some(found) => Ok(found),
-            None => {
-                let (after, result) = self.load(state, unit);
-                state = after;
-                result
+        // Which are missing, and where they belong.
+        let mut missing: Vec<(u32, usize)> = Vec::new();
+        for (i, unit) in units.enumerate() {
+            let found = state.take(unit);
+            if found.is_none() {
+                missing.push((unit, i));
             }
-        };
+            held.units.push(found);
+        }
+        state.statistics.hits += (held.units.len() - missing.len()) as u64;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        state.statistics.misses += missing.len() as u64;
+        let start = Instant::now();
+        // In the order of the file.
+        missing.sort_unstable();
+        for (unit, _) in &missing {
+            state.units[*unit as usize].soon = true;
+        }
+        if missing.len() > self.loader.run() {
+            state.wanted.extend(missing.iter().map(|(unit, _)| *unit));
+            self.asked.notify_all();
+            while let Some(run) = state.next_wanted(self.loader.run()) {
+                // What could not be read is tried again below.
+                (state, _) = self.load_run(state, &run);
+            }
+        }
+        let mut result = Ok(());
+        for (unit, i) in missing {
+            while matches!(state.units[unit as usize].at, At::Coming) {
+                state = self.loaded.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            state.units[unit as usize].soon = false;
+            if result.is_err() {
+                continue;
+            }
+            held.units[i] = state.take(unit);
+            if held.units[i].is_none() {
+                let (after, mut loaded) = self.load_run(state, &[unit]);
+                state = after;
+                match loaded.pop().expect("a result per unit") {
+                    Ok(loaded) => held.units[i] = Some(loaded),
+                    Err(error) => result = Err(error),
+                }
+            }
+        }
         state.statistics.stalled += start.elapsed();
-        found
+        result
     }
 
-    /// Reads a cold unit.
-    fn load<'a>(
+    /// Reads cold units.
+    fn load_run<'a>(
         &'a self,
         mut state: MutexGuard<'a, State<T>>,
-        unit: u32,
-    ) -> (MutexGuard<'a, State<T>>, Result<Arc<T>, StoreError>) {
-        let bytes = self.loader.bytes(unit);
-        state.make_room(bytes, Some(unit), |unit| self.loader.bytes(unit));
+        run: &[u32],
+    ) -> (MutexGuard<'a, State<T>>, Loaded<T>) {
+        let bytes = run.iter().map(|unit| self.loader.bytes(*unit)).sum();
+        state.make_room(bytes, |unit| self.loader.bytes(unit));
         state.statistics.resident_bytes += bytes;
-        state.units[unit as usize].place = Place::Coming;
-        drop(state);
-        // Others wait for the unit: a loader that panics is an error to them, too.
-        let loaded = catch_unwind(AssertUnwindSafe(|| self.loader.load(unit)));
-        let loaded = loaded.unwrap_or_else(|_| {
-            let source = io::Error::other("its loader panicked");
-            Err(StoreError { what: alloc::format!("unit {unit}"), source })
-        });
-        let loaded = loaded.map(Arc::new);
-        let mut state = self.lock();
-        match &loaded {
-            Ok(loaded) => {
-                state.statistics.read_bytes += bytes as u64;
-                state.units[unit as usize].place = Place::Warm(Arc::clone(loaded));
-                state.policy.used(unit);
-            }
-            Err(_) => {
-                state.units[unit as usize].ahead = None;
-                state.statistics.resident_bytes -= bytes;
-                state.units[unit as usize].place = Place::Cold;
-            }
+        for unit in run {
+            state.units[*unit as usize].at = At::Coming;
         }
+        drop(state);
+        // Others wait for the units: a loader that panics is an error to them, too.
+        let loaded = catch_unwind(AssertUnwindSafe(|| self.loader.load_run(run)));
+        let loaded = loaded.unwrap_or_else(|_| run.iter().map(|unit| Err(panicked(*unit))).collect());
+        let mut state = self.lock();
+        let settle = |(unit, loaded): (&u32, Result<T, StoreError>)| {
+            let State { units, policy, statistics, .. } = &mut *state;
+            let (bytes, known) = (self.loader.bytes(*unit), &mut units[*unit as usize]);
+            match loaded {
+                Ok(loaded) => {
+                    let loaded = Arc::new(loaded);
+                    known.at = At::Warm(Arc::clone(&loaded));
+                    statistics.read_bytes += bytes as u64;
+                    if !known.pinned {
+                        policy.used(*unit);
+                    }
+                    Ok(loaded)
+                }
+                Err(error) => {
+                    (known.at, known.ahead) = (At::Cold, None);
+                    statistics.resident_bytes -= bytes;
+                    Err(error)
+                }
+            }
+        };
+        let loaded = run.iter().zip(loaded).map(settle).collect();
         self.loaded.notify_all();
         (state, loaded)
     }
 
-    /// Reads what is expected until the store is closed.
+    /// Reads what is wanted, and then what is expected, until the store is closed.
     fn read_ahead(&self) {
         let mut state = self.lock();
         while !state.closed {
-            match state.queue.pop_front() {
-                Some((unit, guess)) if matches!(state.units[unit as usize].place, Place::Cold) => {
-                    state.units[unit as usize].ahead = Some(guess);
-                    let result;
-                    (state, result) = self.load(state, unit);
-                    // Of an error, whoever asks for it learns, who reads it again.
-                    if result.is_ok() {
-                        state.statistics.prefetched += 1;
-                        state.guesses.0 += u32::from(guess);
-                    }
-                }
-                Some(_) => {}
-                None => state = self.asked.wait(state).unwrap_or_else(PoisonError::into_inner),
+            if let Some(run) = state.next_wanted(self.loader.run()) {
+                (state, _) = self.load_run(state, &run);
+            } else if let Some((run, guess)) = state.next_expected(self.loader.run()) {
+                let results;
+                (state, results) = self.load_run(state, &run);
+                // Of an error, whoever asks for the unit learns, who reads it again.
+                let read = results.iter().filter(|result| result.is_ok()).count();
+                state.statistics.prefetched += read as u64;
+                state.guesses.0 += if guess { read as u32 } else { 0 };
+            } else {
+                state = self.asked.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         }
     }
 }
 
+fn panicked(unit: u32) -> StoreError {
+    StoreError { what: alloc::format!("unit {unit}"), source: io::Error::other("its loader panicked") }
+}
+
 impl<T> State<T> {
     /// A unit in memory, now used.
     fn take(&mut self, unit: u32) -> Option<Arc<T>> {
-        let Unit { place: Place::Warm(found), ahead, .. } = &mut self.units[unit as usize] else {
-            return None;
-        };
+        let known = &mut self.units[unit as usize];
+        let At::Warm(found) = &known.at else { return None };
         let found = Arc::clone(found);
-        match ahead.take() {
+        match known.ahead.take() {
+            None if known.pinned => {}
             None => self.policy.used(unit),
             // It was counted when it came in.
             Some(guess) => {
@@ -343,19 +476,53 @@ impl<T> State<T> {
         Some(found)
     }
 
+    /// The cold ones of the next units that somebody waits for, `most` at most.
+    fn next_wanted(&mut self, most: usize) -> Option<Vec<u32>> {
+        let mut run = Vec::new();
+        while run.len() < most
+            && let Some(unit) = self.wanted.pop_front()
+        {
+            if matches!(self.units[unit as usize].at, At::Cold) {
+                run.push(unit);
+            }
+        }
+        // Two that wait for the same units.
+        run.sort_unstable();
+        run.dedup();
+        (!run.is_empty()).then_some(run)
+    }
+
+    /// The cold ones of the next units to be read ahead, `most` at most, and whether they are guesses.
+    fn next_expected(&mut self, most: usize) -> Option<(Vec<u32>, bool)> {
+        let (mut run, kind) = (Vec::new(), self.queue.front()?.1);
+        while run.len() < most
+            && let Some((unit, guess)) = self.queue.front().copied().filter(|(_, guess)| *guess == kind)
+        {
+            self.queue.pop_front();
+            let known = &mut self.units[unit as usize];
+            if matches!(known.at, At::Cold) {
+                known.ahead = Some(guess);
+                run.push(unit);
+            }
+        }
+        run.sort_unstable();
+        run.dedup();
+        match run.is_empty() {
+            true => self.next_expected(most),
+            false => Some((run, kind)),
+        }
+    }
+
     /// Gives units up until `bytes` more fit: those expected soon only if there are no others, those in use never.
-    fn make_room(&mut self, bytes: usize, unit: Option<u32>, bytes_of: impl Fn(u32) -> usize) {
+    fn make_room(&mut self, bytes: usize, bytes_of: impl Fn(u32) -> usize) {
         while self.statistics.resident_bytes + bytes > self.statistics.budget_bytes {
             let free = |other: u32| {
-                let Unit { place, pinned, .. } = &self.units[other as usize];
-                Some(other) != unit
-                    && !pinned
-                    && matches!(place, Place::Warm(held) if Arc::strong_count(held) == 1)
+                let Unit { at, pinned, .. } = &self.units[other as usize];
+                !pinned && matches!(at, At::Warm(held) if Arc::strong_count(held) == 1)
             };
-            let soon = |unit: u32| self.expected.iter().any(|list| list.contains(&unit));
-            let victim = self.policy.victim(&|unit| free(unit) && !soon(unit));
+            let victim = self.policy.victim(&|unit| !self.units[unit as usize].soon && free(unit));
             let Some(victim) = victim.or_else(|| self.policy.victim(&free)) else { return };
-            self.units[victim as usize].place = Place::Cold;
+            self.units[victim as usize].at = At::Cold;
             self.units[victim as usize].ahead = None;
             self.policy.removed(victim);
             self.statistics.resident_bytes -= bytes_of(victim);
@@ -377,133 +544,5 @@ impl<T: Send + Sync + 'static> Drop for NeuronStore<T> {
 impl<T: Send + Sync + 'static> fmt::Debug for NeuronStore<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NeuronStore").field("statistics", &self.statistics()).finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    /// Units of 10 bytes whose value is their number, and how many were read. `broken` cannot be; 99 is a
-    /// fault of the loader.
-    #[derive(Default)]
-    struct Numbers {
-        broken: Arc<AtomicU32>,
-        reads: Arc<AtomicU32>,
-    }
-
-    impl UnitLoader<u32> for Numbers {
-        fn bytes(&self, _: u32) -> usize {
-            10
-        }
-
-        fn load(&self, unit: u32) -> Result<u32, StoreError> {
-            self.reads.fetch_add(1, Ordering::Relaxed);
-            assert_ne!(unit, 99, "meant");
-            match self.broken.load(Ordering::Relaxed) == unit {
-                true => {
-                    Err(StoreError { what: std::format!("unit {unit}"), source: io::Error::other("broken") })
-                }
-                false => Ok(unit),
-            }
-        }
-    }
-
-    fn store(budget: usize) -> (NeuronStore<u32>, Arc<AtomicU32>, Arc<AtomicU32>) {
-        let loader = Numbers { broken: Arc::new(AtomicU32::new(u32::MAX)), ..Numbers::default() };
-        let (broken, reads) = (Arc::clone(&loader.broken), Arc::clone(&loader.reads));
-        (NeuronStore::new(100, budget, Box::new(Lru::new()), Box::new(loader)), broken, reads)
-    }
-
-    #[test]
-    fn what_was_used_lately_is_in_memory() {
-        let (store, _, reads) = store(39);
-        for unit in [1, 2, 3, 1, 4, 1, 2] {
-            assert_eq!(*store.get(unit).unwrap(), unit);
-            assert!(store.statistics().resident_bytes <= 39);
-        }
-        let found = store.statistics();
-        assert_eq!((found.hits, found.misses, found.read_bytes), (2, 5, 50));
-        assert_eq!((reads.load(Ordering::Relaxed), found.resident_bytes), (5, 30));
-        store.set_budget(10);
-        assert_eq!(store.statistics().resident_bytes, 10);
-    }
-
-    #[test]
-    fn a_loader_that_panics_leaves_nobody_waiting() {
-        let (store, _, _) = store(30);
-        for _ in 0..2 {
-            assert_eq!(store.get(99).unwrap_err().to_string(), "cannot read unit 99: its loader panicked");
-        }
-        assert_eq!(*store.get(5).unwrap(), 5);
-        assert_eq!(store.statistics().resident_bytes, 10);
-    }
-
-    #[test]
-    fn what_is_held_or_pinned_stays() {
-        let (store, _, _) = store(30);
-        store.pin(7).unwrap();
-        let held = store.get(8).unwrap();
-        for unit in 20..40 {
-            store.get(unit).unwrap();
-        }
-        let before = store.statistics().hits;
-        assert_eq!((*store.get(7).unwrap(), *store.get(8).unwrap(), *held), (7, 8, 8));
-        assert_eq!(store.statistics().hits, before + 2);
-    }
-
-    #[test]
-    fn an_error_is_that_of_the_call_and_nothing_stays_of_it() {
-        let (store, broken, _) = store(30);
-        broken.store(5, Ordering::Relaxed);
-        store.expect([5].into_iter(), [].into_iter());
-        for _ in 0..2 {
-            assert_eq!(store.get(5).unwrap_err().to_string(), "cannot read unit 5: broken");
-        }
-        assert_eq!(store.statistics().resident_bytes, 0);
-        broken.store(u32::MAX, Ordering::Relaxed);
-        assert_eq!(*store.get(5).unwrap(), 5);
-    }
-
-    #[test]
-    fn what_is_expected_is_read_ahead() {
-        let (store, _, reads) = store(100);
-        store.expect([1, 2, 3].into_iter(), [4, 5].into_iter());
-        while store.statistics().prefetched < 5 {
-            std::thread::yield_now();
-        }
-        for unit in 1..5 {
-            store.get(unit).unwrap();
-        }
-        let found = store.statistics();
-        assert_eq!((found.hits, found.misses, found.prefetched_hits), (4, 0, 4));
-        assert_eq!(reads.load(Ordering::Relaxed), 5);
-    }
-
-    /// Guesses that are wrong stop, and are tried again later.
-    #[test]
-    fn wrong_guesses_stop() {
-        let (store, _, _) = store(1000);
-        assert!(store.guesses_pay());
-        store.expect([].into_iter(), 0..FIRST_GUESSES);
-        while store.statistics().prefetched < u64::from(FIRST_GUESSES) {
-            std::thread::yield_now();
-        }
-        let tries = (0..2 * GUESS_AGAIN).filter(|_| store.guesses_pay()).count();
-        assert!((1..=2).contains(&tries), "{tries}");
-        (0..FIRST_GUESSES).for_each(|unit| drop(store.get(unit).unwrap()));
-        assert!((0..GUESS_AGAIN - 1).all(|_| store.guesses_pay()));
-    }
-
-    #[test]
-    fn threads_share_what_one_reads() {
-        let (store, _, reads) = store(1000);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..50).for_each(|unit| assert_eq!(*store.get(unit).unwrap(), unit)));
-            }
-        });
-        assert_eq!(reads.load(Ordering::Relaxed), 50);
     }
 }

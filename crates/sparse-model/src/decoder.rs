@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use sparse_core::{Activations, BatchMode, Compute, ExpertFfn, FfnCounts, SparseFfn};
+use sparse_core::{Activations, BatchMode, Compute, ExpertFfn, FfnCounts, SparseFfn, StoredFfn};
 use sparse_simd::{Kernels, MatMut};
 use web_time::Instant;
 
@@ -257,6 +257,7 @@ fn feed_forward(p: Pass<'_>, w: &mut Workspace, i: usize, layer: &Layer) -> Resu
     let counts = match &layer.ffn {
         FeedForward::Network(ffn) => network(p, w, i, ffn, mode),
         FeedForward::Experts(ffn) => experts(p, w, i, ffn, mode)?,
+        FeedForward::Stored(ffn) => stored(p, w, i, ffn, mode)?,
     };
     if matches!(mode, BatchMode::Each | BatchMode::Masked) {
         w.ffn_counts[i] += counts;
@@ -275,6 +276,28 @@ fn network(p: Pass<'_>, w: &mut Workspace, i: usize, ffn: &SparseFfn, mode: Batc
         w.ffn_scratch.last_hidden(&mut neurons[i]);
     }
     counts
+}
+
+/// The same of a network whose neurons are read when a token needs them.
+fn stored(
+    p: Pass<'_>,
+    w: &mut Workspace,
+    i: usize,
+    ffn: &StoredFfn,
+    mode: BatchMode,
+) -> Result<FfnCounts, Error> {
+    let (width, n) = (p.model.config().embedding, w.rows.len());
+    if let Some(next) = p.model.weights().layers.get(i + 1).and_then(|layer| layer.ffn.stored()) {
+        next.read_ahead(p.compute, &w.normed, &mut w.ffn_scratch);
+    }
+    if ffn.has_predictor_input() {
+        w.ffn_scratch.set_predictor_input(p.compute, &w.residual[..n * width], width);
+    }
+    let counts = ffn.forward(p.compute, &w.normed, mode, &mut w.ffn_scratch, &mut w.delta[..n * width])?;
+    if let (1, Some(neurons)) = (n, &mut w.neurons) {
+        w.ffn_scratch.last_hidden(&mut neurons[i]);
+    }
+    Ok(counts)
 }
 
 /// `delta` = sum of `weight * expert(normed)`, of the experts that the router chooses.

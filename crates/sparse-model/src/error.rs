@@ -66,6 +66,19 @@ pub enum Error {
         /// The model's.
         found: String,
     },
+    /// Neuron records of another model.
+    #[error(
+        "`{}` has the neurons of another model file (fingerprint {}.., this model's is {}..): run `sparse convert` again",
+        path.display(), .expected.get(..12).unwrap_or(.expected), .found.get(..12).unwrap_or(.found)
+    )]
+    Records {
+        /// The file of records.
+        path: PathBuf,
+        /// Fingerprint in it.
+        expected: String,
+        /// The model's.
+        found: String,
+    },
     /// A sidecar for the same model computed with another activation.
     #[error(
         "the sidecar was made with activation {expected}, but the model is computed with {found}; calibrate anew, or \

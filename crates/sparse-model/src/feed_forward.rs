@@ -1,6 +1,6 @@
 //! The feed-forward part of a layer.
 
-use sparse_core::{ExpertFfn, SparseFfn};
+use sparse_core::{ExpertFfn, Matrix, Selector, SparseFfn, StoredFfn};
 
 /// The feed-forward part of a layer: one network, or a mixture of experts.
 #[derive(Debug)]
@@ -10,14 +10,17 @@ pub enum FeedForward {
     Network(SparseFfn),
     /// Experts, of which each token uses some.
     Experts(ExpertFfn),
+    /// One network whose neurons are read when a token needs them.
+    Stored(Box<StoredFfn>),
 }
 
 impl FeedForward {
-    /// The networks: one, or every expert, the shared one last.
+    /// The networks in memory: one, or every expert, the shared one last.
     pub fn networks(&self) -> impl Iterator<Item = &SparseFfn> {
         let (one, experts) = match self {
             Self::Network(ffn) => (Some(ffn), None),
             Self::Experts(experts) => (None, Some(experts.networks())),
+            Self::Stored(_) => (None, None),
         };
         one.into_iter().chain(experts.into_iter().flatten())
     }
@@ -27,22 +30,50 @@ impl FeedForward {
         let (one, experts) = match self {
             Self::Network(ffn) => (Some(ffn), None),
             Self::Experts(experts) => (None, Some(experts.networks_mut())),
+            Self::Stored(_) => (None, None),
         };
         one.into_iter().chain(experts.into_iter().flatten())
     }
 
-    /// The network, if there is one.
+    /// The network, if there is one in memory.
     pub fn network(&self) -> Option<&SparseFfn> {
         match self {
             Self::Network(ffn) => Some(ffn),
+            Self::Experts(_) | Self::Stored(_) => None,
+        }
+    }
+
+    /// The network whose neurons are read when a token needs them, if there is one.
+    pub fn stored(&self) -> Option<&StoredFfn> {
+        match self {
+            Self::Stored(ffn) => Some(ffn),
+            Self::Network(_) | Self::Experts(_) => None,
+        }
+    }
+
+    /// The selector of the network, if there is one, and how many neurons it chooses from.
+    pub(crate) fn selector(&self) -> Option<(usize, &Selector)> {
+        match self {
+            Self::Network(ffn) => Some((ffn.neurons(), ffn.selector())),
+            Self::Stored(ffn) => Some((ffn.neurons(), ffn.selector())),
             Self::Experts(_) => None,
         }
+    }
+
+    /// The matrices in memory that are always multiplied as a whole, in the order of use.
+    pub(crate) fn whole_matrices_mut(&mut self) -> impl Iterator<Item = &mut Matrix> {
+        let (networks, stored) = match self {
+            Self::Stored(ffn) => (None, ffn.whole_matrix_mut()),
+            other => (Some(other.networks_mut()), None),
+        };
+        let networks = networks.into_iter().flatten();
+        networks.flat_map(SparseFfn::whole_matrices_mut).chain(stored)
     }
 
     /// The experts, if there are some.
     pub fn experts(&self) -> Option<&ExpertFfn> {
         match self {
-            Self::Network(_) => None,
+            Self::Network(_) | Self::Stored(_) => None,
             Self::Experts(experts) => Some(experts),
         }
     }
@@ -52,6 +83,7 @@ impl FeedForward {
         match self {
             Self::Network(ffn) => ffn.neurons(),
             Self::Experts(experts) => experts.neurons(),
+            Self::Stored(ffn) => ffn.neurons(),
         }
     }
 
@@ -60,6 +92,7 @@ impl FeedForward {
         match self {
             Self::Network(ffn) => ffn.bytes(),
             Self::Experts(experts) => experts.bytes(),
+            Self::Stored(ffn) => ffn.bytes(),
         }
     }
 
@@ -67,6 +100,7 @@ impl FeedForward {
     pub fn selector_name(&self) -> String {
         match self {
             Self::Network(ffn) => ffn.selector().name().to_owned(),
+            Self::Stored(ffn) => ffn.selector().name().to_owned(),
             Self::Experts(experts) => {
                 match experts.networks().next().map_or("dense", |f| f.selector().name()) {
                     "dense" => "experts".to_owned(),

@@ -61,6 +61,8 @@ pub use session::{ScreenCounts, Session};
 pub use sidecar::{Placement, Sidecar};
 #[doc(no_inline)]
 pub use sparse_core::StoreStatistics;
+#[cfg(feature = "fs")]
+pub use weights::records::{RecordFile, write_records};
 pub use workspace::{PartTimes, Workspace};
 
 /// What the other crates of this workspace share. No part of the API.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+#[cfg(feature = "fs")]
+use std::sync::Arc;
 
 #[cfg(feature = "fs")]
 use sparse_core::{CachePolicy, Lfu, Lru};
@@ -11,10 +13,14 @@ use sparse_gguf::Gguf;
 use sparse_simd::Kernels;
 
 #[cfg(feature = "fs")]
-use crate::weights::{is_expert, is_multiplied};
+use crate::weights::neurons::{NeuronStores, Plan};
+#[cfg(feature = "fs")]
+use crate::weights::records::RecordFile;
+#[cfg(feature = "fs")]
+use crate::weights::{ffn_weight, is_expert, is_multiplied};
 use crate::{Error, Model, ModelConfig};
 
-/// Which experts leave memory first when others come in.
+/// Which experts or neurons leave memory first when others come in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CacheKind {
@@ -58,8 +64,8 @@ impl fmt::Display for CacheKind {
 
 /// Bytes of weights to keep in memory, and what leaves it first.
 ///
-/// Experts are read from the model's file when a token needs them. All other weights stay in memory. Keys and values,
-/// buffers and the program itself are not counted.
+/// Experts are read from the model's file when a token needs them, and neurons from a [file of records](crate::RecordFile). All
+/// other weights stay in memory. Keys and values, buffers and the program itself are not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryBudget {
     /// The bytes.
@@ -78,21 +84,28 @@ impl MemoryBudget {
 /// What a model with a budget keeps in memory.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    pub(crate) budget: usize,
+    pub(crate) budget: MemoryBudget,
     /// Bytes of the weights that stay.
     pub(crate) resident: usize,
     #[cfg(feature = "fs")]
     pub(crate) experts: Option<crate::weights::stored::ExpertStore>,
+    /// The neurons of layers that can leave them in a file.
+    #[cfg(feature = "fs")]
+    pub(crate) records: Option<Arc<RecordFile>>,
+    #[cfg(feature = "fs")]
+    pub(crate) neurons: Option<NeuronStores>,
 }
 
-/// Reads weights into memory but for the experts, and for those that will be [interleaved](Model::interleave), which are
-/// read once.
+/// Reads weights into memory but for the experts, for neurons of which there are `records`, and for those that will be
+/// [interleaved](Model::interleave), which are read once.
 #[cfg(feature = "fs")]
-pub(crate) fn into_memory(gguf: Gguf) -> Result<Gguf, sparse_gguf::Error> {
+pub(crate) fn into_memory(gguf: Gguf, records: bool) -> Result<Gguf, sparse_gguf::Error> {
     let (kernels, tied) = (Kernels::get(), gguf.info("output.weight").is_none());
     gguf.into_memory(|tensor| {
         let interleaved = tensor.format().is_ok_and(|format| kernels.prefers_interleaved(format));
-        is_expert(&tensor.name) || interleaved && is_multiplied(&tensor.name, tied)
+        is_expert(&tensor.name)
+            || records && ffn_weight(&tensor.name).is_some()
+            || interleaved && is_multiplied(&tensor.name, tied)
     })
 }
 
@@ -106,7 +119,7 @@ pub(crate) fn open(
     let (experts, stored) = crate::weights::stored::open(gguf, config, budget.cache)?;
     let all: usize = gguf.tensors().map(|tensor| tensor.range().len()).sum();
     let resident = all - experts.as_ref().map_or(0, |experts| experts.bytes);
-    Ok((Memory { budget: budget.bytes, resident, experts }, stored))
+    Ok((Memory { budget, resident, experts, records: None, neurons: None }, stored))
 }
 
 /// Without files, all weights stay.
@@ -117,41 +130,84 @@ pub(crate) fn open(
     budget: MemoryBudget,
 ) -> Result<(Memory, Vec<Option<StoredExperts>>), Error> {
     let resident = gguf.tensors().map(|tensor| tensor.range().len()).sum();
-    Ok((Memory { budget: budget.bytes, resident }, Vec::new()))
+    Ok((Memory { budget, resident }, Vec::new()))
 }
 
 impl Model {
-    /// What the store of experts has done, in a model with a [budget](MemoryBudget).
+    /// What the stores of experts or of neurons have done, in a model with a [budget](MemoryBudget).
     pub fn store_statistics(&self) -> Option<StoreStatistics> {
         #[cfg(feature = "fs")]
-        return Some(self.memory.as_ref()?.experts.as_ref()?.store.statistics());
+        {
+            let Memory { experts, neurons, .. } = self.memory.as_ref()?;
+            let experts = experts.as_ref().map(|experts| experts.store.statistics());
+            experts.or(neurons.as_ref().map(NeuronStores::statistics))
+        }
         #[cfg(not(feature = "fs"))]
         None
     }
 
-    /// Gives the experts what the other weights leave of the budget.
+    /// Whether neurons will be left in a file of records: a sidecar then leaves the weights where they are.
+    pub fn has_records(&self) -> bool {
+        #[cfg(feature = "fs")]
+        return self.memory.as_ref().is_some_and(|memory| memory.records.is_some());
+        #[cfg(not(feature = "fs"))]
+        false
+    }
+
+    /// Gives experts, and neurons of layers that tell them apart, what the other weights leave of the
+    /// [budget](MemoryBudget). Without one it does nothing.
+    ///
+    /// To be called once, before the model is [interleaved](Self::interleave), when it has its selectors and its screen. Layers
+    /// that leave their neurons in a file are no [networks](Self::ffns) afterwards.
     ///
     /// # Errors
-    /// [`Error::MemoryBudget`] if that is not enough for a token.
-    pub(crate) fn fit_memory(&self) -> Result<(), Error> {
-        let Some(memory) = &self.memory else { return Ok(()) };
+    /// [`Error::MemoryBudget`] if that is not enough for a token; if neurons cannot be read.
+    pub fn fit_memory(&mut self) -> Result<(), Error> {
+        #[cfg(feature = "fs")]
+        let plan = match self.memory.as_ref().and_then(|memory| memory.records.as_ref()) {
+            Some(records) => Plan::new(records, &self.weights.layers)?,
+            None => Plan::default(),
+        };
+        #[cfg(feature = "fs")]
+        let choosing: usize = {
+            let chosen = self.weights.layers.iter().filter_map(|layer| layer.ffn.selector());
+            chosen.filter(|_| !self.has_own_predictors).map(|(_, selector)| selector.bytes()).sum()
+        };
+        let Some(memory) = &mut self.memory else { return Ok(()) };
         let resident = memory.resident + self.screen.as_ref().map_or(0, Screen::bytes);
         #[cfg(feature = "fs")]
-        let needed = memory.experts.as_ref().map_or(0, |experts| experts.needed);
+        let (resident, needed) = {
+            let experts = memory.experts.as_ref().map_or(0, |experts| experts.needed);
+            let stays = resident - plan.weights + plan.resident + choosing;
+            (stays, experts + plan.whole + plan.needed())
+        };
         #[cfg(not(feature = "fs"))]
         let needed = 0;
-        if memory.budget < resident + needed {
+        let (budget, minimum) = (memory.budget.bytes, resident + needed);
+        if budget < minimum {
             let problem = match needed {
-                0 => "every token reads all of its weights: only experts can stay in the file".to_owned(),
+                0 => "every token reads all of its weights: only experts can stay in the file, and neurons of layers \
+                      that skip some, once `sparse convert` has stored them one by one"
+                    .to_owned(),
+                #[cfg(feature = "fs")]
+                _ if memory.experts.is_none() => format!(
+                    "{resident} bytes that every token reads, {} of a layer that a prompt reads as a whole, and {} of \
+                     the neurons of one layer",
+                    plan.whole,
+                    plan.needed()
+                ),
                 _ => format!(
                     "{resident} bytes that every token reads, and {needed} of the experts of one layer"
                 ),
             };
-            return Err(Error::MemoryBudget { budget: memory.budget, minimum: resident + needed, problem });
+            return Err(Error::MemoryBudget { budget, minimum, problem });
         }
         #[cfg(feature = "fs")]
         if let Some(experts) = &memory.experts {
-            experts.store.set_budget(memory.budget - resident);
+            experts.store.set_budget(budget - resident);
+        } else if let Some(records) = memory.records.as_ref().filter(|_| needed > 0) {
+            let (rooms, cache) = (budget - resident - plan.whole, memory.budget.cache);
+            memory.neurons = Some(plan.carry_out(records, &mut self.weights.layers, rooms, cache)?);
         }
         Ok(())
     }

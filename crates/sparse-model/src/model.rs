@@ -2,6 +2,8 @@
 
 #[cfg(feature = "fs")]
 use std::path::Path;
+#[cfg(feature = "fs")]
+use std::sync::Arc;
 
 use sparse_core::{Activations, Compute, Matrix, Screen, SparseFfn};
 use sparse_gguf::Gguf;
@@ -10,6 +12,8 @@ use crate::chat::{ChatTemplate, ChatTemplates};
 use crate::memory::{self, Memory};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
+#[cfg(feature = "fs")]
+use crate::weights::records::RecordFile;
 use crate::{Error, FeedForward, FfnActivation, HeadMode, MemoryBudget, ModelConfig, arch};
 
 /// A language model: weights still in their file's block formats, tokenizer, chat template.
@@ -29,6 +33,8 @@ pub struct Model {
     step_compute: Compute,
     pub(crate) screen: Option<Screen>,
     pub(crate) memory: Option<Memory>,
+    /// Whether predictors are in the model's file.
+    pub(crate) has_own_predictors: bool,
     /// Made when the first text has to match a grammar.
     #[cfg(feature = "grammar")]
     grammar_vocabulary: std::sync::OnceLock<crate::grammar::Vocabulary>,
@@ -46,12 +52,22 @@ pub struct ModelOptions {
     pub head: HeadMode,
     /// How much memory weights may take; `None` is as much as they have.
     pub memory: Option<MemoryBudget>,
+    /// Where neurons may stay if memory has a budget.
+    #[cfg(feature = "fs")]
+    pub records: Option<Arc<RecordFile>>,
 }
 
 impl ModelOptions {
     /// As the file says, computed on `threads` threads.
     pub fn new(threads: usize) -> Self {
-        Self { threads, activation: None, head: HeadMode::Auto, memory: None }
+        Self {
+            threads,
+            activation: None,
+            head: HeadMode::Auto,
+            memory: None,
+            #[cfg(feature = "fs")]
+            records: None,
+        }
     }
 
     /// The same with this activation; `None` is what the file says.
@@ -70,6 +86,14 @@ impl ModelOptions {
     #[must_use]
     pub fn memory(self, memory: Option<MemoryBudget>) -> Self {
         Self { memory, ..self }
+    }
+
+    /// The same with a file that neurons may stay in if memory has a budget. Models that are opened by path look for it
+    /// [beside](RecordFile::beside) the model. Others have to [fit their memory](Model::fit_memory) in the end.
+    #[cfg(feature = "fs")]
+    #[must_use]
+    pub fn records(self, records: Option<Arc<RecordFile>>) -> Self {
+        Self { records, ..self }
     }
 }
 
@@ -93,12 +117,19 @@ impl Model {
         let path = path.as_ref();
         let in_file = |source| Error::File { path: path.to_owned(), source: Box::new(source) };
         let gguf = Gguf::open(path).map_err(|e| in_file(e.into()))?;
+        let mut options = options.clone();
+        if options.memory.is_some() && options.records.is_none() {
+            options.records = RecordFile::find(path)?.map(Arc::new);
+        }
         let gguf = match options.memory {
             None => gguf,
-            Some(_) => memory::into_memory(gguf).map_err(|e| in_file(e.into()))?,
+            Some(_) => memory::into_memory(gguf, options.records.is_some()).map_err(|e| in_file(e.into()))?,
         };
-        let mut model = Self::from_gguf_with(&gguf, options).map_err(in_file)?;
+        let mut model = Self::from_gguf_with(&gguf, &options).map_err(in_file)?;
         model.screen_head(options.head).map_err(in_file)?;
+        if model.has_records() {
+            model.fit_memory().map_err(in_file)?;
+        }
         model.interleave();
         Ok(model)
     }
@@ -121,7 +152,8 @@ impl Model {
             options.memory.map(|budget| memory::open(gguf, &config, budget)).transpose()?.unzip();
         let weights = Weights::load(gguf, &config, tokenizer.vocab_len(), &stored.unwrap_or_default())?;
         let compute = Compute::new(options.threads);
-        let model = Self {
+        let mut model = Self {
+            has_own_predictors: gguf.info("blk.0.fc1.weight").is_some(),
             config,
             weights,
             tokenizer,
@@ -135,7 +167,14 @@ impl Model {
             #[cfg(feature = "grammar")]
             grammar_vocabulary: std::sync::OnceLock::new(),
         };
-        model.fit_memory()?;
+        #[cfg(feature = "fs")]
+        if let (Some(memory), Some(records)) = (&mut model.memory, &options.records) {
+            records.check(&model.fingerprint)?;
+            memory.records = Some(Arc::clone(records));
+        }
+        if !model.has_records() {
+            model.fit_memory()?;
+        }
         Ok(model)
     }
 

@@ -3,7 +3,7 @@
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use sparse_core::{Activations, BatchMode, FfnCounts, Screen, ScreenScratch, SparseFfn, Wanted};
+use sparse_core::{Activations, BatchMode, FfnCounts, Screen, ScreenScratch, Wanted};
 use web_time::Instant;
 
 use crate::decoder::{self, Watch};
@@ -159,8 +159,8 @@ impl Session {
     /// of experts keep none.
     pub fn keep_neurons(&mut self, keep: bool) {
         let room = || {
-            let networks = self.model.feed_forwards().map(|ffn| ffn.network());
-            networks.map(|ffn| vec![0.0; ffn.map_or(0, SparseFfn::neurons)]).collect()
+            let networks = self.model.feed_forwards().map(|ffn| ffn.selector());
+            networks.map(|ffn| vec![0.0; ffn.map_or(0, |(neurons, _)| neurons)]).collect()
         };
         self.workspace.neurons = keep.then(room);
     }

@@ -8,11 +8,12 @@
 //! blk.N.ffn_predictor_p.weight   [r x d]        blk.N.ffn_gate.threshold     [neurons]
 //! blk.N.ffn_predictor_q.weight   [neurons x r]  blk.N.ffn_hidden.threshold   [neurons]
 //! blk.N.ffn_predictor.bias       [neurons]      blk.N.ffn_hidden.mean        [neurons]
+//! blk.N.ffn_heat                 [neurons]
 //! screen.directions.weight       [dims x d]     screen.mean                  [d]
 //! screen.spread                  [dims]         screen.lost                  [vocabulary]
 //! ```
 //!
-//! The means are those of an [encoder's](EncoderSidecar) skipped neurons. The last four are the axes of a [screen](HeadScreen), whose
+//! The heat is the share of the tokens that used a neuron. The means are those of an [encoder's](EncoderSidecar) skipped neurons. The last four are the axes of a [screen](HeadScreen), whose
 //! numbers are in `sparse.screen.*`. Neurons in [lanes](NeuronLanes) have `sparse.lanes.names`, `.counts` (a number per layer and lane)
 //! and `.order` (of all neurons, layer by layer), and `blk.N.ffn_input.square` `[d]`, how much each input matters. Thresholds and
 //! predictors are in the file's order.
@@ -30,7 +31,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use sparse_core::{BatchTimes, Compute, Density, FfnTimes, Selector, SparseFfn};
-use sparse_gguf::{Gguf, Sink, TensorView};
+use sparse_gguf::{BlockFormat, Gguf, Sink, TensorView};
 
 pub use encoder::{EncoderLoss, EncoderSidecar};
 pub use loss::{MeasuredLoss, OwnText};
@@ -66,6 +67,8 @@ pub struct Sidecar {
     pub screen: Option<HeadScreen>,
     /// In which lanes neurons are stored, one per layer, if they are not as the model's file has them.
     pub lanes: Option<Vec<NeuronLanes>>,
+    /// Share of the tokens that used each neuron, layer by layer, if that was counted.
+    pub heat: Option<Vec<Vec<f32>>>,
 }
 
 /// Which layers of a sparse model leave neurons out.
@@ -116,6 +119,7 @@ impl Sidecar {
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, Error> {
         let meta = gguf.metadata();
         let selectors = selectors::read(gguf, |_| None)?;
+        let layers = selectors.len();
         let lanes = lanes::read(gguf, selectors.len())?;
         let loss = MeasuredLoss::read(meta)?;
         let densities =
@@ -130,6 +134,7 @@ impl Sidecar {
             loss,
             screen: HeadScreen::read(gguf)?,
             lanes,
+            heat: heat(gguf, layers)?,
         })
     }
 
@@ -143,6 +148,7 @@ impl Sidecar {
             loss: None,
             screen: None,
             lanes: None,
+            heat: None,
         }
     }
 
@@ -197,6 +203,10 @@ impl Sidecar {
         if let Some(lanes) = &self.lanes {
             lanes::write(lanes, &mut meta, &mut tensors);
         }
+        for (i, heat) in self.heat.iter().flatten().enumerate() {
+            let bytes = heat.iter().flat_map(|heat| heat.to_le_bytes()).collect();
+            tensors.push((heat_name(i), vec![heat.len()], BlockFormat::F32, bytes));
+        }
         selectors::finish(sink, meta, &tensors)
     }
 
@@ -220,6 +230,11 @@ impl Sidecar {
             ffn.set_selector(selector)?;
         }
         if let Some(lanes) = &this.lanes {
+            if model.has_records() {
+                let problem =
+                    "stores neurons in lanes, but under a memory budget records have them as the model does";
+                return Err(Error::metadata("sparse.lanes.names", problem));
+            }
             lanes::apply(lanes, model)?;
         }
         if let Some(screen) = this.screen {
@@ -229,6 +244,8 @@ impl Sidecar {
             tracing::warn!("the sidecar: {concern}");
         }
         match placement {
+            // Neurons stay in their file.
+            _ if model.has_records() => {}
             Placement::Measured => {
                 let slower = prepare(model, this.densities.as_deref())?;
                 tracing::debug!(slower, "layers that stay dense, since skipping is slower on this machine");
@@ -237,6 +254,24 @@ impl Sidecar {
         }
         Ok(())
     }
+}
+
+fn heat_name(layer: usize) -> String {
+    format!("blk.{layer}.ffn_heat")
+}
+
+/// Share of the tokens that used each neuron, in a file that has it for all of so many layers.
+fn heat(gguf: &Gguf, layers: usize) -> Result<Option<Vec<Vec<f32>>>, Error> {
+    let read = |i| {
+        let (name, file) = (heat_name(i), selectors::Tensors { gguf });
+        let heat = file.vector(&name)?;
+        match heat.iter().all(|heat| (0.0..=1.0).contains(heat)) {
+            true => Ok(heat),
+            false => Err(Error::Tensor { name, problem: "has values that are no shares from 0 to 1".into() }),
+        }
+    };
+    let known = layers > 0 && gguf.info(&heat_name(0)).is_some();
+    known.then(|| (0..layers).map(read).collect()).transpose()
 }
 
 /// The densities of so many layers, three numbers each.

@@ -2,7 +2,13 @@
 
 mod experts;
 #[cfg(feature = "fs")]
+pub(crate) mod neurons;
+#[cfg(feature = "fs")]
+pub(crate) mod records;
+#[cfg(feature = "fs")]
 pub(crate) mod stored;
+#[cfg(feature = "fs")]
+mod watched;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -167,7 +173,7 @@ impl Weights {
         let head = self.head.as_mut().or(Some(&mut self.embedding)).filter(|_| with_head);
         let layers = self.layers.iter_mut().flat_map(|layer| {
             let mixer = layer.mixer.linears_mut().into_iter().flatten().filter_map(Linear::matrix_mut);
-            mixer.chain(layer.ffn.networks_mut().flat_map(SparseFfn::whole_matrices_mut))
+            mixer.chain(layer.ffn.whole_matrices_mut())
         });
         layers.chain(head)
     }

@@ -114,7 +114,10 @@ impl Workspace {
             row: vec![0.0; mixed.max(q_width)],
             angles: angles.collect(),
             scratch,
-            ffn_scratch: FfnScratch::new(batch, model.feed_forwards().filter_map(FeedForward::network)),
+            ffn_scratch: FfnScratch::for_layers(
+                batch,
+                model.feed_forwards().filter_map(FeedForward::selector),
+            ),
             expert_scratch: ExpertScratch::new(batch, model.feed_forwards().filter_map(FeedForward::experts)),
             ffn_counts: vec![FfnCounts::default(); c.layers.len()],
             batch_mode: BatchMode::default(),

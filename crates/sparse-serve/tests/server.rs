@@ -11,7 +11,7 @@ use sparse_gguf::Gguf;
 use sparse_integration::{
     EmbeddingProvider, EngineOptions, Error, GenerateOptions, SamplerConfig, SparseInferenceBackend,
 };
-use sparse_model::Model;
+use sparse_model::{MemoryBudget, Model, ModelOptions};
 use sparse_serve::{Server, ServerOptions};
 use sparse_testdata::TinyLlama;
 use tokio::sync::oneshot;
@@ -51,10 +51,14 @@ fn start(change: impl FnOnce(&mut EngineOptions, &mut ServerOptions)) -> Running
 }
 
 fn start_with(context: usize, change: impl FnOnce(&mut EngineOptions, &mut ServerOptions)) -> Running {
+    start_model(model(context), change)
+}
+
+fn start_model(model: Arc<Model>, change: impl FnOnce(&mut EngineOptions, &mut ServerOptions)) -> Running {
     let (mut engine, mut options) = (EngineOptions::default(), ServerOptions::default());
     options.embeddings = Some(Arc::new(Lengths));
     change(&mut engine, &mut options);
-    let backend = SparseInferenceBackend::with_model("tiny", model(context), engine).expect("a backend");
+    let backend = SparseInferenceBackend::with_model("tiny", model, engine).expect("a backend");
     let server = Server::bind("127.0.0.1:0", backend, options).expect("a server");
     let (stop, stopped) = oneshot::channel();
     let address = server.address();
@@ -500,4 +504,34 @@ fn a_server_that_stops_finishes_its_answers() {
     assert!(rest.contains("[DONE]"), "{rest}");
     server.thread.take().unwrap().join().expect("an orderly end");
     assert!(TcpStream::connect(server.address).is_err());
+}
+
+/// What is read when it is needed is in the metrics, and a file that is gone bad is an error of the text.
+#[test]
+fn a_memory_budget_is_in_the_metrics() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("experts.gguf");
+    let experts =
+        TinyLlama { experts: Some((6, 2)), embedding: 128, feed_forward: 96, ..TinyLlama::default() };
+    let bytes = experts.build().to_bytes();
+    std::fs::write(&path, &bytes).expect("a file");
+    let budget = bytes.len() * 3 / 4;
+    let options = ModelOptions::new(1).memory(Some(MemoryBudget::new(budget)));
+    let model = Model::open_with(&path, &options).expect("a model");
+    let server = start_model(Arc::new(model), |_, _| {});
+    let ask =
+        || server.post("/v1/completions", &json!({"model": "tiny", "prompt": "Hello", "max_tokens": 8}));
+    assert_eq!(ask().status, 200);
+    server.settle();
+    let metric = |name: &str| server.metric(&format!("sparse_stored_{name}"));
+    assert!(metric("hits_total") > 0.0 && metric("misses_total") > 0.0);
+    assert!(metric("read_bytes_total") > 0.0 && metric("stalled_seconds_total") > 0.0);
+    assert!(metric("resident_bytes") <= metric("budget_bytes"));
+    assert!(metric("budget_bytes") < budget as f64);
+    std::fs::write(&path, &bytes[..bytes.len() / 4]).expect("a file");
+    let statuses: Vec<u16> = (0..4).map(|_| ask().status).collect();
+    assert!(statuses.contains(&500), "{statuses:?}");
+    // Without a budget there are none.
+    let metrics = start(|_, _| {}).get("/metrics").body;
+    assert!(metrics.contains("sparse_steps_total") && !metrics.contains("sparse_stored_"), "{metrics}");
 }

@@ -17,8 +17,11 @@
 //! Rows are padded to whole chunks with zeros, so that kernels read whole vectors. A chunk keeps its codes in the
 //! order of [`place`]. F32, F16 and BF16 columns are just their values, without padding.
 
+mod apart;
 mod recipe;
 mod relayout;
+
+use apart::Codes;
 
 use crate::{BlockFormat, ShapeError};
 pub(crate) use recipe::{Code, Recipe, SubScales, plane, unpack, write_codes};
@@ -90,6 +93,8 @@ pub struct ColumnLayout {
     format: BlockFormat,
     rows: usize,
     cols: usize,
+    /// Columns of a group.
+    group: usize,
     column_bytes: usize,
     group_bytes: usize,
     super_bytes: usize,
@@ -115,7 +120,8 @@ impl ColumnLayout {
         if cols == 0 || !cols.is_multiple_of(format.block_len()) {
             return None;
         }
-        let mut layout = Self { format, rows, cols, column_bytes: 0, group_bytes: 0, super_bytes: 0 };
+        let group = format.recipe().map_or(1, |recipe| recipe.group);
+        let mut layout = Self { format, rows, cols, group, column_bytes: 0, group_bytes: 0, super_bytes: 0 };
         match format.recipe() {
             None => {
                 layout.column_bytes = rows.checked_mul(format.block_bytes())?;
@@ -189,6 +195,7 @@ impl ColumnLayout {
     }
 
     /// Where column `c` begins; `group` columns are one group.
+    #[inline(always)]
     pub(crate) fn column_at(&self, c: usize, group: usize) -> usize {
         self.group_at(c, group) + self.group_bytes - (group - c % group) * self.column_bytes
     }
@@ -199,6 +206,7 @@ impl ColumnLayout {
 pub struct Columns<'a> {
     layout: ColumnLayout,
     data: &'a [u8],
+    codes: Codes<'a>,
 }
 
 impl<'a> Columns<'a> {
@@ -217,7 +225,7 @@ impl<'a> Columns<'a> {
                 found: data.len(),
             });
         }
-        Ok(Self { layout, data })
+        Ok(Self { layout, data, codes: Codes::Inside })
     }
 
     /// Where the parts are.
@@ -245,8 +253,16 @@ impl<'a> Columns<'a> {
         self.data
     }
 
-    /// The bytes of column `c` of a matrix of floats.
-    pub(crate) fn floats(&self, c: usize) -> &'a [u8] {
-        &self.data[c * self.layout.column_bytes..][..self.layout.column_bytes]
+    /// The codes of column `c`, or its values if they are floats.
+    pub(crate) fn column(&self, c: usize) -> &'a [u8] {
+        let (all, at) = self.place(c, self.layout.group);
+        &all[at..][..self.layout.column_bytes]
+    }
+
+    /// Where the codes of column `c` begin; `group` columns are one group. For kernels: bounds are checked before.
+    #[inline(always)]
+    pub(crate) fn column_ptr(&self, c: usize, group: usize) -> *const u8 {
+        let (all, at) = self.place(c, group);
+        all.as_ptr().wrapping_add(at)
     }
 }

@@ -8,6 +8,7 @@ mod experts;
 mod generate;
 mod inspect;
 mod interrupt;
+mod neurons;
 mod perplexity;
 #[cfg(feature = "pull")]
 mod pull;

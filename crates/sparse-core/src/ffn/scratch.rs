@@ -45,6 +45,10 @@ pub(super) struct OneToken {
     pub(super) active: Vec<u32>,
     /// `act(gate)`, then `h`, of the neurons in `active`.
     pub(super) values: Vec<f32>,
+    /// Where the active neurons are in the slab, by their number: of neurons that are not in memory as a whole.
+    pub(super) places: Vec<u32>,
+    /// The same for the neurons of one product, in order.
+    pub(super) row_places: Vec<u32>,
 }
 
 impl OneToken {
@@ -72,20 +76,25 @@ pub(super) struct Chosen<'a> {
 impl FfnScratch {
     /// Room for `tokens` tokens of any of `ffns`.
     pub fn new<'a>(tokens: usize, ffns: impl IntoIterator<Item = &'a SparseFfn>) -> Self {
+        Self::for_layers(tokens, ffns.into_iter().map(|ffn| (ffn.neurons(), &ffn.selector)))
+    }
+
+    /// Room for `tokens` tokens of any layer with so many neurons and such a selector.
+    pub fn for_layers<'a>(tokens: usize, layers: impl Iterator<Item = (usize, &'a Selector)>) -> Self {
         let (mut neurons, mut rank, mut scores) = (0, 0, 0);
         let mut own_width = 0;
         let mut one = OneToken::default();
-        for ffn in ffns {
-            neurons = neurons.max(ffn.neurons());
-            one.reserve(ffn.inputs(), ffn.neurons());
-            if let Selector::LowRank { predictor, .. } = &ffn.selector {
+        for (count, selector) in layers {
+            neurons = neurons.max(count);
+            one.reserve(0, count);
+            if let Selector::LowRank { predictor, .. } = selector {
                 rank = rank.max(predictor.rank());
                 if predictor.input() == PredictorInput::Own {
                     own_width = own_width.max(predictor.inputs());
                 }
             }
-            if ffn.selector.has_scores() {
-                scores = scores.max(ffn.neurons());
+            if selector.has_scores() {
+                scores = scores.max(count);
             }
         }
         Self {

@@ -16,6 +16,8 @@ mod llama;
 #[cfg(feature = "fs")]
 mod memory;
 #[cfg(feature = "fs")]
+mod neurons;
+#[cfg(feature = "fs")]
 mod prompt_cache;
 mod screen;
 mod session;

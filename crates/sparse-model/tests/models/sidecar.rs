@@ -58,6 +58,7 @@ fn sidecar(gguf: &Gguf, selectors: Vec<Selector>) -> Sidecar {
         loss: Some(loss),
         screen: None,
         lanes: None,
+        heat: Some(vec![vec![0.25; NEURONS]; 2]),
     }
 }
 

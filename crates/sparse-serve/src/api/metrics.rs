@@ -45,32 +45,47 @@ fn render(s: &Statistics) -> String {
     add("neurons_skipped_ratio", "gauge", "Share of the neurons that were skipped in steps.", s.skipped());
     if let Some(store) = &s.store {
         add(
-            "experts_hits_total",
+            "stored_hits_total",
             "counter",
-            "Experts that were in memory when a token needed them.",
+            "Experts or neurons that were in memory when a token needed them.",
             store.hits as f64,
         );
-        add("experts_misses_total", "counter", "Experts that had to be waited for.", store.misses as f64);
-        add("experts_prefetched_total", "counter", "Experts that were read ahead.", store.prefetched as f64);
         add(
-            "experts_read_bytes_total",
+            "stored_misses_total",
             "counter",
-            "Bytes of experts that were read.",
+            "Experts or neurons that had to be waited for.",
+            store.misses as f64,
+        );
+        add(
+            "stored_prefetched_total",
+            "counter",
+            "Experts or neurons that were read ahead.",
+            store.prefetched as f64,
+        );
+        add(
+            "stored_read_bytes_total",
+            "counter",
+            "Bytes of experts or neurons that were read.",
             store.read_bytes as f64,
         );
         add(
-            "experts_stalled_seconds_total",
+            "stored_stalled_seconds_total",
             "counter",
-            "Time waited for experts.",
+            "Time waited for experts or neurons.",
             store.stalled.as_secs_f64(),
         );
         add(
-            "experts_resident_bytes",
+            "stored_resident_bytes",
             "gauge",
-            "Bytes of the experts in memory.",
+            "Bytes of the experts or neurons in memory.",
             store.resident_bytes as f64,
         );
-        add("experts_budget_bytes", "gauge", "Bytes that experts may take.", store.budget_bytes as f64);
+        add(
+            "stored_budget_bytes",
+            "gauge",
+            "Bytes that experts or neurons may take.",
+            store.budget_bytes as f64,
+        );
     }
     histogram(&mut out, "time_to_first_token_seconds", "From a request to its first token.", &s.first_token);
     histogram(

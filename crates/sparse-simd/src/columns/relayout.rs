@@ -90,7 +90,7 @@ impl Columns<'_> {
             let size = self.format().block_bytes();
             for (r, row) in out.chunks_exact_mut(row_bytes).enumerate() {
                 for (c, value) in row.chunks_exact_mut(size).enumerate() {
-                    value.copy_from_slice(&self.floats(c)[r * size..][..size]);
+                    value.copy_from_slice(&self.column(c)[r * size..][..size]);
                 }
             }
             return;

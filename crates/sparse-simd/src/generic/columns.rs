@@ -159,7 +159,7 @@ impl<'a, K: ColumnKernel, C: Choice> Ahead<'a, K, C> {
         let (c, rows) = (self.active.get(self.i), self.rows.clone());
         self.i += 1;
         let skipped = rows.start / CHUNK * K::RECIPE.chunk_bytes();
-        let column = self.w.data().as_ptr().wrapping_add(self.w.layout().column_at(c, K::RECIPE.group));
+        let column = self.w.column_ptr(c, K::RECIPE.group);
         self.push(column.wrapping_add(skipped), rows.len().div_ceil(CHUNK) * K::RECIPE.chunk_bytes());
         let group = Group::new::<K>(self.w, c, 0.0, 0);
         if group.scale != self.scale && K::RECIPE.subs != SubScales::None {
@@ -199,9 +199,9 @@ pub(crate) unsafe fn sum<K: ColumnKernel, C: Choice>(
     rows: Range<usize>,
     out: &mut [f32],
 ) {
-    let (layout, size) = (w.layout(), K::RECIPE.chunk_bytes());
+    let size = K::RECIPE.chunk_bytes();
     let skipped = rows.start / CHUNK * size;
-    let start = |c| w.data().as_ptr().wrapping_add(layout.column_at(c, K::RECIPE.group) + skipped);
+    let start = |c| w.column_ptr(c, K::RECIPE.group).wrapping_add(skipped);
     let chunks = rows.len().div_ceil(CHUNK);
     out.fill(0.0);
     if chunks == 0 {

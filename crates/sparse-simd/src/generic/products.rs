@@ -272,7 +272,7 @@ pub(crate) fn axpy_columns<S: Simd, W: Stored>(
     rows: Range<usize>,
     out: &mut [f32],
 ) {
-    let column = |c: u32| &w.floats(c as usize)[rows.start * W::BYTES..rows.end * W::BYTES];
+    let column = |c: u32| &w.column(c as usize)[rows.start * W::BYTES..rows.end * W::BYTES];
     out.fill(0.0);
     let (active, rest) = active.as_chunks::<ROWS>();
     for (i, chosen) in active.iter().enumerate() {

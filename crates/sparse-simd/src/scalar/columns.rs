@@ -46,9 +46,8 @@ fn sum(w: Columns<'_>, active: impl Choice, h: Q8<'_>, rows: Range<usize>, out: 
             let mut codes = [0; CHUNK];
             for k in i..i + n {
                 let c = active.get(k);
-                let at = layout.column_at(c, recipe.group) + chunk / CHUNK * recipe.chunk_bytes();
-                let mut column = [0; CHUNK];
-                unpack(recipe.chunk_planes(), &data[at..][..recipe.chunk_bytes()], &mut column);
+                let (at, mut column) = (chunk / CHUNK * recipe.chunk_bytes(), [0; CHUNK]);
+                unpack(recipe.chunk_planes(), &w.column(c)[at..][..recipe.chunk_bytes()], &mut column);
                 for (r, sum) in codes.iter_mut().enumerate() {
                     *sum += recipe.value(column[place(r)]) * i32::from(h.q[c]);
                 }

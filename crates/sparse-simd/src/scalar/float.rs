@@ -41,7 +41,7 @@ pub(super) fn axpy_columns<W: Float>(
 ) {
     out.fill(0.0);
     for &c in active {
-        let (h, column) = (h[c as usize], bytemuck::cast_slice(w.floats(c as usize)));
+        let (h, column) = (h[c as usize], bytemuck::cast_slice(w.column(c as usize)));
         for (y, w) in out.iter_mut().zip(&column[rows.clone()]) {
             *y += h * W::value(*w);
         }

@@ -30,7 +30,7 @@ pub(super) struct Report<'a> {
     parts: Parts,
     /// What the screened head did, if there is one.
     screen: Option<ScreenStats>,
-    /// What the store of experts did, if memory has a budget.
+    /// What the store of experts or neurons did, if memory has a budget.
     store: Option<StoreStats>,
     /// Weight bytes read per second of decoding, in 1e9.
     gb_per_s: Option<f64>,
@@ -40,7 +40,7 @@ pub(super) struct Report<'a> {
     context: usize,
 }
 
-/// What the store of experts did, the prompt included.
+/// What the store of experts or neurons did, the prompt included.
 #[derive(Serialize)]
 struct StoreStats {
     hits: u64,
@@ -56,7 +56,7 @@ struct StoreStats {
 
 impl StoreStats {
     fn new(s: StoreStatistics) -> Self {
-        tracing::info!(statistics = ?s, "experts read from the file");
+        tracing::info!(statistics = ?s, "weights read when they were needed");
         Self {
             hits: s.hits,
             misses: s.misses,
@@ -278,7 +278,7 @@ impl<'a> Report<'a> {
         });
         let store = self.store.as_ref().map_or_else(String::new, |s| {
             format!(
-                "\nexperts: {:.1} % of {} were in memory, {} read ahead, {:.1} MB read, {:.0} ms waited; {:.1} of {:.1} MB of memory used",
+                "\nread when needed: {:.1} % of {} were in memory, {} read ahead, {:.1} MB read, {:.0} ms waited; {:.1} of {:.1} MB of memory used",
                 100.0 * s.hit_rate,
                 s.hits + s.misses,
                 s.prefetched,

@@ -197,11 +197,11 @@ unsafe fn fill<F: ColumnFormat>(
     from: usize,
     cols: usize,
 ) {
-    let (layout, recipe) = (w.layout(), <Kernel<F> as ColumnKernel>::RECIPE);
+    let recipe = <Kernel<F> as ColumnKernel>::RECIPE;
     for c in (0..cols).step_by(4) {
         let mut four = [core::ptr::null(); 4];
         for (i, column) in four.iter_mut().enumerate() {
-            *column = w.data().as_ptr().wrapping_add(layout.column_at(from + c + i, recipe.group));
+            *column = w.column_ptr(from + c + i, recipe.group);
         }
         // SAFETY: the caller promises the features of this level, weights in the format `F`, and
         // that the rows and columns exist.

@@ -47,7 +47,7 @@ pub(super) unsafe fn rows<F: Format>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out
     // SAFETY: the caller promises the features of this level, weights in the format `F`, shapes
     // that fit, and rows that exist.
     unsafe {
-        if active.len() == w.rows() {
+        if active.len() == w.rows() && active.is_sorted() {
             chosen::<F, _>(w, All(w.rows()), x, out)
         } else {
             chosen::<F, _>(w, active, x, out)

@@ -1,0 +1,62 @@
+//! Models whose neurons are stored one by one, for less memory than they have.
+
+use super::*;
+
+fn relu() -> TinyLlama {
+    TinyLlama { layers: 12, embedding: 128, feed_forward: 512, activation: Some("relu"), ..llama() }
+}
+
+#[test]
+fn converted_models_take_less_memory_and_say_the_same() {
+    let folder = Folder::new();
+    let model = folder.model(&relu().build());
+    let generate = |flags: &[&str]| {
+        let mut args =
+            args!["generate", "-m", &model, "Hello there", "-n", "12", "--greedy", "--json"].to_vec();
+        args.extend(["--ignore-eos", "--sparse", "exact-zero"].iter().map(Into::into));
+        args.extend(flags.iter().map(Into::into));
+        run(&args)
+    };
+    let whole = json(&generate(&[]).ok());
+    let size = std::fs::metadata(&model).unwrap().len();
+    let budget = (size * 3 / 4).to_string();
+    generate(&["--memory-budget", &budget]).fails(1, &["it needs at least", "sparse convert"]);
+
+    let text = folder.write("text.txt", "some words to read ".repeat(400));
+    let report = json(&run(args!["convert", "-m", &model, "--text", &text, "--json"]).ok());
+    assert_eq!((report["layers"].as_u64(), report["heat"].as_str()), (Some(12), Some("text")));
+    let records = PathBuf::from(report["out"].as_str().unwrap());
+    assert_eq!(std::fs::metadata(&records).unwrap().len(), report["bytes"].as_u64().unwrap());
+    for cache in ["lru", "lfu"] {
+        let found = json(&generate(&["--memory-budget", &budget, "--cache", cache]).ok());
+        assert_eq!(found["tokens"], whole["tokens"]);
+        assert_eq!(found["layers"], whole["layers"]);
+        let store = &found["store"];
+        assert!(store["misses"].as_u64().unwrap() > 0 && store["hits"].as_u64().unwrap() > 0, "{store}");
+        assert!(store["resident_bytes"].as_u64() <= store["budget_bytes"].as_u64(), "{store}");
+    }
+    generate(&["--memory-budget", "1KiB"])
+        .fails(1, &["it needs at least 1MiB", "of the neurons of one layer"]);
+    let lane = generate(&["--memory-budget", &budget, "--ffn-lane", "bit5"]);
+    assert!(lane.code == Some(2) && lane.stderr.contains("--ffn-lane is not for neurons"), "{lane:#?}");
+    // Nothing is left out: every token needs all weights.
+    let none = run(args!["generate", "-m", &model, "Hello", "--sparse", "none", "--memory-budget", &budget]);
+    none.fails(1, &["every token reads all of its weights"]);
+
+    std::fs::write(&model, TinyLlama { seed: 5, ..relu() }.build().to_bytes()).unwrap();
+    generate(&["--memory-budget", &budget]).fails(1, &["another model file", "sparse convert"]);
+}
+
+#[test]
+fn what_cannot_be_converted_says_so() {
+    let folder = Folder::new();
+    let experts = folder.model(&TinyLlama { experts: Some((4, 2)), ..llama() }.build());
+    run(args!["convert", "-m", &experts]).fails(1, &["nothing to convert"]);
+    run(args!["convert"]).fails(2, &["--model"]);
+    let silu = folder.write("silu.gguf", llama().build().to_bytes());
+    let text = folder.write("text.txt", "some words to read ".repeat(400));
+    run(args!["convert", "-m", &silu, "--text", &text]).fails(1, &["calibrate it first"]);
+    let plain = run(args!["convert", "-m", &silu]).ok();
+    assert!(plain.contains("nothing says which are hot"), "{plain}");
+    assert!(!folder.0.path().join("model.records.gguf").exists());
+}
