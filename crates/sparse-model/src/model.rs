@@ -34,6 +34,7 @@ pub struct Model {
     pub(crate) screen: Option<Screen>,
     pub(crate) memory: Option<Memory>,
     /// Whether predictors are in the model's file.
+    #[cfg(feature = "fs")]
     pub(crate) has_own_predictors: bool,
     /// Made when the first text has to match a grammar.
     #[cfg(feature = "grammar")]
@@ -153,6 +154,7 @@ impl Model {
         let weights = Weights::load(gguf, &config, tokenizer.vocab_len(), &stored.unwrap_or_default())?;
         let compute = Compute::new(options.threads);
         let mut model = Self {
+            #[cfg(feature = "fs")]
             has_own_predictors: gguf.info("blk.0.fc1.weight").is_some(),
             config,
             weights,
