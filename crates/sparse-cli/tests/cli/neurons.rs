@@ -35,8 +35,7 @@ fn converted_models_take_less_memory_and_say_the_same() {
         assert!(store["misses"].as_u64().unwrap() > 0 && store["hits"].as_u64().unwrap() > 0, "{store}");
         assert!(store["resident_bytes"].as_u64() <= store["budget_bytes"].as_u64(), "{store}");
     }
-    generate(&["--memory-budget", "1KiB"])
-        .fails(1, &["it needs at least", "of the neurons of one layer"]);
+    generate(&["--memory-budget", "1KiB"]).fails(1, &["it needs at least", "of the neurons of one layer"]);
     let lane = generate(&["--memory-budget", &budget, "--ffn-lane", "bit5"]);
     assert!(lane.code == Some(2) && lane.stderr.contains("--ffn-lane is not for neurons"), "{lane:#?}");
     // Nothing is left out: every token needs all weights.
