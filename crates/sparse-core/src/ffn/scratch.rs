@@ -46,8 +46,10 @@ pub(super) struct OneToken {
     /// `act(gate)`, then `h`, of the neurons in `active`.
     pub(super) values: Vec<f32>,
     /// Where the active neurons are in the slab, by their number: of neurons that are not in memory as a whole.
+    #[cfg(feature = "std")]
     pub(super) places: Vec<u32>,
     /// The same for the neurons of one product, in order.
+    #[cfg(feature = "std")]
     pub(super) row_places: Vec<u32>,
 }
 
