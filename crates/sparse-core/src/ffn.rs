@@ -441,7 +441,7 @@ impl SparseFfn {
     ) -> FfnCounts {
         let neurons = self.neurons();
         let limit = |density: f32| (density * neurons as f32) as usize;
-        s.reserve(self.inputs(), neurons);
+        s.reserve(neurons);
         let OneToken { up, hidden, active, values, .. } = s;
         let some = limit(self.crossover.rows);
         let rows = |linear: &Linear, active: &[u32], out: &mut [f32]| {
@@ -485,7 +485,7 @@ impl SparseFfn {
         }
         self.predict(compute, x, s);
         s.by_active = false;
-        s.one.reserve(self.inputs(), neurons);
+        s.one.reserve(neurons);
         let FfnScratch { up, gate, hidden, scores, one: OneToken { active, values, .. }, .. } = s;
         let mut counts = FfnCounts::default();
         let mut compact = vec![0.0; neurons];

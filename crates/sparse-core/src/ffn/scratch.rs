@@ -36,7 +36,7 @@ pub(super) struct OneToken {
     pub(super) token: usize,
     /// Of all tokens that were computed here.
     pub(super) counts: FfnCounts,
-    /// The layer's input.
+    /// The layer's input, of a token of a batch.
     pub(super) x: Activations,
     /// Up, of the neurons in `active`.
     pub(super) up: Vec<f32>,
@@ -54,9 +54,8 @@ pub(super) struct OneToken {
 }
 
 impl OneToken {
-    /// Makes room for a layer.
-    pub(super) fn reserve(&mut self, inputs: usize, neurons: usize) {
-        self.x.reshape(1, inputs);
+    /// Makes room for a layer, but for its input.
+    pub(super) fn reserve(&mut self, neurons: usize) {
         self.hidden.reshape(1, neurons);
         for values in [&mut self.up, &mut self.values] {
             values.resize(neurons.max(values.len()), 0.0);
@@ -88,7 +87,7 @@ impl FfnScratch {
         let mut one = OneToken::default();
         for (count, selector) in layers {
             neurons = neurons.max(count);
-            one.reserve(0, count);
+            one.reserve(count);
             if let Selector::LowRank { predictor, .. } = selector {
                 rank = rank.max(predictor.rank());
                 if predictor.input() == PredictorInput::Own {

@@ -287,7 +287,7 @@ impl StoredFfn {
         out: &mut [f32],
     ) -> Result<FfnCounts, StoreError> {
         let (neurons, gated) = (self.neurons, self.gate.is_some());
-        s.reserve(x.cols(), neurons);
+        s.reserve(neurons);
         s.places.resize(neurons.max(s.places.len()), 0);
         let OneToken { up, hidden, active, values, places, row_places, .. } = s;
         let taken = RefCell::new(Taken { stored: &self.stored, held: None, places, row_places });
