@@ -293,6 +293,7 @@ fn hot_neurons_are_in_memory() {
     let mut session = Session::new(&model, 8).unwrap();
     session.forward(&[5]).unwrap();
     let found = model.store_statistics().unwrap();
-    // It is hot in the first layer, and cold in the others.
-    assert_eq!((found.hits, found.misses), (1, LAYERS as u64 - 1), "{found:?}");
+    // It is hot in the first layer, and cold in the others, where it may have been read ahead.
+    let (read_ahead, others) = (found.prefetched_hits, LAYERS as u64 - 1);
+    assert_eq!((found.hits - read_ahead, found.misses + read_ahead), (1, others), "{found:?}");
 }
