@@ -427,6 +427,8 @@ impl<T> Shared<T> {
             }
         };
         let loaded = run.iter().zip(loaded).map(settle).collect();
+        // While they came, others could not go.
+        state.make_room(0, |unit| self.loader.bytes(unit));
         self.loaded.notify_all();
         (state, loaded)
     }
@@ -438,6 +440,13 @@ impl<T> Shared<T> {
             if let Some(run) = state.next_wanted(self.loader.run()) {
                 (state, _) = self.load_run(state, &run);
             } else if let Some((run, guess)) = state.next_expected(self.loader.run()) {
+                let bytes = run.iter().map(|unit| self.loader.bytes(*unit)).sum::<usize>();
+                state.make_room(bytes, |unit| self.loader.bytes(unit));
+                if state.statistics.resident_bytes + bytes > state.statistics.budget_bytes {
+                    // Whoever asks for the units reads them, when others may go.
+                    run.iter().for_each(|unit| state.units[*unit as usize].ahead = None);
+                    continue;
+                }
                 let results;
                 (state, results) = self.load_run(state, &run);
                 // Of an error, whoever asks for the unit learns, who reads it again.

@@ -13,6 +13,8 @@ use sparse_model::{
 };
 use sparse_testdata::{TinyLlama, Weights};
 
+use crate::memory::settled;
+
 const NEURONS: usize = 96;
 const LAYERS: usize = 6;
 const WIDTH: usize = 128;
@@ -143,7 +145,7 @@ fn the_bits_are_those_of_the_whole_model_under_every_budget() {
                 let same = logits(&model).unwrap();
                 let same: Vec<bool> = same.iter().zip(&expected).map(|(a, b)| a == b).collect();
                 assert!(same.iter().all(|same| *same), "{name}: {same:?}");
-                let found = model.store_statistics().unwrap();
+                let found = settled(&model);
                 assert!(found.resident_bytes <= found.budget_bytes, "{name}: {found:?}");
                 let read = found.misses + found.prefetched;
                 assert!(found.hits > 0 && (budget == least + whole) == (read == 0), "{name}: {found:?}");
