@@ -78,10 +78,7 @@ export interface LoadOptions {
    * Node. Freeing a model in a worker gives all its memory back.
    */
   worker?: boolean;
-  /** What a build uses of WebAssembly's 128-bit vectors: these with relaxed SIMD, these, or none. */
-export type SimdLevel = "relaxed-simd" | "simd128" | "scalar";
-
-/** How the WebAssembly is loaded. */
+  /** How the WebAssembly is loaded. */
   init?: InitOptions;
   /** Called while the file is read. */
   onProgress?: (progress: Progress) => void;
