@@ -66,7 +66,7 @@ fn native() -> Result<Value> {
     let minilm = crate::models().join("all-MiniLM-L6-v2");
     if minilm.exists() {
         let texts = folder().join("sentences.txt");
-        fs::write(&texts, SENTENCES.join("\n"))?;
+        fs::write(&texts, SENTENCES.map(|text| format!("{text}\n")).concat())?;
         let mut sparse = program("sparse-cli", &["--bin", "sparse"]);
         sparse.args(["embed", "--json", "--model"]).arg(&minilm).arg("--file").arg(&texts);
         let vectors: Result<Vec<Value>, _> = serde_json::Deserializer::from_slice(&output(&mut sparse)?)
