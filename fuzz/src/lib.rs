@@ -1,4 +1,4 @@
-//! What fuzz targets share: the small model that seeds are made of, and files in memory.
+//! What fuzz targets share: the small model that seeds are made of.
 
 use std::sync::{Arc, LazyLock};
 

@@ -3,6 +3,7 @@
 mod chat;
 #[cfg(feature = "chat")]
 mod conversation;
+mod convert;
 mod embed;
 mod generate;
 mod models;
@@ -25,6 +26,8 @@ use sparse_model::{CacheKind, EncoderFormat, FfnActivation, HeadMode, KvFormat, 
 pub(crate) use chat::{ChatArgs, ChatTemplateArgs};
 #[cfg(feature = "chat")]
 pub(crate) use conversation::ConversationArgs;
+use convert::CONVERT_EXAMPLES;
+pub(crate) use convert::ConvertArgs;
 pub(crate) use embed::{EmbedArgs, EncoderArgs, SearchArgs, SimilarityArgs};
 pub(crate) use generate::GenerateArgs;
 pub(crate) use models::find;
@@ -541,31 +544,6 @@ pub(crate) struct CalibrateArgs {
     /// Weights of a sentence encoder, whose times are measured
     #[arg(long, value_name = "FORMAT", default_value_t)]
     pub(crate) format: EncoderFormat,
-    #[command(flatten)]
-    pub(crate) activation: ActivationArgs,
-    #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-const CONVERT_EXAMPLES: &str = "\
-Examples:
-  sparse convert -m model.gguf
-  sparse convert -m model.gguf --text story.txt
-  sparse generate -m model.gguf --sparse sidecar --memory-budget 512MiB \"Once upon a time\"
-
-The new file is as large as the feed-forward weights. It appears whole or not at all, and is used by itself where a
---memory-budget is given.";
-
-#[derive(Debug, Args)]
-pub(crate) struct ConvertArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    /// Text to learn from which neurons are hot, a page at least, if the model's sidecar does not say; `-` is stdin
-    #[arg(long, value_name = "FILE")]
-    pub(crate) text: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) activation: ActivationArgs,
     #[command(flatten)]

@@ -525,7 +525,7 @@ fn a_memory_budget_is_in_the_metrics() {
     server.settle();
     let metric = |name: &str| server.metric(&format!("sparse_stored_{name}"));
     assert!(metric("hits_total") > 0.0 && metric("misses_total") + metric("prefetched_total") > 0.0);
-    assert!(metric("read_bytes_total") > 0.0 && metric("stalled_seconds_total") >= 0.0);
+    assert!(metric("read_bytes_total") > 0.0);
     assert!(metric("resident_bytes") <= metric("budget_bytes"));
     assert!(metric("budget_bytes") < budget as f64);
     std::fs::write(&path, &bytes[..bytes.len() / 4]).expect("a file");

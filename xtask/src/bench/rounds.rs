@@ -48,8 +48,8 @@ impl Spread {
     }
 }
 
-/// One round of our program, which is built, at the best level of this CPU or at `level`: a process for prompt and decoding, and a cold one
-/// for the first token.
+/// One round of our program, which has been built, at the best level of this CPU or at `level`. One process times the prompt
+/// and decoding, another one the first token.
 pub(super) fn ours(model: &Path, threads: usize, level: Option<&str>) -> Result<Round> {
     let bench = |prompt: usize, tokens: usize| -> Result<Value> {
         let mut command = built("sparse");

@@ -90,7 +90,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) stats: bool,
     /// Draw which neurons fire for each token, and what leaving out the others saves, as an SVG picture. For dense layers,
     /// not for experts
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "memory_budget")]
     pub(crate) neurons: Option<PathBuf>,
     /// Print the prompt before the text
     #[arg(long, conflicts_with = "json")]

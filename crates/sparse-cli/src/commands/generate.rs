@@ -89,11 +89,11 @@ pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
         prompt.as_ref().unwrap_or(session.sequence()).save(file)?;
     }
 
-    if let (Some(picture), Some(file)) = (picture, &args.neurons) {
+    if let Some(picture) = picture {
         let all = SparseArgs { sparse: Some(Sparse::DenseRows), ..sparse };
         let dense = load::model(args.model.model.as_deref(), &all, &args.compute, placement)?;
         let text = session.tokens();
-        picture.write(file, &loaded.name, picture::times(&dense.model, model, text, tokens.len())?)?;
+        picture.write(&loaded.name, picture::times(&dense.model, model, text, tokens.len())?)?;
     }
     let report = Report::new(&loaded, &session, &generation, &options.sampler, tokens.len(), text)
         .logprobs(model.tokenizer(), &chosen);

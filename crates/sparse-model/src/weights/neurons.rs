@@ -282,7 +282,10 @@ impl UnitLoader<Place> for Loader {
 
     fn load_run(&self, units: &[u32]) -> Vec<Result<Place, StoreError>> {
         let places: Vec<_> = units.iter().map(|unit| self.place(*unit)).collect();
-        let near = |a: &(usize, Range<u64>), b: &(usize, Range<u64>)| b.1.start - a.1.end <= GAP as u64;
+        // Layers may have any order in a file.
+        let near = |a: &(usize, Range<u64>), b: &(usize, Range<u64>)| {
+            b.1.start.checked_sub(a.1.end).is_some_and(|gap| gap <= GAP as u64)
+        };
         let mut loaded = Vec::with_capacity(units.len());
         let mut bytes = Vec::new();
         for run in places.chunk_by(near) {

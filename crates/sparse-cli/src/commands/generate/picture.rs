@@ -1,14 +1,17 @@
 //! Which neurons fire, token by token, as an SVG picture.
 
-use std::fs;
+use std::io::Write;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use sparse_gguf::{PendingFile, Sink};
 use sparse_model::{Model, Session};
 use svg::Document;
 use svg::node::element::{Path, Rectangle, Text};
+
+use crate::exit;
 
 /// Tokens that fit beside each other.
 const MOST_TOKENS: usize = 48;
@@ -16,7 +19,7 @@ const WIDTH: usize = 880;
 /// Room for the names of layers.
 const LEFT: usize = 72;
 const TOP: usize = 56;
-/// Height of all layers together, as far as a layer has [`LEAST`].
+/// Height of all layers together, unless there are so many that each gets [`LEAST`].
 const HEIGHT: usize = 420;
 const LEAST: usize = 9;
 /// Height of the neurons that share a cell.
@@ -31,11 +34,12 @@ const TEXT: &str = "#d7dde8";
 const FAINT: &str = "#8b96a8";
 /// Colors of neurons by how strongly they fire, from the weakest.
 const HEAT: [&str; 3] = ["#5a2d1a", "#d9722c", "#ffd98a"];
-/// Parts of the strongest value of a layer from which on the second and the third color are used.
+/// Shares of a layer's strongest value above which the second and the third color are used.
 const STEPS: [f32; 2] = [0.12, 0.35];
 
 /// What fired while a text was generated.
 pub(super) struct Picture {
+    file: PendingFile,
     layers: usize,
     bins: usize,
     columns: Vec<Column>,
@@ -51,17 +55,19 @@ struct Column {
 }
 
 impl Picture {
-    /// A picture that will be written to `file`.
+    /// A picture that will be written to `path`.
     ///
     /// # Errors
-    /// If the folder does not exist: better now than after the text.
-    pub(super) fn new(model: &Model, file: &FilePath) -> anyhow::Result<Self> {
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder {
-            fs::read_dir(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
+    /// If no file can be made there, or the model has only experts, of whose neurons nothing is kept: better now than
+    /// after the text.
+    pub(super) fn new(model: &Model, path: &FilePath) -> anyhow::Result<Self> {
+        if model.ffns().next().is_none() {
+            return Err(exit::usage("--neurons is for models without experts"));
         }
+        let file = PendingFile::create(path).with_context(|| format!("cannot write `{}`", path.display()))?;
         let layers = model.feed_forwards().count();
-        Ok(Self { layers, bins: (HEIGHT / layers.max(1)).max(LEAST) / CELL * ACROSS, columns: Vec::new() })
+        let bins = (HEIGHT / layers.max(1)).max(LEAST) / CELL * ACROSS;
+        Ok(Self { file, layers, bins, columns: Vec::new() })
     }
 
     /// Takes what fired while the next token, `text`, was computed; nothing if that was not kept.
@@ -82,20 +88,16 @@ impl Picture {
         }
     }
 
-    /// Writes the picture to `file`. `times` are those of the feed-forward layers, with all neurons and as computed.
-    pub(super) fn write(&self, file: &FilePath, model: &str, times: [Duration; 2]) -> anyhow::Result<()> {
+    /// Writes the picture, whole or not at all. `times` are those of the feed-forward layers, with all neurons and as
+    /// computed.
+    pub(super) fn write(mut self, model: &str, times: [Duration; 2]) -> anyhow::Result<()> {
         anyhow::ensure!(
             !self.columns.is_empty(),
             "no token was computed by itself, so there is nothing to draw"
         );
-        // Whatever was there stays until the new file is complete.
-        let part = file.with_extension("svg.part");
-        let written = fs::write(&part, self.draw(model, times)).and_then(|()| fs::rename(&part, file));
-        if written.is_err() {
-            // The error of writing is the one to report.
-            let _ = fs::remove_file(&part);
-        }
-        written.with_context(|| format!("cannot write {}", file.display()))
+        let svg = self.draw(model, times);
+        let written = self.file.write_all(svg.as_bytes()).and_then(|()| self.file.commit());
+        written.context("cannot write the picture")
     }
 
     fn draw(&self, model: &str, times: [Duration; 2]) -> String {

@@ -1,12 +1,13 @@
 //! The curves as an SVG picture.
 
 use std::error::Error;
-use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::anyhow;
 use plotters::prelude::*;
 use sparse_calibrate::SHARES;
+use sparse_gguf::{PendingFile, Sink};
 
 use super::Report;
 
@@ -18,14 +19,9 @@ const HOT_SET: RGBColor = RGBColor(0xc8, 0x55, 0x3d);
 pub(super) fn write(path: &Path, report: &Report<'_>) -> anyhow::Result<()> {
     let mut svg = String::new();
     draw(&mut svg, report).map_err(|e| anyhow!("cannot draw the chart: {e}"))?;
-    // Whatever was there stays until the new file is complete.
-    let part = path.with_extension("svg.part");
-    let written = fs::write(&part, svg).and_then(|()| fs::rename(&part, path));
-    if written.is_err() {
-        // The error of writing is the one to report.
-        let _ = fs::remove_file(&part);
-    }
-    Ok(written?)
+    let mut file = PendingFile::create(path)?;
+    file.write_all(svg.as_bytes())?;
+    Ok(file.commit()?)
 }
 
 fn draw(svg: &mut String, report: &Report<'_>) -> Result<(), Box<dyn Error>> {
