@@ -18,7 +18,7 @@ use crate::program;
 /// binaryen) and npm.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Tests the packed packages in Node and in Chromium: texts and embeddings against the native program's, hostile
+    /// Tests the packed packages in Node, in Chromium, and in Firefox if it is installed: texts and embeddings against the native program's, hostile
     /// files, types, bundlers, and the demonstration page. Installs puppeteer-core, TypeScript, Vite and webpack from npm.
     #[arg(long)]
     test: bool,

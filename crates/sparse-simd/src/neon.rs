@@ -2,9 +2,10 @@
 
 #[cfg(feature = "npu")]
 mod npu;
+mod packed;
 
 use crate::generic::bits128::quantized::SubScales;
-use crate::generic::bits128::{Bits128, int8::InWords, level};
+use crate::generic::bits128::{Bits128, level};
 use crate::generic::prefetch::prefetch_far;
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -319,8 +320,6 @@ impl GemmStep for Neon<Pairs> {
         with_neon!(multiply(job, out))
     }
 }
-
-impl InWords for Neon<Pairs> {}
 
 impl<D: Dot> Bits128 for Neon<D> {
     type I = uint8x16_t;

@@ -8,7 +8,7 @@ import { after, before, test } from "node:test";
 import { build, createServer } from "vite";
 import webpack from "webpack";
 
-import { LIMIT, launch } from "./chromium.mjs";
+import { LIMIT, launch } from "./browser.mjs";
 
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".wasm": "application/wasm" };
 const SOURCE = resolve("bundle");

@@ -13,7 +13,9 @@ use crate::program::{output, program, run as run_program};
 use crate::web::Server;
 
 /// Programs that may be Chromium.
-const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+const CHROMIUM: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+/// Programs that may be Firefox.
+const FIREFOX: [&str; 2] = ["firefox", "firefox-esr"];
 const PROMPT: &str = "Once upon a time";
 const SENTENCES: [&str; 4] = [
     "A cat sleeps on the warm stone.",
@@ -26,7 +28,7 @@ const SENTENCES: [&str; 4] = [
 pub(super) fn run(packed: &[PathBuf]) -> Result<()> {
     let node = which(&["node"]).context("no `node`")?;
     let npm = which(&["npm"]).context("no `npm`")?;
-    let browser = which(&BROWSERS).context("no Chromium: install the package chromium")?;
+    let chromium = which(&CHROMIUM).context("no Chromium: install the package chromium")?;
     let tests = folder().join("test");
     copy(&crate::root().join("crates/sparse-wasm/tests"), &tests)?;
     let mut npm = Command::new(npm);
@@ -40,18 +42,21 @@ pub(super) fn run(packed: &[PathBuf]) -> Result<()> {
     println!("types: ok");
 
     let url = Server::bind(0)?.start();
-    let mut suite = Command::new(&node);
-    suite.current_dir(&tests).env("SITE", url).env("BROWSER", browser).env("MODELS", crate::models());
-    suite.env("SCREENSHOTS", folder().join("screenshots"));
-    suite.args([
-        "--test",
-        "--test-concurrency=1",
-        "--test-reporter=spec",
-        "node.test.mjs",
-        "browser.test.mjs",
-        "bundle.test.mjs",
-    ]);
-    run_program(&mut suite)
+    let suite = |browser: &Path, pictures: &str, files: &[&str]| {
+        let mut suite = Command::new(&node);
+        suite.current_dir(&tests).env("SITE", &url).env("BROWSER", browser).env("MODELS", crate::models());
+        suite.env("SCREENSHOTS", folder().join(pictures));
+        suite.args(["--test", "--test-concurrency=1", "--test-reporter=spec"]).args(files);
+        run_program(&mut suite)
+    };
+    suite(&chromium, "screenshots", &["node.test.mjs", "browser.test.mjs", "bundle.test.mjs"])?;
+    match which(&FIREFOX) {
+        Some(firefox) => suite(&firefox, "screenshots/firefox", &["browser.test.mjs"]),
+        None => {
+            eprintln!("not tested in Firefox, which is not installed");
+            Ok(())
+        }
+    }
 }
 
 /// What the native program says of the story model, and of the models that are there.

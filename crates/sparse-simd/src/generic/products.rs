@@ -243,22 +243,46 @@ fn axpys<S: Simd, W: Stored, const N: usize>(s: S, a: [f32; N], w: [&[u8]; N], y
     for w in w {
         assert_eq!(y.len() * W::BYTES, w.len());
     }
-    let bytes = S::LANES * W::BYTES;
     let (y, y_rest) = crate::simd::split_mut::<S>(y);
-    for (i, y) in y.iter_mut().enumerate() {
-        let mut sum = s.load(y);
-        for k in 0..N {
-            // SAFETY: `w[k]` has as many values as `y`.
-            sum = s.fma(s.splat(a[k]), unsafe { W::load(s, w[k], i * bytes) }, sum);
-        }
-        s.store(sum, y);
+    let whole = y.len();
+    // Several vectors at a time: else counting them takes as many instructions as multiplying.
+    let (strips, last) = y.as_chunks_mut::<4>();
+    for (i, strip) in strips.iter_mut().enumerate() {
+        axpy_vectors::<S, W, N, 4>(s, a, w, 4 * i, strip);
+    }
+    for (i, y) in last.iter_mut().enumerate() {
+        axpy_vectors::<S, W, N, 1>(s, a, w, whole / 4 * 4 + i, core::array::from_mut(y));
     }
     if !y_rest.is_empty() {
         let mut sum = s.load_part(y_rest, 0.0);
         for k in 0..N {
-            sum = s.fma(s.splat(a[k]), W::load_part(s, &w[k][y.len() * bytes..]), sum);
+            let rest = &w[k][whole * S::LANES * W::BYTES..];
+            sum = s.fma(s.splat(a[k]), W::load_part(s, rest), sum);
         }
         s.store_part(sum, y_rest);
+    }
+}
+
+/// [`axpys`] for `Y` vectors of `y`, of which the first is number `at`. All `w` have as many values as `y`.
+#[inline(always)]
+fn axpy_vectors<S: Simd, W: Stored, const N: usize, const Y: usize>(
+    s: S,
+    a: [f32; N],
+    w: [&[u8]; N],
+    at: usize,
+    y: &mut [S::Floats; Y],
+) {
+    let bytes = S::LANES * W::BYTES;
+    let mut sums = [s.splat(0.0); Y];
+    for (i, sum) in sums.iter_mut().enumerate() {
+        *sum = s.load(&y[i]);
+        for k in 0..N {
+            // SAFETY: `w[k]` has a value for each of the vector's.
+            *sum = s.fma(s.splat(a[k]), unsafe { W::load(s, w[k], (at + i) * bytes) }, *sum);
+        }
+    }
+    for (sum, y) in sums.into_iter().zip(y) {
+        s.store(sum, y);
     }
 }
 

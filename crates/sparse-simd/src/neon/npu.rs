@@ -5,6 +5,7 @@
 //!
 //! They are inline assembly, as Rust's names for them are not stable. Everything else is the NEON level's.
 
+use super::packed::int8_step;
 use super::*;
 use crate::generic::int8::{Int8Step, PANELS, Sums};
 use crate::int8::BLOCK;
@@ -155,46 +156,9 @@ fn everywhere(x: int16x8_t, i: usize) -> int32x4_t {
     }
 }
 
-/// How products of packed weights are computed: `int8_step!(token, centered, function)`, by a function that multiplies
-/// a panel with the tokens of a tile.
-macro_rules! int8_step {
-    ($dot:ty, $centered:literal, $add:ident) => {
-        impl Int8Step for Neon<$dot> {
-            type Codes = [u8; 4];
-            type Room = [[u8; 4]; 0];
-
-            // 16 accumulators of a panel, some vectors of weights and of codes.
-            const TOKENS: usize = 4;
-            const CENTERED: bool = $centered;
-
-            #[inline(always)]
-            fn arrange<'a>(self, x: &'a [[u8; 4]], _: &'a mut [[u8; 4]]) -> &'a [[u8; 4]] {
-                x
-            }
-
-            #[inline(always)]
-            fn add_products<const T: usize>(
-                self,
-                panels: [&[Line]; PANELS],
-                x: [&[[u8; 4]]; T],
-                sums: &mut [Sums; T],
-            ) {
-                for (p, panel) in panels.into_iter().enumerate() {
-                    // SAFETY: `self` proves that the CPU has the features.
-                    unsafe { $add(panel, x, p, sums) };
-                }
-            }
-
-            #[inline(always)]
-            fn to_codes(self, x: Self::Wide) -> [u8; BLOCK] {
-                crate::generic::bits128::int8::to_codes(self, x)
-            }
-        }
-    };
-}
-
-int8_step!(Sdot, true, add_fours);
-int8_step!(Matrices, false, add_matrices);
+// 16 accumulators of a panel, some vectors of weights and of codes.
+int8_step!(Sdot, 4, true, add_fours);
+int8_step!(Matrices, 4, false, add_matrices);
 
 /// Adds the products with panel `p` of the tile, without the 128 of the activations' codes.
 ///
