@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{copy, folder};
-use crate::cross::which;
+use crate::cross::{Job, WASM, which};
 use crate::program::{output, program, run as run_program};
 use crate::web::Server;
 
@@ -26,6 +26,7 @@ const SENTENCES: [&str; 4] = [
 
 /// Installs `packed` beside the tests and runs them.
 pub(super) fn run(packed: &[PathBuf]) -> Result<()> {
+    bindings()?;
     let node = which(&["node"]).context("no `node`")?;
     let npm = which(&["npm"]).context("no `npm`")?;
     let chromium = which(&CHROMIUM).context("no Chromium: install the package chromium")?;
@@ -57,6 +58,23 @@ pub(super) fn run(packed: &[PathBuf]) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// The tests of the bindings alone, by wasm-bindgen's own program for tests: in Node and in Chromium.
+fn bindings() -> Result<()> {
+    let runner = which(&["wasm-bindgen-test-runner"]).context("no `wasm-bindgen-test-runner`")?;
+    let driver = which(&["chromedriver"]).context("no `chromedriver`: install the package chromium-driver")?;
+    let (job, [_, build, _]) = (Job::wasm()?, &WASM);
+    for browser in [false, true] {
+        let mut cargo = job.cargo_wasm("test", build);
+        cargo.args(["--quiet", "-psparse-wasm", "--test", "bindings"]);
+        cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", &runner);
+        if browser {
+            cargo.env("WASM_BINDGEN_USE_BROWSER", "1").env("CHROMEDRIVER", &driver);
+        }
+        run_program(&mut cargo)?;
+    }
+    Ok(())
 }
 
 /// What the native program says of the story model, and of the models that are there.
