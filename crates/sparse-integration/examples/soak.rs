@@ -13,9 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sparse_integration::{
-    EmbeddingConfig, GenerateOptions, InferenceBackend, SparseEmbeddingProvider, SparseInferenceBackend,
-};
+use sparse_integration::{EmbeddingConfig, GenerateOptions, SparseEmbeddingProvider, SparseInferenceBackend};
 
 /// What texts and embeddings are of: any beginnings, in any order.
 const WORDS: [&str; 12] =
