@@ -9,11 +9,15 @@
 
 use std::error::Error;
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sparse_integration::{EmbeddingConfig, GenerateOptions, SparseEmbeddingProvider, SparseInferenceBackend};
+use sparse_integration::{
+    EmbeddingConfig, EngineOptions, GenerateOptions, SparseEmbeddingProvider, SparseInferenceBackend,
+};
+use sparse_model::{Model, ModelOptions};
 
 /// What texts and embeddings are of: any beginnings, in any order.
 const WORDS: [&str; 12] =
@@ -39,8 +43,13 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let [model, encoder, seconds] = args.as_slice() else {
         return Err("usage: soak MODEL.gguf ENCODER SECONDS".into());
     };
-    let (backend, provider) =
-        (SparseInferenceBackend::new(model)?, SparseEmbeddingProvider::new(EmbeddingConfig::new(encoder))?);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let model = Arc::new(Model::open_with(model, &ModelOptions::new(threads))?);
+    let mut options = EngineOptions::default();
+    // Soon full: memory that a cache takes is none that is lost.
+    options.prefix_bytes = 8 << 20;
+    let backend = SparseInferenceBackend::with_model("model", model, options)?;
+    let provider = SparseEmbeddingProvider::new(EmbeddingConfig::new(encoder))?;
     let (end, start) = (Duration::from_secs(seconds.parse()?), Instant::now());
     let (tokens, embeddings, stop) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
     let mut sizes = Vec::new();
