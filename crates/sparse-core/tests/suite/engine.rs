@@ -174,7 +174,11 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(refused(SparseInferenceEngine::new_dense(8, 0)), zero);
     assert!(refused(SparseInferenceEngine::new_dense(0, 8)).starts_with("input_dim is 0"));
     let many = refused(SparseInferenceEngine::new_dense(8, usize::MAX));
-    assert!(many.ends_with("expected no more than 32 bits can count"), "{many}");
+    match usize::BITS {
+        // Counted, but no memory holds them.
+        ..=32 => assert!(many.starts_with("number of weights is "), "{many}"),
+        _ => assert!(many.ends_with("expected no more than 32 bits can count"), "{many}"),
+    }
     let large = refused(SparseInferenceEngine::new_sparse(usize::MAX, 8, 0.1));
     assert!(large.starts_with("number of weights is "), "{large}");
 
