@@ -1,10 +1,10 @@
 //! Building the crates for a target, and running their tests there.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -126,8 +126,8 @@ impl Job {
         toolchain::target_dir().join(build.name).join(self.target.triple()).join(profile)
     }
 
-    /// Builds programs, and says where they are.
-    fn programs(&self, cargo: &mut Command) -> Result<Vec<Program>> {
+    /// Builds programs, and says where they are; with `tests` those that are tests.
+    fn programs(&self, cargo: &mut Command, tests: bool) -> Result<Vec<Program>> {
         let cargo = cargo.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
         let output = program::output(cargo)?;
         let messages = output.split(|b| *b == b'\n').filter(|line| !line.is_empty());
@@ -135,7 +135,9 @@ impl Job {
         for line in messages {
             let message: Value = serde_json::from_slice(line).context("cargo's messages are no JSON")?;
             let text = |key: &str| message[key].as_str().map(str::to_owned);
-            if let (Some(path), Some(manifest)) = (text("executable"), text("manifest_path")) {
+            // A build for tests has examples, too.
+            let other = tests && message["profile"]["test"] != true;
+            if let (Some(path), Some(manifest), false) = (text("executable"), text("manifest_path"), other) {
                 let folder = Path::new(&manifest).parent().context("a manifest in a folder")?.to_owned();
                 let package = folder.file_name().unwrap_or_default().to_string_lossy();
                 let target = message["target"]["name"].as_str().unwrap_or_default();
@@ -147,19 +149,15 @@ impl Job {
 
     /// The test programs of all crates, built by `cargo`.
     fn tests(&self, cargo: &mut Command) -> Result<Vec<Program>> {
-        let tests = self.programs(cargo.args(["--no-run", "--tests"]).args(self.target.crates()))?;
+        let tests = self.programs(cargo.args(["--no-run", "--tests"]).args(self.target.crates()), true)?;
         ensure!(!tests.is_empty(), "cargo built no tests");
         Ok(tests)
     }
 
     fn test_cpus(&self, cpus: &[Cpu]) -> Result<()> {
-        let example = self.programs(self.cargo("build").args([
-            "-psparse-simd",
-            "--features",
-            "npu",
-            "--example",
-            "levels",
-        ]))?;
+        let mut cargo = self.cargo("build");
+        let example = ["-psparse-simd", "--features", "npu", "--example", "levels"];
+        let example = self.programs(cargo.args(example), false)?;
         let levels = example.iter().find(|p| p.name.ends_with("levels")).context("cargo built no example")?;
         let tests = self.tests(&mut self.cargo("test"))?;
         for cpu in cpus {
@@ -198,20 +196,36 @@ impl Job {
         let glue = toolchain::target_dir().join("node");
         for build in &WASM {
             for test in self.tests(self.cargo_wasm("test", build).args(feature(build)))? {
-                program::run(
-                    Command::new(&bindgen)
-                        .args(["--target", "nodejs", "--keep-debug", "--out-name", "test", "--out-dir"])
-                        .arg(&glue)
-                        .arg(&test.path),
-                )?;
                 let what = format!("{} in Node, {}", test.name, build.name);
                 let mut node = Command::new(&node);
-                node.args(node_flags(build)?);
-                run(node.arg("--stack-trace-limit=40").arg(glue.join("test.js")), &what, &test)?;
+                node.args(node_flags(build)?).arg("--stack-trace-limit=40");
+                if asks_javascript(&test.path)? {
+                    program::run(
+                        Command::new(&bindgen)
+                            .args(["--target", "nodejs", "--keep-debug", "--out-name", "test", "--out-dir"])
+                            .arg(&glue)
+                            .arg(&test.path),
+                    )?;
+                    node.arg(glue.join("test.js"));
+                } else {
+                    node.args(["--eval", RUN_ALONE]).arg(&test.path);
+                }
+                run(&mut node, &what, &test)?;
             }
         }
         Ok(())
     }
+}
+
+/// Runs a module that asks nothing of JavaScript.
+const RUN_ALONE: &str = "const module = new WebAssembly.Module(require('fs').readFileSync(process.argv[1]));
+    process.exit(new WebAssembly.Instance(module, {}).exports.main(0, 0));";
+
+/// Whether a module asks anything of JavaScript, through wasm-bindgen, which does not read modules that do not.
+fn asks_javascript(module: &Path) -> Result<bool> {
+    const NAME: &[u8] = b"__wbindgen_placeholder__";
+    let bytes = fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
+    Ok(bytes.windows(NAME.len()).any(|bytes| bytes == NAME))
 }
 
 /// What a build needs beside the crates of the target.

@@ -63,7 +63,8 @@ pub(super) fn run(packed: &[PathBuf]) -> Result<()> {
 /// The tests of the bindings alone, by wasm-bindgen's own program for tests: in Node and in Chromium.
 fn bindings() -> Result<()> {
     let runner = which(&["wasm-bindgen-test-runner"]).context("no `wasm-bindgen-test-runner`")?;
-    let driver = which(&["chromedriver"]).context("no `chromedriver`: install the package chromium-driver")?;
+    let driver =
+        which(&["chromedriver"]).context("no `chromedriver`: install the package chromium-driver")?;
     let (job, [_, build, _]) = (Job::wasm()?, &WASM);
     for browser in [false, true] {
         let mut cargo = job.cargo_wasm("test", build);

@@ -46,6 +46,7 @@ fn what_was_used_lately_is_in_memory() {
     assert_eq!(store.statistics().resident_bytes, 10);
 }
 
+#[cfg(not(target_family = "wasm"))]
 #[test]
 fn a_loader_that_panics_leaves_nobody_waiting() {
     let (store, _, _) = store(30);
@@ -87,6 +88,7 @@ fn an_error_is_that_of_the_call_and_nothing_stays_of_it() {
     assert_eq!(*store.get(5).unwrap(), 5);
 }
 
+#[cfg(not(target_family = "wasm"))]
 #[test]
 fn what_is_expected_is_read_ahead() {
     let (store, _, reads) = store(100);
@@ -103,6 +105,7 @@ fn what_is_expected_is_read_ahead() {
 }
 
 /// Guesses that are wrong stop, and are tried again later.
+#[cfg(not(target_family = "wasm"))]
 #[test]
 fn wrong_guesses_stop() {
     let (store, _, _) = store(1000);
@@ -117,6 +120,7 @@ fn wrong_guesses_stop() {
     assert!((0..GUESS_AGAIN - 1).all(|_| store.guesses_pay()));
 }
 
+#[cfg(not(target_family = "wasm"))]
 #[test]
 fn threads_share_what_one_reads() {
     let (store, _, reads) = store(1000);
@@ -150,6 +154,7 @@ fn runs(budget: usize) -> (NeuronStore<u32>, Arc<AtomicU32>) {
     (NeuronStore::new(100, budget, Box::new(Lfu::new()), Box::new(loader)), broken)
 }
 
+#[cfg(not(target_family = "wasm"))]
 #[test]
 fn many_units_come_in_the_order_that_they_were_asked_for() {
     let (store, broken) = runs(200);
@@ -174,6 +179,7 @@ fn many_units_come_in_the_order_that_they_were_asked_for() {
     assert_eq!(get(&[81, 77]).unwrap(), [81, 77]);
 }
 
+#[cfg(not(target_family = "wasm"))]
 #[test]
 fn threads_that_ask_for_the_same_units_all_get_them() {
     let (store, _) = runs(150);
