@@ -6,14 +6,15 @@
 //! A *group* is eight rows. It is stored block by block, and of each block column:
 //!
 //! ```text
-//! half-precision factors:  d of rows 0..8 (8 x f16) | the second factor of rows 0..8, if any
-//! everything else:         bytes 0..4 of rows 0..8 | bytes 4..8 of rows 0..8, and so on
+//! factors:          the first of rows 0..8 (8 x f16; a byte each in MXFP4) | the second of rows 0..8, if any
+//! everything else:  bytes 0..4 of rows 0..8 | bytes 4..8 of rows 0..8, and so on
 //! ```
 //!
 //! The last group is filled up with rows of zeros.
 
 use core::ops::Range;
 
+use crate::columns::Recipe;
 use crate::{BlockFormat, Rows, ShapeError};
 
 /// Rows in a group.
@@ -37,7 +38,7 @@ impl InterleavedLayout {
     ///
     /// # Errors
     /// If `cols` is zero or no multiple of the format's block length, or the matrix is too large to address. If the
-    /// format's values are floats, or its blocks are not half-precision factors and whole words of four bytes.
+    /// format's values are floats, or its blocks are not factors and whole words of four bytes.
     pub fn new(format: BlockFormat, rows: usize, cols: usize) -> Result<Self, ShapeError> {
         let parts = Parts::of(format).ok_or(ShapeError::NoInterleaving { format })?;
         let row_bytes = format.row_bytes(cols).filter(|bytes| *bytes > 0);
@@ -77,77 +78,149 @@ impl InterleavedLayout {
     ///
     /// # Panics
     /// If `w` has another format or width, or `out` is not as long as its groups.
-    pub fn interleave(&self, w: Rows<'_>, out: &mut [u8]) {
+    pub fn interleave<'w>(&self, w: Rows<'w>, out: &mut [u8]) {
         assert_eq!((w.format(), w.cols()), (self.format, self.cols), "interleave: w and layout");
         let (parts, size) = (self.parts, self.format.block_bytes());
         let groups = w.rows().div_ceil(ROWS);
         assert_eq!(out.len(), groups * ROWS * self.row_bytes, "interleave: length of out");
         for (g, group) in out.chunks_exact_mut(ROWS * self.row_bytes).enumerate() {
             let rows = w.slice(g * ROWS..w.rows().min((g + 1) * ROWS));
-            if rows.rows() < ROWS {
-                group.fill(0);
-            }
-            for r in 0..rows.rows() {
-                let blocks = rows.row(r).chunks_exact(size);
-                for (block, tile) in blocks.zip(group.chunks_exact_mut(ROWS * size)) {
-                    parts.put(r, block, tile);
-                }
+            let row = |r| if r < rows.rows() { Some(rows.row(r)) } else { None };
+            let rows: [Option<&[u8]>; ROWS] = core::array::from_fn(row);
+            for (b, tile) in group.chunks_exact_mut(ROWS * size).enumerate() {
+                let block =
+                    |row: Option<&'w [u8]>| row.map_or(&ZEROS[..size], |row| &row[b * size..][..size]);
+                parts.put(rows.map(block), tile);
             }
         }
     }
 }
 
+/// A block of a row that is not there.
+static ZEROS: [u8; 256] = [0; 256];
+
 /// The parts of a block that are interleaved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Parts {
-    /// Where the half-precision factors are: at the beginning or at the end.
-    halves: &'static [usize],
+    factors: Factors,
     /// Where everything else begins.
     first: usize,
     /// How long that is, in words of four bytes.
     words: usize,
 }
 
+/// Equally long parts of a block that follow each other, at its beginning or at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Factors {
+    /// Where the first begins.
+    pub(crate) at: usize,
+    /// Bytes of each.
+    pub(crate) bytes: usize,
+    pub(crate) count: usize,
+}
+
+impl Factors {
+    /// The half-precision factors of `recipe`, if they follow each other.
+    pub(crate) const fn halves(recipe: Option<&Recipe>) -> Option<Self> {
+        let Some(Recipe { halves, .. }) = recipe else { return Some(Self { at: 0, bytes: 2, count: 0 }) };
+        let mut i = 1;
+        while i < halves.len() {
+            if halves[i] != halves[0] + 2 * i {
+                return None;
+            }
+            i += 1;
+        }
+        Some(Self { at: halves[0], bytes: 2, count: halves.len() })
+    }
+}
+
 impl Parts {
     /// `None` if the format has no such parts.
     fn of(format: BlockFormat) -> Option<Self> {
-        if !format.is_quantized() {
-            return None;
-        }
-        let halves = format.recipe().map_or(&[][..], |recipe| recipe.halves);
-        let rest = format.block_bytes() - 2 * halves.len();
-        let follow = |first: usize| halves.iter().enumerate().all(|(i, at)| *at == first + 2 * i);
-        let first = match (follow(0), follow(rest)) {
-            (true, _) => 2 * halves.len(),
-            (false, true) => 0,
-            (false, false) => return None,
+        let factors = format.factors()?;
+        let all = factors.bytes * factors.count;
+        let rest = format.block_bytes() - all;
+        let first = match factors.at {
+            0 => all,
+            at if at == rest => 0,
+            _ => return None,
         };
-        rest.is_multiple_of(4).then_some(Self { halves, first, words: rest / 4 })
+        rest.is_multiple_of(4).then_some(Self { factors, first, words: rest / 4 })
     }
 
-    /// Writes `block` as row `r` of `tile`.
+    /// Bytes of the factors of all rows.
+    fn head(self) -> usize {
+        ROWS * self.factors.bytes * self.factors.count
+    }
+
+    /// Writes blocks, a row each, as a tile.
     #[inline(always)]
-    fn put(self, r: usize, block: &[u8], tile: &mut [u8]) {
-        let (factors, words) = tile.split_at_mut(2 * ROWS * self.halves.len());
-        for (factors, at) in factors.as_chunks_mut::<{ 2 * ROWS }>().0.iter_mut().zip(self.halves) {
-            factors[2 * r..2 * r + 2].copy_from_slice(&block[*at..at + 2]);
+    fn put(self, blocks: [&[u8]; ROWS], tile: &mut [u8]) {
+        let (factors, words) = tile.split_at_mut(self.head());
+        let Factors { at, bytes, .. } = self.factors;
+        for (i, factors) in factors.chunks_exact_mut(ROWS * bytes).enumerate() {
+            for (factor, block) in factors.chunks_exact_mut(bytes).zip(blocks) {
+                factor.copy_from_slice(&block[at + i * bytes..][..bytes]);
+            }
         }
-        let block = &block[self.first..][..4 * self.words];
-        for (words, word) in words.as_chunks_mut::<{ 4 * ROWS }>().0.iter_mut().zip(block.as_chunks::<4>().0)
-        {
-            words.as_chunks_mut::<4>().0[r] = *word;
+        let rows = blocks.map(|block| block[self.first..][..4 * self.words].as_chunks::<4>().0);
+        let (fours, rest) = words.split_at_mut(self.words / 4 * 16 * ROWS);
+        for (i, out) in fours.as_chunks_mut::<{ 16 * ROWS }>().0.iter_mut().enumerate() {
+            four_words(rows.map(|row| *row[4 * i..].first_chunk().expect("four words")), out);
+        }
+        for (i, out) in rest.as_chunks_mut::<{ 4 * ROWS }>().0.iter_mut().enumerate() {
+            for (out, row) in out.as_chunks_mut::<4>().0.iter_mut().zip(rows) {
+                *out = row[self.words / 4 * 4 + i];
+            }
         }
     }
 
     /// Reads `block` from row `r` of `tile`.
     fn get(self, r: usize, tile: &[u8], block: &mut [u8]) {
-        let (factors, words) = tile.split_at(2 * ROWS * self.halves.len());
-        for (factors, at) in factors.as_chunks::<{ 2 * ROWS }>().0.iter().zip(self.halves) {
-            block[*at..at + 2].copy_from_slice(&factors[2 * r..2 * r + 2]);
+        let (factors, words) = tile.split_at(self.head());
+        let Factors { at, bytes, .. } = self.factors;
+        for (i, factors) in factors.chunks_exact(ROWS * bytes).enumerate() {
+            block[at + i * bytes..][..bytes].copy_from_slice(&factors[bytes * r..][..bytes]);
         }
         let block = &mut block[self.first..][..4 * self.words];
         for (words, word) in words.as_chunks::<{ 4 * ROWS }>().0.iter().zip(block.as_chunks_mut::<4>().0) {
             *word = words.as_chunks::<4>().0[r];
+        }
+    }
+}
+
+/// Four words of each row, word by word.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn four_words(rows: [[[u8; 4]; 4]; ROWS], out: &mut [u8; 16 * ROWS]) {
+    for (w, out) in out.as_chunks_mut::<{ 4 * ROWS }>().0.iter_mut().enumerate() {
+        for (out, row) in out.as_chunks_mut::<4>().0.iter_mut().zip(rows) {
+            *out = row[w];
+        }
+    }
+}
+
+/// Four words of each row, word by word: compilers do not find these transpositions.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn four_words(rows: [[[u8; 4]; 4]; ROWS], out: &mut [u8; 16 * ROWS]) {
+    use core::arch::x86_64::*;
+    let out = out.as_chunks_mut::<16>().0;
+    for (half, four) in rows.as_chunks::<4>().0.iter().enumerate() {
+        let [a, b, c, d] = four.map(bytemuck::cast::<[[u8; 4]; 4], __m128i>);
+        // SAFETY: SSE2 belongs to the architecture.
+        let words = unsafe {
+            let low = [_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d)];
+            let high = [_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d)];
+            [
+                _mm_unpacklo_epi64(low[0], low[1]),
+                _mm_unpackhi_epi64(low[0], low[1]),
+                _mm_unpacklo_epi64(high[0], high[1]),
+                _mm_unpackhi_epi64(high[0], high[1]),
+            ]
+        };
+        for (w, word) in words.into_iter().enumerate() {
+            out[2 * w + half] = bytemuck::cast::<__m128i, [u8; 16]>(word);
         }
     }
 }
