@@ -78,26 +78,25 @@ impl InterleavedLayout {
     ///
     /// # Panics
     /// If `w` has another format or width, or `out` is not as long as its groups.
-    pub fn interleave<'w>(&self, w: Rows<'w>, out: &mut [u8]) {
+    pub fn interleave(&self, w: Rows<'_>, out: &mut [u8]) {
         assert_eq!((w.format(), w.cols()), (self.format, self.cols), "interleave: w and layout");
         let (parts, size) = (self.parts, self.format.block_bytes());
         let groups = w.rows().div_ceil(ROWS);
         assert_eq!(out.len(), groups * ROWS * self.row_bytes, "interleave: length of out");
         for (g, group) in out.chunks_exact_mut(ROWS * self.row_bytes).enumerate() {
             let rows = w.slice(g * ROWS..w.rows().min((g + 1) * ROWS));
-            let row = |r| if r < rows.rows() { Some(rows.row(r)) } else { None };
-            let rows: [Option<&[u8]>; ROWS] = core::array::from_fn(row);
-            for (b, tile) in group.chunks_exact_mut(ROWS * size).enumerate() {
-                let block =
-                    |row: Option<&'w [u8]>| row.map_or(&ZEROS[..size], |row| &row[b * size..][..size]);
-                parts.put(rows.map(block), tile);
+            if rows.rows() < ROWS {
+                group.fill(0);
+            }
+            for r in 0..rows.rows() {
+                let blocks = rows.row(r).chunks_exact(size);
+                for (block, tile) in blocks.zip(group.chunks_exact_mut(ROWS * size)) {
+                    parts.put(r, block, tile);
+                }
             }
         }
     }
 }
-
-/// A block of a row that is not there.
-static ZEROS: [u8; 256] = [0; 256];
 
 /// The parts of a block that are interleaved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +113,7 @@ struct Parts {
 pub(crate) struct Factors {
     /// Where the first begins.
     pub(crate) at: usize,
-    /// Bytes of each.
+    /// Bytes of each, one or two.
     pub(crate) bytes: usize,
     pub(crate) count: usize,
 }
@@ -153,76 +152,41 @@ impl Parts {
         ROWS * self.factors.bytes * self.factors.count
     }
 
-    /// Writes blocks, a row each, as a tile.
+    /// Writes `block` as row `r` of `tile`. Transposing words in registers is no faster: this waits for memory.
     #[inline(always)]
-    fn put(self, blocks: [&[u8]; ROWS], tile: &mut [u8]) {
+    fn put(self, r: usize, block: &[u8], tile: &mut [u8]) {
         let (factors, words) = tile.split_at_mut(self.head());
-        let Factors { at, bytes, .. } = self.factors;
-        for (i, factors) in factors.chunks_exact_mut(ROWS * bytes).enumerate() {
-            for (factor, block) in factors.chunks_exact_mut(bytes).zip(blocks) {
-                factor.copy_from_slice(&block[at + i * bytes..][..bytes]);
-            }
+        let Factors { at, bytes, count } = self.factors;
+        match bytes {
+            1 => spread::<1>(r, &block[at..][..count], factors),
+            _ => spread::<2>(r, &block[at..][..2 * count], factors),
         }
-        let rows = blocks.map(|block| block[self.first..][..4 * self.words].as_chunks::<4>().0);
-        let (fours, rest) = words.split_at_mut(self.words / 4 * 16 * ROWS);
-        for (i, out) in fours.as_chunks_mut::<{ 16 * ROWS }>().0.iter_mut().enumerate() {
-            four_words(rows.map(|row| *row[4 * i..].first_chunk().expect("four words")), out);
-        }
-        for (i, out) in rest.as_chunks_mut::<{ 4 * ROWS }>().0.iter_mut().enumerate() {
-            for (out, row) in out.as_chunks_mut::<4>().0.iter_mut().zip(rows) {
-                *out = row[self.words / 4 * 4 + i];
-            }
-        }
+        spread::<4>(r, &block[self.first..][..4 * self.words], words);
     }
 
     /// Reads `block` from row `r` of `tile`.
     fn get(self, r: usize, tile: &[u8], block: &mut [u8]) {
         let (factors, words) = tile.split_at(self.head());
-        let Factors { at, bytes, .. } = self.factors;
-        for (i, factors) in factors.chunks_exact(ROWS * bytes).enumerate() {
-            block[at + i * bytes..][..bytes].copy_from_slice(&factors[bytes * r..][..bytes]);
+        let Factors { at, bytes, count } = self.factors;
+        match bytes {
+            1 => collect::<1>(r, factors, &mut block[at..][..count]),
+            _ => collect::<2>(r, factors, &mut block[at..][..2 * count]),
         }
-        let block = &mut block[self.first..][..4 * self.words];
-        for (words, word) in words.as_chunks::<{ 4 * ROWS }>().0.iter().zip(block.as_chunks_mut::<4>().0) {
-            *word = words.as_chunks::<4>().0[r];
-        }
+        collect::<4>(r, words, &mut block[self.first..][..4 * self.words]);
     }
 }
 
-/// Four words of each row, word by word.
-#[cfg(not(target_arch = "x86_64"))]
+/// Writes the parts of row `r`, of `N` bytes each, beside those of the other rows.
 #[inline(always)]
-fn four_words(rows: [[[u8; 4]; 4]; ROWS], out: &mut [u8; 16 * ROWS]) {
-    for (w, out) in out.as_chunks_mut::<{ 4 * ROWS }>().0.iter_mut().enumerate() {
-        for (out, row) in out.as_chunks_mut::<4>().0.iter_mut().zip(rows) {
-            *out = row[w];
-        }
-    }
+fn spread<const N: usize>(r: usize, row: &[u8], all: &mut [u8]) {
+    let all = all.as_chunks_mut::<N>().0.as_chunks_mut::<ROWS>().0;
+    all.iter_mut().zip(row.as_chunks::<N>().0).for_each(|(parts, part)| parts[r] = *part);
 }
 
-/// Four words of each row, word by word: compilers do not find these transpositions.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn four_words(rows: [[[u8; 4]; 4]; ROWS], out: &mut [u8; 16 * ROWS]) {
-    use core::arch::x86_64::*;
-    let out = out.as_chunks_mut::<16>().0;
-    for (half, four) in rows.as_chunks::<4>().0.iter().enumerate() {
-        let [a, b, c, d] = four.map(bytemuck::cast::<[[u8; 4]; 4], __m128i>);
-        // SAFETY: SSE2 belongs to the architecture.
-        let words = unsafe {
-            let low = [_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d)];
-            let high = [_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d)];
-            [
-                _mm_unpacklo_epi64(low[0], low[1]),
-                _mm_unpackhi_epi64(low[0], low[1]),
-                _mm_unpacklo_epi64(high[0], high[1]),
-                _mm_unpackhi_epi64(high[0], high[1]),
-            ]
-        };
-        for (w, word) in words.into_iter().enumerate() {
-            out[2 * w + half] = bytemuck::cast::<__m128i, [u8; 16]>(word);
-        }
-    }
+/// The inverse of [`spread`].
+fn collect<const N: usize>(r: usize, all: &[u8], row: &mut [u8]) {
+    let all = all.as_chunks::<N>().0.as_chunks::<ROWS>().0;
+    all.iter().zip(row.as_chunks_mut::<N>().0).for_each(|(parts, part)| *part = parts[r]);
 }
 
 /// Rows in an [`InterleavedLayout`], borrowed. The bytes may have any alignment.
