@@ -21,12 +21,13 @@ const ROWS: f64 = 0.02;
 #[non_exhaustive]
 pub enum HeadMode {
     /// Screened if that saves at least an eighth of the bytes that decoding a token reads, and memory has no
-    /// [budget](crate::MemoryBudget), of which a screen takes its share.
+    /// [budget](crate::MemoryBudget), of which a screen takes its share. The first tokens do not wait for the screen: see
+    /// [`Model::screen`].
     #[default]
     Auto,
     /// All of them.
     Dense,
-    /// Screened: those of the rows that a compact copy of the head lists.
+    /// Screened from the first token on: those of the rows that a compact copy of the head lists.
     Screened,
 }
 
@@ -88,6 +89,9 @@ impl Model {
         };
         if wanted && self.screen.is_none() {
             HeadScreen::default().apply(self)?;
+        }
+        if mode == HeadMode::Screened {
+            self.screen();
         }
         Ok(())
     }
