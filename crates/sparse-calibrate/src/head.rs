@@ -201,6 +201,8 @@ pub(crate) fn calibrate(
         let screen = kinds[i].clone();
         let mut screened = open()?;
         screen.apply(&mut screened)?;
+        // It is there before times are compared.
+        screened.screen();
         let screened = Arc::new(screened);
         let prompt = &texts.test[0][..texts.test[0].len() / 4];
         let speed = decode(&whole, &screened, prompt, schedule)?;

@@ -307,11 +307,9 @@ pub(crate) fn model(
     let source = Source::new(file)?;
     let threads = compute.threads();
     let mut model = source.model(choice, threads, placement)?;
-    let before = Instant::now();
     if choice.head != HeadMode::Auto || !choice.brief {
         model.screen_head(choice.head)?;
     }
-    let screen_ms = ms(before.elapsed());
     if model.has_records() {
         model.fit_memory().with_context(|| format!("cannot use {source}"))?;
     }
@@ -322,7 +320,7 @@ pub(crate) fn model(
     let name = model.name().map_or_else(|| source.file_name(), str::to_owned);
     let time = start.elapsed();
     let level = model.compute().kernels.level();
-    info!(%name, %level, threads, ?time, ?interleaving, screen_ms, "model loaded");
+    info!(%name, %level, threads, ?time, ?interleaving, "model loaded");
     Ok(Loaded { model: Arc::new(model), name, time, interleaving })
 }
 

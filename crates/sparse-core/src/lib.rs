@@ -60,8 +60,9 @@ pub use pool::Pool;
 #[cfg(feature = "fit")]
 pub use screen::AxesFit;
 #[cfg(feature = "std")]
-pub use screen::{Axes, Margins, Reach, Screen, ScreenScratch, Shortlist, Wanted, lost_rows, soft_cap};
-
+pub use screen::{
+    Axes, LazyScreen, Margins, Reach, Screen, ScreenScratch, Shortlist, Wanted, lost_rows, soft_cap,
+};
 pub use segments::SegmentedMatrix;
 #[cfg(feature = "std")]
 pub use store::{

@@ -46,16 +46,9 @@ impl Storage {
     /// 2 MB where the system has them: rows and columns that are read here and there then cost far fewer look-ups of
     /// addresses.
     pub fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Self {
-        #[cfg(feature = "std")]
-        if len >= HUGE
-            && let Ok(mut memory) = crate::memory::huge(len)
-        {
-            fill(&mut memory);
-            return Self::Shared { owner: Arc::new(memory), range: 0..len };
-        }
-        let mut bytes = vec![0; len];
-        fill(&mut bytes);
-        Self::Owned(bytes)
+        let mut room = Room::zeros(len);
+        fill(room.bytes());
+        room.into_storage()
     }
 
     /// What holds the bytes, to be shared: all of them, but of [`Shared`](Self::Shared) those around its range, too.
@@ -75,6 +68,46 @@ impl Storage {
             Self::Static(bytes) => bytes,
             #[cfg(feature = "std")]
             Self::Shared { owner, range } => &(**owner).as_ref()[range.clone()],
+        }
+    }
+}
+
+/// Memory of a [`Storage`] while it is written.
+#[derive(Debug)]
+pub(crate) enum Room {
+    #[cfg(feature = "std")]
+    Huge(crate::memory::Memory),
+    Plain(Vec<u8>),
+}
+
+impl Room {
+    /// `len` zero bytes, in pages of 2 MB if they are many and the system has such pages.
+    pub(crate) fn zeros(len: usize) -> Self {
+        #[cfg(feature = "std")]
+        if len >= HUGE
+            && let Ok(memory) = crate::memory::huge(len)
+        {
+            return Self::Huge(memory);
+        }
+        Self::Plain(vec![0; len])
+    }
+
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            #[cfg(feature = "std")]
+            Self::Huge(memory) => memory,
+            Self::Plain(bytes) => bytes,
+        }
+    }
+
+    pub(crate) fn into_storage(self) -> Storage {
+        match self {
+            #[cfg(feature = "std")]
+            Self::Huge(memory) => {
+                let range = 0..memory.len();
+                Storage::Shared { owner: Arc::new(memory), range }
+            }
+            Self::Plain(bytes) => Storage::Owned(bytes),
         }
     }
 }
@@ -208,6 +241,19 @@ impl Matrix {
             w.restore_block(r, b, block);
             self.format.decode(block, out).expect("one whole block");
         }
+    }
+
+    /// Adds row `r` to `out` (`cols` values).
+    ///
+    /// # Panics
+    /// As [`decode_row`](Self::decode_row).
+    pub(crate) fn add_row(&self, k: &Kernels, r: usize, out: &mut [f32]) {
+        if !self.is_interleaved() {
+            return k.add_rows(self.as_rows(), &[r as u32], &[1.0], 0..self.cols, out);
+        }
+        let mut row = vec![0.0; self.cols];
+        self.decode_row(r, &mut row);
+        out.iter_mut().zip(row).for_each(|(y, w)| *y += w);
     }
 
     /// `out[t][r] = dot(row r, x[t])` for every token of the batch; `out` is `[tokens x rows]`.

@@ -13,6 +13,7 @@ mod axes;
 mod build;
 #[cfg(feature = "fit")]
 mod fit;
+mod lazy;
 mod pack;
 mod shortlist;
 
@@ -22,6 +23,7 @@ pub use axes::Axes;
 pub use build::lost_rows;
 #[cfg(feature = "fit")]
 pub use fit::AxesFit;
+pub use lazy::LazyScreen;
 pub use shortlist::{Reach, ScreenScratch, Shortlist, Wanted, soft_cap};
 use sparse_simd::{MatMut, TileLayout, Tiles};
 

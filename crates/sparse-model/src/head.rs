@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use sparse_core::{Axes, Screen};
+use sparse_core::{Axes, LazyScreen, Screen};
 use sparse_simd::{Level, TileLayout};
 
 use crate::sidecar::HeadScreen;
@@ -21,12 +21,13 @@ const ROWS: f64 = 0.02;
 #[non_exhaustive]
 pub enum HeadMode {
     /// Screened if that saves at least an eighth of the bytes that decoding a token reads, and memory has no
-    /// [budget](crate::MemoryBudget), of which a screen takes its share.
+    /// [budget](crate::MemoryBudget), of which a screen takes its share. The first tokens do not wait for the screen: see
+    /// [`Model::screen`].
     #[default]
     Auto,
     /// All of them.
     Dense,
-    /// Screened: those of the rows that a compact copy of the head lists.
+    /// Screened from the first token on: those of the rows that a compact copy of the head lists.
     Screened,
 }
 
@@ -58,9 +59,18 @@ impl FromStr for HeadMode {
 }
 
 impl Model {
-    /// The screen of the head, if it has one.
+    /// The screen of the head, if it has one. It is made now if it is not there yet, which takes a moment.
+    ///
+    /// Sessions that are made before that make it themselves, a part for each of their first
+    /// [`LazyScreen::PARTS`] tokens, for which they compute the whole head. So no token waits long for it, and texts do not
+    /// depend on how long it takes.
     pub fn screen(&self) -> Option<&Screen> {
-        self.screen.as_ref()
+        self.screen.as_ref()?.make(self.compute(), self.head(), LazyScreen::PARTS)
+    }
+
+    /// Whether the head has a [screen](Self::screen), or is to get one.
+    pub fn has_screen(&self) -> bool {
+        self.screen.is_some()
     }
 
     /// Computes the head like this from now on. A screen that a sidecar brought stays, but for
@@ -80,6 +90,9 @@ impl Model {
         if wanted && self.screen.is_none() {
             HeadScreen::default().apply(self)?;
         }
+        if mode == HeadMode::Screened {
+            self.screen();
+        }
         Ok(())
     }
 
@@ -89,9 +102,20 @@ impl Model {
     /// # Errors
     /// If the screen is for another head.
     pub fn set_screen(&mut self, screen: Option<Screen>) -> Result<(), Error> {
+        self.set_lazy_screen(screen.map(LazyScreen::from))
+    }
+
+    /// [`set_screen`](Self::set_screen) with one that is still to be made.
+    pub(crate) fn plan_screen(&mut self, screen: &HeadScreen) -> Result<(), Error> {
+        let axes = screen.axes.clone().unwrap_or_else(|| self.random_axes());
+        let lazy = LazyScreen::new(self.compute(), self.head(), axes, screen.lost.as_deref(), screen.margins);
+        self.set_lazy_screen(Some(lazy.map_err(in_screen)?))
+    }
+
+    fn set_lazy_screen(&mut self, screen: Option<LazyScreen>) -> Result<(), Error> {
         if let Some(screen) = &screen {
             let (expected, found) =
-                ((self.head().rows(), self.head().cols()), (screen.rows(), screen.axes().inputs()));
+                ((self.head().rows(), self.head().cols()), (screen.rows(), screen.inputs()));
             if expected != found {
                 let problem = format!("a screen of {expected:?} rows and inputs is needed, found {found:?}");
                 return Err(Error::Tensor { name: "screen".into(), problem });
@@ -111,7 +135,7 @@ impl Model {
     pub fn make_screen(&self, screen: &HeadScreen) -> Result<Screen, Error> {
         let axes = screen.axes.clone().unwrap_or_else(|| self.random_axes());
         Screen::new(self.compute(), self.head(), axes, screen.lost.as_deref(), screen.margins)
-            .map_err(|e| Error::Tensor { name: "screen".into(), problem: e.to_string() })
+            .map_err(in_screen)
     }
 
     /// Whether a screen knows all that logits are made of: it knows no biases.
@@ -138,4 +162,8 @@ impl Model {
         let square = weight.iter().map(|w| w * w).sum::<f32>() / weight.len() as f32;
         Axes::rotated(weight.len(), square.sqrt().max(f32::MIN_POSITIVE))
     }
+}
+
+fn in_screen(error: sparse_core::Error) -> Error {
+    Error::Tensor { name: "screen".into(), problem: error.to_string() }
 }

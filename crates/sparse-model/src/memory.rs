@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "fs")]
 use sparse_core::{CachePolicy, Lfu, Lru};
-use sparse_core::{Screen, StoreStatistics, StoredExperts};
+use sparse_core::{LazyScreen, StoreStatistics, StoredExperts};
 use sparse_gguf::Gguf;
 #[cfg(feature = "fs")]
 use sparse_simd::Kernels;
@@ -174,7 +174,7 @@ impl Model {
             chosen.filter(|_| !self.has_own_predictors).map(|(_, selector)| selector.bytes()).sum()
         };
         let Some(memory) = &mut self.memory else { return Ok(()) };
-        let resident = memory.resident + self.screen.as_ref().map_or(0, Screen::bytes);
+        let resident = memory.resident + self.screen.as_ref().map_or(0, LazyScreen::bytes);
         #[cfg(feature = "fs")]
         let (resident, needed) = {
             let experts = memory.experts.as_ref().map_or(0, |experts| experts.needed);

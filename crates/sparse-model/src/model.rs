@@ -5,7 +5,7 @@ use std::path::Path;
 #[cfg(feature = "fs")]
 use std::sync::Arc;
 
-use sparse_core::{Activations, Compute, Matrix, Screen, SparseFfn};
+use sparse_core::{Activations, Compute, LazyScreen, Matrix, SparseFfn};
 use sparse_gguf::Gguf;
 
 use crate::chat::{ChatTemplate, ChatTemplates};
@@ -31,7 +31,7 @@ pub struct Model {
     compute: Compute,
     /// The same threads, for batches of tokens that do not belong together.
     step_compute: Compute,
-    pub(crate) screen: Option<Screen>,
+    pub(crate) screen: Option<LazyScreen>,
     pub(crate) memory: Option<Memory>,
     /// Whether predictors are in the model's file.
     #[cfg(feature = "fs")]

@@ -3,7 +3,7 @@
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use sparse_core::{Activations, BatchMode, FfnCounts, Screen, ScreenScratch, Wanted};
+use sparse_core::{Activations, BatchMode, FfnCounts, LazyScreen, Screen, ScreenScratch, Wanted};
 use web_time::Instant;
 
 use crate::decoder::{self, Watch};
@@ -55,8 +55,16 @@ pub struct Session {
     model: Arc<Model>,
     sequence: Sequence,
     workspace: Workspace,
-    screen_scratch: Option<ScreenScratch>,
+    screening: Option<Screening>,
     screen_counts: ScreenCounts,
+}
+
+/// A session's part of screening.
+#[derive(Debug)]
+struct Screening {
+    scratch: ScreenScratch,
+    /// Parts of the screen that are there for the next token.
+    parts: usize,
 }
 
 impl Session {
@@ -76,7 +84,10 @@ impl Session {
         Ok(Self {
             sequence: Sequence::new(model, options)?,
             workspace: Workspace::new(model, options.context),
-            screen_scratch: model.screen().map(ScreenScratch::new),
+            screening: model
+                .screen
+                .as_ref()
+                .map(|screen| Screening { scratch: screen.scratch(), parts: screen.parts() }),
             screen_counts: ScreenCounts::default(),
             model: Arc::clone(model),
         })
@@ -227,15 +238,14 @@ impl Session {
         history: &[u32],
     ) -> Result<Logits<'_>, Error> {
         let model = Arc::clone(&self.model);
-        let screen = model.screen().filter(|_| model.can_screen());
-        let (Some(screen), Some(reach)) = (screen, sampler.reach()) else {
+        let (Some(screen), Some(reach)) = (self.screen(&model), sampler.reach()) else {
             return Ok(self.forward(tokens)?.into());
         };
         let (last, single) = self.advance(tokens)?;
         let start = Instant::now();
         decoder::head_input(&model, &mut self.workspace, last..last + 1);
         let Workspace { normed: input, logits, times, .. } = &mut self.workspace;
-        let scratch = self.screen_scratch.as_mut().expect("made for a model with a screen");
+        let scratch = &mut self.screening.as_mut().expect("made for a model with a screen").scratch;
         let penalty = sampler.penalty(history);
         let wanted = Wanted { reach, cap: model.config().logit_softcap, adjust: &penalty };
         let list = screen.shortlist(model.compute(), model.head(), input, &wanted, scratch);
@@ -253,6 +263,15 @@ impl Session {
         }
         finite(logits.values, self.sequence.position() - 1)?;
         Ok(logits)
+    }
+
+    /// The screen of `model`, which is this session's; while it is made, a part of it is added.
+    fn screen<'m>(&mut self, model: &'m Model) -> Option<&'m Screen> {
+        let screen = model.screen.as_ref().filter(|_| model.can_screen())?;
+        let parts = &mut self.screening.as_mut()?.parts;
+        let made = screen.make(model.compute(), model.head(), *parts);
+        *parts = LazyScreen::PARTS.min(*parts + 1);
+        made
     }
 
     /// Like [`forward`](Self::forward), calling `each(index, logits)` for every token of `tokens`.
@@ -285,7 +304,7 @@ impl Session {
     /// Whether [`verify`](Self::verify) is of use: what turns out wrong can be taken back, and no screen makes single
     /// tokens cheaper.
     pub(crate) fn can_verify(&self) -> bool {
-        self.sequence.rewinds() && self.screen_scratch.is_none()
+        self.sequence.rewinds() && self.screening.is_none()
     }
 
     /// Appends `tokens`, computes them and all that wait as [steps](Workspace::steps), and calls `each(index, logits)` with

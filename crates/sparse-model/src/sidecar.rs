@@ -19,6 +19,7 @@
 //! predictors are in the file's order.
 
 mod encoder;
+mod fingerprint;
 mod lanes;
 mod loss;
 mod screen;
@@ -29,11 +30,12 @@ use std::hash::Hash;
 #[cfg(feature = "fs")]
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
 use sparse_core::{BatchTimes, Compute, Density, FfnTimes, Selector, SparseFfn};
-use sparse_gguf::{BlockFormat, Gguf, Sink, TensorView};
+use sparse_gguf::{BlockFormat, Gguf, Sink};
 
 pub use encoder::{EncoderLoss, EncoderSidecar};
+pub use fingerprint::fingerprint;
+pub(crate) use fingerprint::hex;
 pub use loss::{MeasuredLoss, OwnText};
 pub use screen::HeadScreen;
 
@@ -41,8 +43,6 @@ use crate::lanes::NeuronLanes;
 use crate::weights::ffn_weight;
 use crate::{Error, Model};
 
-/// Bytes at the beginning and at the end of each tensor that go into the fingerprint.
-const SAMPLE: usize = 1024;
 /// Rounds of timing when a sidecar is applied: a few milliseconds per kind of layer.
 const ROUNDS: usize = 5;
 
@@ -79,25 +79,6 @@ pub enum Placement {
     Measured,
     /// Those that the sidecar chose: the same on every machine. Loading needs no clock.
     AsCalibrated,
-}
-
-/// Tells model files apart: a hash of the metadata, of the names, types and shapes of the tensors, and of the first and the
-/// last 1,024 bytes of each. Files that differ elsewhere alone have the same; training or rounding changes those bytes, too.
-pub fn fingerprint(gguf: &Gguf) -> String {
-    let mut hash = Sha256::new();
-    for (key, value) in gguf.metadata().iter() {
-        hash.update(format!("{key}={value:?}\n"));
-    }
-    for TensorView { info, data } in gguf.views() {
-        hash.update(format!("{} {:?} {:?}\n", info.name, info.ty, info.dims));
-        hash.update(&data[..data.len().min(SAMPLE)]);
-        hash.update(&data[data.len().saturating_sub(SAMPLE)..]);
-    }
-    hex(hash)
-}
-
-pub(crate) fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Sidecar {

@@ -27,6 +27,7 @@ fn decode(gguf: &Gguf) {
         let mut model = Model::from_gguf(gguf, threads).expect("a model");
         if screened {
             HeadScreen::default().apply(&mut model).expect("a screen");
+            assert!(model.screen().is_some());
         }
         let model = Arc::new(model);
         let mut session = Session::new(&model, 128).expect("a session");

@@ -105,6 +105,16 @@ macro_rules! float_functions {
         }
 
         #[target_feature(enable = $features)]
+        pub(super) fn hadamard_runs(x: &mut [f32], order: usize) {
+            crate::hadamard::runs(x, order);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn round_pairs(x: &[f32], inverse: f32, codes: &mut [u8]) -> [f32; 2] {
+            crate::tiles::round_pairs(x, inverse, codes)
+        }
+
+        #[target_feature(enable = $features)]
         pub(super) fn panels_int8(w: Panels<'_>, x: Int8<'_>, out: &mut MatMut<'_>) {
             int8::multiply::<_, { <$token as Int8Step>::TOKENS }>(<$token>::new(), w, x, out);
         }

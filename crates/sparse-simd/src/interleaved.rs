@@ -6,14 +6,15 @@
 //! A *group* is eight rows. It is stored block by block, and of each block column:
 //!
 //! ```text
-//! half-precision factors:  d of rows 0..8 (8 x f16) | the second factor of rows 0..8, if any
-//! everything else:         bytes 0..4 of rows 0..8 | bytes 4..8 of rows 0..8, and so on
+//! factors:          the first of rows 0..8 (8 x f16; a byte each in MXFP4) | the second of rows 0..8, if any
+//! everything else:  bytes 0..4 of rows 0..8 | bytes 4..8 of rows 0..8, and so on
 //! ```
 //!
 //! The last group is filled up with rows of zeros.
 
 use core::ops::Range;
 
+use crate::columns::Recipe;
 use crate::{BlockFormat, Rows, ShapeError};
 
 /// Rows in a group.
@@ -37,7 +38,7 @@ impl InterleavedLayout {
     ///
     /// # Errors
     /// If `cols` is zero or no multiple of the format's block length, or the matrix is too large to address. If the
-    /// format's values are floats, or its blocks are not half-precision factors and whole words of four bytes.
+    /// format's values are floats, or its blocks are not factors and whole words of four bytes.
     pub fn new(format: BlockFormat, rows: usize, cols: usize) -> Result<Self, ShapeError> {
         let parts = Parts::of(format).ok_or(ShapeError::NoInterleaving { format })?;
         let row_bytes = format.row_bytes(cols).filter(|bytes| *bytes > 0);
@@ -100,56 +101,92 @@ impl InterleavedLayout {
 /// The parts of a block that are interleaved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Parts {
-    /// Where the half-precision factors are: at the beginning or at the end.
-    halves: &'static [usize],
+    factors: Factors,
     /// Where everything else begins.
     first: usize,
     /// How long that is, in words of four bytes.
     words: usize,
 }
 
+/// Equally long parts of a block that follow each other, at its beginning or at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Factors {
+    /// Where the first begins.
+    pub(crate) at: usize,
+    /// Bytes of each, one or two.
+    pub(crate) bytes: usize,
+    pub(crate) count: usize,
+}
+
+impl Factors {
+    /// The half-precision factors of `recipe`, if they follow each other.
+    pub(crate) const fn halves(recipe: Option<&Recipe>) -> Option<Self> {
+        let Some(Recipe { halves, .. }) = recipe else { return Some(Self { at: 0, bytes: 2, count: 0 }) };
+        let mut i = 1;
+        while i < halves.len() {
+            if halves[i] != halves[0] + 2 * i {
+                return None;
+            }
+            i += 1;
+        }
+        Some(Self { at: halves[0], bytes: 2, count: halves.len() })
+    }
+}
+
 impl Parts {
     /// `None` if the format has no such parts.
     fn of(format: BlockFormat) -> Option<Self> {
-        if !format.is_quantized() {
-            return None;
-        }
-        let halves = format.recipe().map_or(&[][..], |recipe| recipe.halves);
-        let rest = format.block_bytes() - 2 * halves.len();
-        let follow = |first: usize| halves.iter().enumerate().all(|(i, at)| *at == first + 2 * i);
-        let first = match (follow(0), follow(rest)) {
-            (true, _) => 2 * halves.len(),
-            (false, true) => 0,
-            (false, false) => return None,
+        let factors = format.factors()?;
+        let all = factors.bytes * factors.count;
+        let rest = format.block_bytes() - all;
+        let first = match factors.at {
+            0 => all,
+            at if at == rest => 0,
+            _ => return None,
         };
-        rest.is_multiple_of(4).then_some(Self { halves, first, words: rest / 4 })
+        rest.is_multiple_of(4).then_some(Self { factors, first, words: rest / 4 })
     }
 
-    /// Writes `block` as row `r` of `tile`.
+    /// Bytes of the factors of all rows.
+    fn head(self) -> usize {
+        ROWS * self.factors.bytes * self.factors.count
+    }
+
+    /// Writes `block` as row `r` of `tile`. Transposing words in registers is no faster: this waits for memory.
     #[inline(always)]
     fn put(self, r: usize, block: &[u8], tile: &mut [u8]) {
-        let (factors, words) = tile.split_at_mut(2 * ROWS * self.halves.len());
-        for (factors, at) in factors.as_chunks_mut::<{ 2 * ROWS }>().0.iter_mut().zip(self.halves) {
-            factors[2 * r..2 * r + 2].copy_from_slice(&block[*at..at + 2]);
+        let (factors, words) = tile.split_at_mut(self.head());
+        let Factors { at, bytes, count } = self.factors;
+        match bytes {
+            1 => spread::<1>(r, &block[at..][..count], factors),
+            _ => spread::<2>(r, &block[at..][..2 * count], factors),
         }
-        let block = &block[self.first..][..4 * self.words];
-        for (words, word) in words.as_chunks_mut::<{ 4 * ROWS }>().0.iter_mut().zip(block.as_chunks::<4>().0)
-        {
-            words.as_chunks_mut::<4>().0[r] = *word;
-        }
+        spread::<4>(r, &block[self.first..][..4 * self.words], words);
     }
 
     /// Reads `block` from row `r` of `tile`.
     fn get(self, r: usize, tile: &[u8], block: &mut [u8]) {
-        let (factors, words) = tile.split_at(2 * ROWS * self.halves.len());
-        for (factors, at) in factors.as_chunks::<{ 2 * ROWS }>().0.iter().zip(self.halves) {
-            block[*at..at + 2].copy_from_slice(&factors[2 * r..2 * r + 2]);
+        let (factors, words) = tile.split_at(self.head());
+        let Factors { at, bytes, count } = self.factors;
+        match bytes {
+            1 => collect::<1>(r, factors, &mut block[at..][..count]),
+            _ => collect::<2>(r, factors, &mut block[at..][..2 * count]),
         }
-        let block = &mut block[self.first..][..4 * self.words];
-        for (words, word) in words.as_chunks::<{ 4 * ROWS }>().0.iter().zip(block.as_chunks_mut::<4>().0) {
-            *word = words.as_chunks::<4>().0[r];
-        }
+        collect::<4>(r, words, &mut block[self.first..][..4 * self.words]);
     }
+}
+
+/// Writes the parts of row `r`, of `N` bytes each, beside those of the other rows.
+#[inline(always)]
+fn spread<const N: usize>(r: usize, row: &[u8], all: &mut [u8]) {
+    let all = all.as_chunks_mut::<N>().0.as_chunks_mut::<ROWS>().0;
+    all.iter_mut().zip(row.as_chunks::<N>().0).for_each(|(parts, part)| parts[r] = *part);
+}
+
+/// The inverse of [`spread`].
+fn collect<const N: usize>(r: usize, all: &[u8], row: &mut [u8]) {
+    let all = all.as_chunks::<N>().0.as_chunks::<ROWS>().0;
+    all.iter().zip(row.as_chunks_mut::<N>().0).for_each(|(parts, part)| *part = parts[r]);
 }
 
 /// Rows in an [`InterleavedLayout`], borrowed. The bytes may have any alignment.

@@ -204,7 +204,7 @@ impl Kernels {
 
     /// Whether they are the faster products of a whole matrix in `format`.
     pub fn prefers_interleaved(&self, format: BlockFormat) -> bool {
-        self.0.prefers_interleaved && self.has_interleaved(format)
+        self.has_interleaved(format) && (self.0.prefers_interleaved)(format)
     }
 
     /// Products of interleaved rows with int8 activations: `out[t][r]` = row `r` of `w` times token `t` of `x`. Identical
@@ -378,6 +378,29 @@ impl Kernels {
         assert!(x.len().is_multiple_of(hadamard::ORDER), "hadamard: {} values", x.len());
         // SAFETY: a table is only handed out on CPUs of its level.
         unsafe { (self.0.hadamard)(x) }
+    }
+
+    /// The Hadamard transform of each run of `order` values of `x`: `H x` with the symmetric matrix of signs that has
+    /// `H H = order`. Identical at every level.
+    ///
+    /// # Panics
+    /// If `order` is no power of two, or the length is no multiple of it.
+    pub fn hadamard_runs(&self, x: &mut [f32], order: usize) {
+        assert!(order.is_power_of_two(), "hadamard_runs: order {order}");
+        assert!(x.len().is_multiple_of(order), "hadamard_runs: {} values of order {order}", x.len());
+        // SAFETY: a table is only handed out on CPUs of its level.
+        unsafe { (self.0.hadamard_runs)(x, order) }
+    }
+
+    /// Rounds finite values to two bits: `codes[i]` is the `q` from 0 to 3 for which `x[i] * inverse` is closest to
+    /// `q - 1.5`. Returns the dot products of all `q - 1.5` with `x` and with themselves. Identical at every level.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn round_pairs(&self, x: &[f32], inverse: f32, codes: &mut [u8]) -> [f32; 2] {
+        same_len("round_pairs", "x", x.len(), "codes", codes.len());
+        // SAFETY: the lengths are the same, and a table is only handed out on CPUs of its level.
+        unsafe { (self.0.round_pairs)(x, inverse, codes) }
     }
 
     /// `x[i] = f(x[i])`, within the bounds that [`Activation`] states.

@@ -29,6 +29,7 @@ pub use small::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
 pub use ternary::{BlockQ1_0, BlockQ2_0, BlockTq1_0, BlockTq2_0};
 
 use crate::columns::Recipe;
+use crate::interleaved::Factors;
 use bytemuck::Pod;
 use half::{bf16, f16};
 use thiserror::Error;
@@ -199,6 +200,15 @@ macro_rules! formats {
                     $(Self::$float => None,)*
                     $(Self::$ggml => <$ggml_block as Block>::COLUMNS,)*
                     $(Self::$lane => <$lane_block as Block>::COLUMNS,)*
+                }
+            }
+
+            /// What rows by eights have of each row before everything else, if the format is quantized.
+            pub(crate) const fn factors(self) -> Option<Factors> {
+                match self {
+                    $(Self::$float => None,)*
+                    $(Self::$ggml => <$ggml_block as Block>::FACTORS,)*
+                    $(Self::$lane => <$lane_block as Block>::FACTORS,)*
                 }
             }
 

@@ -17,7 +17,7 @@ pub(crate) static KERNELS: Kernels = Kernels(TABLE);
 pub(crate) const TABLE: Table = Table {
     level: Level::Scalar,
     formats: FORMATS,
-    prefers_interleaved: false,
+    prefers_interleaved: |_| false,
     quantize: quantized::quantize,
     quantize_rows: panels::quantize_rows,
     panels_f32: panels::matmul_f32,
@@ -28,6 +28,8 @@ pub(crate) const TABLE: Table = Table {
     to_f16: float::to_f16,
     rms_norm: float::rms_norm,
     hadamard: crate::hadamard::transform,
+    hadamard_runs: crate::hadamard::runs,
+    round_pairs: crate::tiles::round_pairs,
     layer_norm: float::layer_norm,
     softmax: float::softmax,
     activate: float::activate,

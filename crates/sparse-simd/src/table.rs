@@ -19,8 +19,8 @@ use half::f16;
 pub(crate) struct Table {
     pub(crate) level: Level,
     pub(crate) formats: ByFormat,
-    /// Whether rows by eights are multiplied faster than plain ones.
-    pub(crate) prefers_interleaved: bool,
+    /// Whether rows of a format by eights, where it has these products, are multiplied faster than plain ones.
+    pub(crate) prefers_interleaved: fn(BlockFormat) -> bool,
     pub(crate) quantize: unsafe fn(x: &[f32], out: &mut Q8Mut<'_>),
     pub(crate) quantize_rows: unsafe fn(x: &[f32], out: &mut Int8Mut<'_>),
     pub(crate) panels_f32: unsafe fn(w: Panels<'_>, x: &[f32], out: &mut MatMut<'_>),
@@ -33,6 +33,8 @@ pub(crate) struct Table {
     pub(crate) layer_norm: LayerNorm,
     pub(crate) softmax: unsafe fn(x: &mut [f32]),
     pub(crate) hadamard: unsafe fn(x: &mut [f32]),
+    pub(crate) hadamard_runs: unsafe fn(x: &mut [f32], order: usize),
+    pub(crate) round_pairs: unsafe fn(x: &[f32], inverse: f32, codes: &mut [u8]) -> [f32; 2],
     pub(crate) activate: unsafe fn(f: Activation, x: &mut [f32]),
     pub(crate) activate_mul: unsafe fn(f: Activation, gate: &mut [f32], up: &[f32]),
     pub(crate) add: unsafe fn(y: &mut [f32], x: &[f32]),

@@ -93,7 +93,7 @@ impl TileLayout {
         self.rows.div_ceil(Self::TILE) * self.tile_bytes
     }
 
-    /// Writes row `r` into `tiles`, which are zeros where no row has been written.
+    /// Writes row `r` into `tiles`, whose rows that are never written have to be zeros.
     ///
     /// # Panics
     /// If `r` is out of range, or a length or a code does not fit.
@@ -111,11 +111,14 @@ impl TileLayout {
         }
         set(bias + 2 * lane, row.bias);
         let (nibbles, pairs) = tile[codes..].split_at_mut(Self::TILE * self.nibbles / 2);
-        for (i, q) in row.nibbles.iter().enumerate() {
-            nibbles[i / 8 * 64 + 4 * lane + i % 4] |= q << (i / 4 % 2 * 4);
+        // Codes are too small to reach into the next byte.
+        for (line, codes) in nibbles.as_chunks_mut::<64>().0.iter_mut().zip(row.nibbles.as_chunks::<8>().0) {
+            let [a, b] = words(codes);
+            line[4 * lane..][..4].copy_from_slice(&(a | b << 4).to_le_bytes());
         }
-        for (i, q) in row.pairs.iter().enumerate() {
-            pairs[i / 16 * 64 + 4 * lane + i % 4] |= q << (i / 4 % 4 * 2);
+        for (line, codes) in pairs.as_chunks_mut::<64>().0.iter_mut().zip(row.pairs.as_chunks::<16>().0) {
+            let [a, b, c, d] = words(codes);
+            line[4 * lane..][..4].copy_from_slice(&(a | b << 2 | c << 4 | d << 6).to_le_bytes());
         }
     }
 
@@ -124,6 +127,62 @@ impl TileLayout {
         let codes = self.tile_bytes - Self::TILE * (self.nibbles / 2 + self.pairs / 4);
         [0, codes - 2 * Self::TILE, codes]
     }
+}
+
+/// Four codes each.
+fn words<const BYTES: usize, const WORDS: usize>(codes: &[u8; BYTES]) -> [u32; WORDS] {
+    let words = codes.as_chunks::<4>().0;
+    core::array::from_fn(|i| u32::from_le_bytes(words[i]))
+}
+
+/// Added and taken off again, it rounds small numbers to integers, which are then in its last bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// Values side by side in sums.
+const SIDE: usize = 16;
+
+/// Rounds values to codes of two bits, as [`Kernels::round_pairs`](crate::Kernels::round_pairs) says.
+///
+/// Plain Rust, which compilers turn into vectors: the same code serves all levels.
+#[inline(always)]
+pub(crate) fn round_pairs(x: &[f32], inverse: f32, codes: &mut [u8]) -> [f32; 2] {
+    let mut sums = [[0.0; SIDE]; 2];
+    let (sides, rest) = x.as_chunks::<SIDE>();
+    let (codes, codes_rest) = codes.as_chunks_mut::<SIDE>();
+    for (x, codes) in sides.iter().zip(codes) {
+        for i in 0..SIDE {
+            let level;
+            (codes[i], level) = pair(x[i] * inverse);
+            sums[0][i] += level * x[i];
+            sums[1][i] += level * level;
+        }
+    }
+    for ((x, code), i) in rest.iter().zip(codes_rest).zip(0..) {
+        let level;
+        (*code, level) = pair(x * inverse);
+        sums[0][i] += level * x;
+        sums[1][i] += level * level;
+    }
+    sums.map(|mut sums| {
+        let mut half = SIDE / 2;
+        while half > 0 {
+            for i in 0..half {
+                sums[i] += sums[i + half];
+            }
+            half /= 2;
+        }
+        sums[0]
+    })
+}
+
+/// The code of a value in steps, and what it means.
+#[inline(always)]
+fn pair(x: f32) -> (u8, f32) {
+    let x = x + 1.5;
+    // Comparisons that are one instruction.
+    let x = if x > 0.0 { x } else { 0.0 };
+    let rounded = if x < 3.0 { x } else { 3.0 } + ROUND;
+    (rounded.to_bits() as u8 & 3, rounded - ROUND - 1.5)
 }
 
 /// Rows in a [`TileLayout`], borrowed. The bytes may have any alignment.

@@ -43,6 +43,8 @@ struct Figures {
     /// Neurons left out and the format of weights, if that was asked for.
     sparse: Option<String>,
     load_ms: f64,
+    /// What making the screen of the head took, which the first tokens of a text do among themselves.
+    screen_ms: f64,
     #[serde(flatten)]
     interleaving: Interleaving,
     /// Weight bytes that decoding a token read, and those of the feed-forward layers among them.
@@ -95,6 +97,8 @@ struct Round {
 struct Candidate {
     choice: SparseArgs,
     loaded: Loaded,
+    /// Of making the screen.
+    screen: Duration,
     session: Session,
     rounds: Vec<Round>,
 }
@@ -179,8 +183,12 @@ fn candidate(args: &BenchArgs, threads: NonZeroUsize, choice: SparseArgs) -> any
     if needed > limit {
         return Err(exit::usage(format!("{needed} tokens do not fit the model's context of {limit}")));
     }
+    // Before sessions, so that all tokens have it.
+    let start = Instant::now();
+    loaded.model.screen();
+    let screen = start.elapsed();
     let session = Session::new(&loaded.model, needed)?;
-    Ok(Candidate { choice, loaded, session, rounds: Vec::new() })
+    Ok(Candidate { choice, loaded, screen, session, rounds: Vec::new() })
 }
 
 /// The tokens of the decoded sequence, or of the prompt if that is longer. With all neurons and the whole head, what they
@@ -194,7 +202,7 @@ fn ids(args: &BenchArgs, candidates: &[Candidate]) -> anyhow::Result<Vec<u32>> {
         ids = model.tokenizer().encode(&input::file(file)?, options)?;
         anyhow::ensure!(ids.len() >= decoded, "the text has {} tokens, fewer than {decoded}", ids.len());
         ids.truncate(decoded);
-    } else if candidates.iter().any(|c| !c.loaded.is_dense() || c.loaded.model.screen().is_some()) {
+    } else if candidates.iter().any(|c| !c.loaded.is_dense() || c.loaded.model.has_screen()) {
         let mut session = Session::new(model, decoded)?;
         let start = model.tokenizer().bos().unwrap_or(0);
         let options = GenerateOptions::new(decoded - 1).ignore_end(true);
@@ -250,6 +258,7 @@ impl Candidate {
             threads: model.compute().pool.threads(),
             sparse: self.choice.name(),
             load_ms: ms(self.loaded.time),
+            screen_ms: ms(self.screen),
             interleaving: self.loaded.interleaving,
             bytes_per_token,
             ffn_bytes_per_token: counts().map(|(_, c)| c.bytes as f64 / c.tokens as f64).sum(),

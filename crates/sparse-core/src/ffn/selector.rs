@@ -10,6 +10,7 @@ use crate::{Error, Linear, LowRankPredictor};
 ///
 /// Whatever the selector, neurons whose activation is exactly zero are left out from where that is known: they
 /// contribute nothing.
+#[allow(clippy::large_enum_variant, reason = "there is one per layer")]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Selector {

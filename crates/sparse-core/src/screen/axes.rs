@@ -3,6 +3,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use sparse_simd::Kernels;
+
 use crate::error::{finite, same_len};
 use crate::{Activations, Compute, Error, Matrix};
 
@@ -134,7 +136,7 @@ impl Axes {
                 let d = self.inputs();
                 for (x, out) in x.x().chunks(d).zip(out.chunks_mut(self.dims())) {
                     let (turned, padding) = out.split_at_mut(d);
-                    rotation.turn(x, turned, spare);
+                    rotation.turn(compute.kernels, x, turned, spare);
                     padding.fill(0.0);
                 }
             }
@@ -147,6 +149,7 @@ impl Axes {
 #[derive(Clone, Debug)]
 pub(super) struct Rotation {
     block: usize,
+    /// Random ones, times what keeps lengths the same.
     signs: [Vec<f32>; 2],
     /// Where each value comes from between the rounds.
     deal: Vec<u32>,
@@ -163,55 +166,26 @@ impl Rotation {
             let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             z ^ (z >> 31)
         };
-        let mut signs = || (0..d).map(|_| if next() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
+        let scale = 1.0 / (block as f32).sqrt();
+        let mut signs = || (0..d).map(|_| if next() >> 63 == 0 { scale } else { -scale }).collect();
         let blocks = (d / block).max(1);
         let deal = (0..d).map(|i| (i % blocks * block + i / blocks) as u32).collect();
         Self { block, signs: [signs(), signs()], deal }
     }
 
     /// `out` = `x`, turned; `spare` is as long.
-    fn turn(&self, x: &[f32], out: &mut [f32], spare: &mut [f32]) {
-        let first = if self.block < x.len() { &mut *spare } else { &mut *out };
-        first.copy_from_slice(x);
-        self.round(0, first);
-        if self.block < x.len() {
-            out.iter_mut().zip(&self.deal).for_each(|(out, from)| *out = spare[*from as usize]);
-            self.round(1, out);
+    fn turn(&self, k: &Kernels, x: &[f32], out: &mut [f32], spare: &mut [f32]) {
+        let [first, second] = &self.signs;
+        if self.block == x.len() {
+            out.iter_mut().zip(x).zip(first).for_each(|((out, x), sign)| *out = x * sign);
+            return k.hadamard_runs(out, self.block);
         }
+        spare.iter_mut().zip(x).zip(first).for_each(|((out, x), sign)| *out = x * sign);
+        k.hadamard_runs(spare, self.block);
+        let dealt = self.deal.iter().map(|from| spare[*from as usize]);
+        out.iter_mut().zip(dealt).zip(second).for_each(|((out, x), sign)| *out = x * sign);
+        k.hadamard_runs(out, self.block);
     }
-
-    fn round(&self, i: usize, x: &mut [f32]) {
-        let scale = 1.0 / (self.block as f32).sqrt();
-        x.iter_mut().zip(&self.signs[i]).for_each(|(x, sign)| *x *= sign * scale);
-        // Steps within eight values have no loops of their own, so that they cost no more than the others.
-        let eights = self.block.is_multiple_of(8);
-        if eights {
-            x.as_chunks_mut::<8>().0.iter_mut().for_each(hadamard8);
-        }
-        for block in x.chunks_mut(self.block) {
-            let mut half = if eights { 8 } else { 1 };
-            while half < block.len() {
-                for pair in block.chunks_mut(2 * half) {
-                    let (a, b) = pair.split_at_mut(half);
-                    for (a, b) in a.iter_mut().zip(b) {
-                        (*a, *b) = (*a + *b, *a - *b);
-                    }
-                }
-                half *= 2;
-            }
-        }
-    }
-}
-
-/// The product with a Hadamard matrix, not scaled.
-#[inline]
-fn hadamard8(x: &mut [f32; 8]) {
-    let [a, b, c, d, e, f, g, h] = *x;
-    let (a, b, c, d) = (a + b, a - b, c + d, c - d);
-    let (e, f, g, h) = (e + f, e - f, g + h, g - h);
-    let (a, c, b, d) = (a + c, a - c, b + d, b - d);
-    let (e, g, f, h) = (e + g, e - g, f + h, f - h);
-    *x = [a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h];
 }
 
 #[cfg(test)]
@@ -225,7 +199,7 @@ mod tests {
             let turned = |i: usize| {
                 let (mut x, mut out) = (vec![0.0; d], vec![0.0; d]);
                 x[i] = 1.0;
-                rotation.turn(&x, &mut out, &mut vec![0.0; d]);
+                rotation.turn(Kernels::get(), &x, &mut out, &mut vec![0.0; d]);
                 out
             };
             let (a, b) = (turned(0), turned(d - 1));

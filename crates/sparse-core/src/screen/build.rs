@@ -4,17 +4,18 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use half::f16;
-use sparse_simd::TileLayout;
+use sparse_simd::{Kernels, TileLayout};
 
 use super::pack::Packed;
 use super::{Axes, Margins, Screen};
 use crate::error::same_len;
+use crate::matrix::Room;
 use crate::{Activations, Compute, Error, Matrix, Storage};
 
-/// Rows that are packed at a time: whole tiles.
-const BATCH: usize = 256;
+/// Rows that are packed at a time: whole tiles, few enough that they stay in the second-level cache.
+const BATCH: usize = 64;
 /// Rows, about, that the mean is taken of.
-const MEAN_ROWS: usize = 16_384;
+const MEAN_ROWS: usize = 4096;
 
 /// A batch of rows and what becomes of it.
 struct Batch<'a> {
@@ -25,7 +26,7 @@ struct Batch<'a> {
 }
 
 /// Sums over the rows that are finite.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Sums {
     /// Squares of what rounding loses.
     rounding: f64,
@@ -34,11 +35,26 @@ struct Sums {
 }
 
 /// Buffers of a thread.
+#[derive(Debug)]
 struct Buffers {
     rows: Activations,
     along: Vec<f32>,
     spare: Vec<f32>,
     packed: Packed,
+}
+
+/// A screen in the making.
+#[derive(Debug)]
+pub(super) struct Builder {
+    /// Without tiles.
+    screen: Screen,
+    tiles: Room,
+    lost: Option<Vec<f32>>,
+    sums: Sums,
+    /// Rows that are done.
+    done: usize,
+    /// Per thread.
+    buffers: Vec<Buffers>,
 }
 
 impl Screen {
@@ -48,6 +64,21 @@ impl Screen {
     /// # Errors
     /// If the axes are for tokens of another width, `lost` for other rows, or the screen is too large to address.
     pub fn new(
+        compute: &Compute,
+        head: &Matrix,
+        axes: Axes,
+        lost: Option<&[f32]>,
+        margins: Margins,
+    ) -> Result<Self, Error> {
+        let mut builder = Builder::new(compute, head, axes, lost, margins)?;
+        builder.add(compute, head, head.rows());
+        Ok(builder.finish())
+    }
+}
+
+impl Builder {
+    /// A screen without rows, as [`Screen::new`].
+    pub(super) fn new(
         compute: &Compute,
         head: &Matrix,
         axes: Axes,
@@ -72,52 +103,79 @@ impl Screen {
             }
         }
         let layout = TileLayout::new(rows, axes.nibbles(), dims - axes.nibbles())?;
-        let common = mean_row(head);
         let mut center = vec![0.0; dims];
         let mut x = Activations::with_capacity(1, d);
         x.resize(1);
         x.x_mut().copy_from_slice(axes.mean());
         x.quantize(compute.kernels);
         axes.project(compute, &x, &mut center, &mut vec![0.0; d]);
-        let mut deviations = vec![f32::INFINITY; rows];
-        let mut sums = Sums::default();
-        let tiles = Storage::filled(layout.bytes(), |tiles| {
-            let of_batch = TileLayout::new(BATCH, layout.nibbles(), layout.pairs()).expect("smaller").bytes();
-            let parts = tiles.chunks_mut(of_batch).zip(deviations.chunks_mut(BATCH)).enumerate();
-            let mut batches: Vec<Batch<'_>> = parts
-                .map(|(i, (tiles, deviations))| Batch {
-                    first: i * BATCH,
-                    tiles,
-                    deviations,
-                    sums: Sums::default(),
-                })
-                .collect();
+        let screen = Screen {
+            rounding: 1.0,
+            axes,
+            layout,
+            tiles: Storage::Owned(Vec::new()),
+            common: vec![0.0; d],
+            center,
+            deviations: vec![f32::INFINITY; rows],
+            margins,
+        };
+        let tiles = Room::zeros(layout.bytes());
+        let (lost, sums) = (lost.map(<[f32]>::to_vec), Sums::default());
+        Ok(Self { screen, tiles, lost, sums, done: 0, buffers: Vec::new() })
+    }
+
+    /// The screen, which cannot be used yet.
+    pub(super) fn screen(&self) -> &Screen {
+        &self.screen
+    }
+
+    /// Adds rows until there are `rows`, or some more.
+    pub(super) fn add(&mut self, compute: &Compute, head: &Matrix, rows: usize) {
+        let rows = rows.min(head.rows());
+        if rows <= self.done {
+            return;
+        }
+        let Screen { axes, layout, common, deviations, .. } = &mut self.screen;
+        let (d, dims) = (head.cols(), axes.dims());
+        if self.buffers.is_empty() {
+            *common = mean_row(compute.kernels, head);
             let buffers = || Buffers {
                 rows: Activations::with_capacity(BATCH, d),
                 along: vec![0.0; BATCH * dims],
                 spare: vec![0.0; d],
                 packed: Packed::default(),
             };
-            let mut scratch: Vec<Buffers> = (0..compute.pool.threads()).map(|_| buffers()).collect();
-            compute.pool.for_each(&mut scratch, &mut batches, |buffers, batch| {
-                batch.pack(compute, head, &axes, &common, lost, buffers);
-            });
-            for batch in &batches {
-                sums.rounding += batch.sums.rounding;
-                sums.lost += batch.sums.lost;
-            }
+            self.buffers = (0..compute.pool.threads()).map(|_| buffers()).collect();
+        }
+        let of_batch = TileLayout::new(BATCH, layout.nibbles(), layout.pairs()).expect("smaller").bytes();
+        let parts = self.tiles.bytes().chunks_mut(of_batch).zip(deviations.chunks_mut(BATCH)).enumerate();
+        let range = self.done / BATCH..rows.div_ceil(BATCH);
+        let mut batches: Vec<Batch<'_>> = parts
+            .take(range.end)
+            .skip(range.start)
+            .map(|(i, (tiles, deviations))| Batch {
+                first: i * BATCH,
+                tiles,
+                deviations,
+                sums: Sums::default(),
+            })
+            .collect();
+        let (axes, common, lost) = (&*axes, &**common, self.lost.as_deref());
+        compute.pool.for_each(&mut self.buffers, &mut batches, |buffers, batch| {
+            batch.pack(compute, head, axes, common, lost, buffers);
         });
-        let share = |part: f64, all: f64| if all > 0.0 { (part / all) as f32 } else { 1.0 };
-        Ok(Self {
-            rounding: share(sums.rounding, sums.rounding + sums.lost),
-            axes,
-            layout,
-            tiles,
-            common,
-            center,
-            deviations,
-            margins,
-        })
+        for batch in &batches {
+            self.sums.rounding += batch.sums.rounding;
+            self.sums.lost += batch.sums.lost;
+        }
+        self.done = range.end * BATCH;
+    }
+
+    /// The screen of the rows that were added.
+    pub(super) fn finish(self) -> Screen {
+        let Sums { rounding, lost } = self.sums;
+        let rounding = if rounding + lost > 0.0 { (rounding / (rounding + lost)) as f32 } else { 1.0 };
+        Screen { rounding, tiles: self.tiles.into_storage(), ..self.screen }
     }
 }
 
@@ -137,8 +195,8 @@ impl Batch<'_> {
         let outside = axes.lost().powi(2) / (d.saturating_sub(dims)).max(1) as f32;
         x.resize(n);
         for (i, row) in x.x_mut().chunks_mut(d).enumerate() {
-            head.decode_row(self.first + i, row);
-            row.iter_mut().zip(common).for_each(|(w, c)| *w -= c);
+            row.iter_mut().zip(common).for_each(|(w, c)| *w = -c);
+            head.add_row(compute.kernels, self.first + i, row);
         }
         if axes.matrix().is_some() {
             x.quantize(compute.kernels);
@@ -177,7 +235,7 @@ impl Batch<'_> {
 /// If the widths differ.
 pub fn lost_rows(compute: &Compute, head: &Matrix, left: &Matrix) -> Vec<f32> {
     let (d, dims) = (head.cols(), left.rows());
-    let common = mean_row(head);
+    let common = mean_row(compute.kernels, head);
     let mut lost = vec![0.0; head.rows()];
     let mut x = Activations::with_capacity(BATCH, d);
     let mut along = vec![0.0; BATCH * dims];
@@ -201,17 +259,24 @@ pub fn lost_rows(compute: &Compute, head: &Matrix, left: &Matrix) -> Vec<f32> {
 
 /// The mean of rows that are finite, of so many that others hardly change it. Whatever it is, scores are right: what it
 /// adds to all logits is computed.
-fn mean_row(head: &Matrix) -> Vec<f32> {
+fn mean_row(k: &Kernels, head: &Matrix) -> Vec<f32> {
     let stride = head.rows().div_ceil(MEAN_ROWS).max(1);
-    let mut sum = vec![0.0_f64; head.cols()];
-    let mut row = vec![0.0; head.cols()];
-    let mut n = 0.0;
-    for r in (0..head.rows()).step_by(stride) {
-        head.decode_row(r, &mut row);
-        if row.iter().all(|w| w.is_finite()) {
-            sum.iter_mut().zip(&row).for_each(|(s, w)| *s += f64::from(*w));
+    let mean_of = |wanted: &dyn Fn(usize) -> bool| {
+        let (mut sum, mut n) = (vec![0.0; head.cols()], 0.0);
+        for r in (0..head.rows()).step_by(stride).filter(|r| wanted(*r)) {
+            head.add_row(k, r, &mut sum);
             n += 1.0;
         }
+        sum.iter_mut().for_each(|s| *s = if n > 0.0 { *s / n } else { 0.0 });
+        sum
+    };
+    let mean = mean_of(&|_| true);
+    if mean.iter().all(|w| w.is_finite()) {
+        return mean;
     }
-    sum.iter().map(|s| if n > 0.0 { (s / n) as f32 } else { 0.0 }).collect()
+    mean_of(&|r| {
+        let mut row = vec![0.0; head.cols()];
+        head.decode_row(r, &mut row);
+        row.iter().all(|w| w.is_finite())
+    })
 }

@@ -18,7 +18,6 @@ const ROUNDS: usize = 2;
 pub(super) struct Packed {
     codes: [Vec<u8>; 2],
     scales: [f16; 2],
-    levels: Vec<f32>,
 }
 
 impl Packed {
@@ -69,14 +68,7 @@ impl Packed {
         };
         self.codes[0].clear();
         self.codes[1].resize(row.len(), 0);
-        self.levels.resize(row.len(), 0.0);
-        for ((code, level), value) in self.codes[1].iter_mut().zip(&mut self.levels).zip(row) {
-            let rounded = (value * inverse + 1.5).clamp(0.0, 3.0) + ROUND - ROUND;
-            *code = rounded as i32 as u8;
-            *level = rounded - 1.5;
-        }
-        let (product, length) =
-            (kernels.dot_f32(&self.levels, row), kernels.dot_f32(&self.levels, &self.levels));
+        let [product, length] = kernels.round_pairs(row, inverse, &mut self.codes[1]);
         let scale = f16::from_f32(if product > 0.0 { square / product } else { 0.0 });
         self.scales = [f16::ZERO, scale];
         let scale = scale.to_f32();

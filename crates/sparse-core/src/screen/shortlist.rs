@@ -100,12 +100,17 @@ pub struct ScreenScratch {
 impl ScreenScratch {
     /// Room for what `screen` does.
     pub fn new(screen: &Screen) -> Self {
-        let (rows, chunks) = (screen.rows(), screen.rows().div_ceil(CHUNK));
+        Self::for_shape(screen.rows(), screen.axes().inputs(), screen.axes().dims())
+    }
+
+    /// Room for a screen of so many rows.
+    pub(super) fn for_shape(rows: usize, inputs: usize, dims: usize) -> Self {
+        let chunks = rows.div_ceil(CHUNK);
         // Two lists, one of which may be a chunk too long.
         let most = 2 * (rows / MOST) + CHUNK;
         Self {
-            projected: Activations::with_capacity(1, screen.axes().dims()),
-            spare: vec![0.0; screen.axes().inputs()],
+            projected: Activations::with_capacity(1, dims),
+            spare: vec![0.0; inputs],
             scores: vec![0.0; rows],
             bounds: vec![0.0; chunks],
             order: Vec::with_capacity(chunks.max(rows / MOST + CHUNK)),

@@ -81,13 +81,12 @@ impl HeadScreen {
         }
     }
 
-    /// Gives `model` the screen.
+    /// Gives `model` the screen, which is made when it is [needed](Model::screen).
     ///
     /// # Errors
     /// If it is for heads of another shape.
     pub fn apply(&self, model: &mut Model) -> Result<(), Error> {
-        let screen = model.make_screen(self)?;
-        model.set_screen(Some(screen))
+        model.plan_screen(self)
     }
 }
 

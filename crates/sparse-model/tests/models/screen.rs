@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use sparse_core::Margins;
+use sparse_core::{LazyScreen, Margins};
 use sparse_gguf::{BlockFormat, Gguf};
 use sparse_model::sidecar::HeadScreen;
 use sparse_model::{Error, GenerateOptions, Model, SamplerConfig, Session, generate};
@@ -15,6 +15,7 @@ fn model(tiny: &TinyLlama, margin: Option<f32>) -> Arc<Model> {
     if let Some(margin) = margin {
         let margins = Margins { best: margin, mass: margin };
         HeadScreen { margins, ..HeadScreen::default() }.apply(&mut model).unwrap();
+        assert!(model.screen().is_some());
     }
     Arc::new(model)
 }
@@ -28,7 +29,7 @@ fn texts(model: &Arc<Model>, sampler: &SamplerConfig) -> (Vec<Vec<u32>>, u64) {
         let options = GenerateOptions::new(30).sampler(sampler).ignore_end(true);
         let made = generate(&mut session, &[i * 40 + 3, 7], &options, |_| ControlFlow::Continue(())).unwrap();
         let counts = session.screen_counts();
-        if model.screen().is_some() {
+        if model.has_screen() {
             assert_eq!(counts.tokens, made.decode_steps as u64);
         }
         told += counts.tokens - counts.fallbacks;
@@ -87,6 +88,28 @@ fn only_candidates_are_screened_and_bytes_are_counted() {
     let open = SamplerConfig { top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplerConfig::default() };
     assert!(session.candidates(&[1], &sparse_model::Sampler::new(open), &[]).unwrap().ids.is_none());
     assert_eq!(session.screen_counts().tokens, 20);
+}
+
+/// The first tokens are given the whole head, and all calls of a session the same one whatever others do meanwhile.
+#[test]
+fn a_session_makes_the_screen_while_it_decodes() {
+    let gguf = Gguf::from_bytes(TinyLlama::default().build().to_bytes()).unwrap();
+    let mut model = Model::from_gguf(&gguf, 1).unwrap();
+    HeadScreen::default().apply(&mut model).unwrap();
+    let model = Arc::new(model);
+    let sampler = sparse_model::Sampler::new(SamplerConfig::greedy());
+    let tokens = LazyScreen::PARTS + 5;
+    let mut sessions = [Session::new(&model, tokens).unwrap(), Session::new(&model, tokens).unwrap()];
+    for session in &mut sessions {
+        for i in 0..tokens {
+            session.candidates(&[i as u32 % 50], &sampler, &[]).unwrap();
+            assert_eq!(session.screen_counts().tokens as usize, (i + 1).saturating_sub(LazyScreen::PARTS));
+        }
+    }
+    // What is there already is used at once.
+    let mut later = Session::new(&model, 4).unwrap();
+    later.candidates(&[3], &sampler, &[]).unwrap();
+    assert_eq!(later.screen_counts().tokens, 1);
 }
 
 #[test]

@@ -261,7 +261,7 @@ macro_rules! level {
         const TABLE: Table = Table {
             level: $level,
             formats: formats!(stored, steps, decoded),
-            prefers_interleaved: false,
+            prefers_interleaved: |_| false,
             quantize: quantize_q8,
             quantize_rows,
             panels_f32,
@@ -272,6 +272,8 @@ macro_rules! level {
             to_f16,
             rms_norm,
             hadamard,
+            hadamard_runs,
+            round_pairs,
             layer_norm,
             softmax,
             activate,

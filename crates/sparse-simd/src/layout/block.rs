@@ -2,6 +2,7 @@
 
 use crate::BlockFormat;
 use crate::columns::Recipe;
+use crate::interleaved::Factors;
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
@@ -58,6 +59,8 @@ pub(crate) trait Block: Pod {
     const LEN: usize = Self::FORMAT.block_len();
     /// How weights in this format are stored by columns, if they can be.
     const COLUMNS: Option<Recipe> = None;
+    /// What rows by eights have of each row before everything else: half-precision factors, if there is nothing else.
+    const FACTORS: Option<Factors> = Factors::halves(Self::COLUMNS.as_ref());
     /// Whether the format has minima; without, `m` and `min` are zero.
     const HAS_MIN: bool;
     /// Where codes are nibbles in the last 16 bytes and nothing else: the code that each nibble stands for.

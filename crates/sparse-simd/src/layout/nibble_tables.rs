@@ -4,6 +4,7 @@ use super::block::{Block, Half, Scales, blocks};
 use super::small::nibbles;
 use crate::BlockFormat;
 use crate::columns::{Code, Recipe, SubScales, plane};
+use crate::interleaved::Factors;
 
 /// The 16 values of [`BlockIq4Nl`] and [`BlockIq4Xs`] codes: denser near zero, as weights are.
 pub const IQ4_NL_VALUES: [i8; 16] =
@@ -73,6 +74,8 @@ impl Block for BlockIq4Xs {
     const FORMAT: BlockFormat = BlockFormat::Iq4Xs;
     const COLUMNS: Option<Recipe> =
         Some(Recipe::new(32, &[0], SubScales::Scale, &[plane(8, 4, 16)], Code::Table(&IQ4_NL_VALUES)));
+    /// The scale, and the high bits of the scales.
+    const FACTORS: Option<Factors> = Some(Factors { at: 0, bytes: 2, count: 2 });
     const HAS_MIN: bool = false;
 
     fn scales(&self) -> Scales {
@@ -105,6 +108,7 @@ impl Block for BlockIq4Xs {
 
 impl Block for BlockMxFp4 {
     const FORMAT: BlockFormat = BlockFormat::MxFp4;
+    const FACTORS: Option<Factors> = Some(Factors { at: 0, bytes: 1, count: 1 });
     const HAS_MIN: bool = false;
     const NIBBLES: Option<[i8; 16]> = Some(FP4_VALUES);
 

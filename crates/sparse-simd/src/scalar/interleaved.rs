@@ -30,6 +30,8 @@ pub(crate) const fn matmul(format: BlockFormat) -> Option<MatmulInterleaved> {
         BlockFormat::Q5K => products::<BlockQ5K, 0>,
         BlockFormat::Q6K => products::<BlockQ6K, 0>,
         BlockFormat::Iq4Nl => products::<BlockIq4Nl, 0>,
+        BlockFormat::Iq4Xs => products::<BlockIq4Xs, 0>,
+        BlockFormat::MxFp4 => products::<BlockMxFp4, 12>,
         _ => return None,
     })
 }

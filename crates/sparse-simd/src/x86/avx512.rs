@@ -40,7 +40,8 @@ pub(crate) static KERNELS: Kernels = Kernels(TABLE);
 pub(crate) const TABLE: Table = Table {
     level: Level::Avx512,
     formats: FORMATS,
-    prefers_interleaved: false,
+    // Those that are multiplied with the instructions of AVX2.
+    prefers_interleaved: |format| matches!(format, BlockFormat::Iq4Xs | BlockFormat::MxFp4),
     quantize_rows: simd::quantize_rows,
     panels_f32: simd::panels_f32,
     panels_int8: simd::panels_int8,
@@ -48,6 +49,8 @@ pub(crate) const TABLE: Table = Table {
     to_f16: simd::to_f16,
     rms_norm: simd::rms_norm,
     hadamard: simd::hadamard,
+    hadamard_runs: simd::hadamard_runs,
+    round_pairs: simd::round_pairs,
     layer_norm: simd::layer_norm,
     softmax: simd::softmax,
     activate: simd::activate,

@@ -32,6 +32,29 @@ fn small_integers_are_transformed_exactly_and_twice_is_sixteen_times() {
 }
 
 #[test]
+fn runs_are_products_with_the_matrix_of_their_order() {
+    for kernels in levels() {
+        for order in (0..=10).map(|n| 1 << n) {
+            let len = 3 * order;
+            let x: Vec<f32> = (0..len).map(|i| ((i * 7919) % 251) as f32 - 125.0).collect();
+            let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
+            let product = |at: usize| {
+                let run = &x[at / order * order..][..order];
+                run.iter().enumerate().map(|(j, x)| sign(at % order, j) * x).sum::<f32>()
+            };
+            let expected: Vec<f32> = (0..len).map(product).collect();
+            for offset in 0..4 {
+                let mut buffer = vec![0.5; offset + len + 3];
+                buffer[offset..offset + len].copy_from_slice(&x);
+                kernels.hadamard_runs(&mut buffer[offset..offset + len], order);
+                assert_eq!(buffer[offset..offset + len], expected, "{}, order {order}", kernels.level());
+                assert!(buffer[..offset].iter().chain(&buffer[offset + len..]).all(|x| *x == 0.5));
+            }
+        }
+    }
+}
+
+#[test]
 fn levels_agree_bit_for_bit() {
     let mut rng = Rng(3);
     for len in [16, 48, 384, 400] {

@@ -41,11 +41,11 @@ proptest! {
     }
 }
 
-/// Whether blocks are factors of two bytes and words of four.
+/// Whether blocks are factors and words of four bytes.
 fn fits(format: BlockFormat) -> bool {
     use BlockFormat as F;
     let floats = matches!(format, F::F32 | F::F16 | F::Bf16);
-    let small = matches!(format, F::Iq4Xs | F::MxFp4 | F::Tq1_0 | F::Q1_0);
+    let small = matches!(format, F::Tq1_0 | F::Q1_0);
     let codebooks = matches!(format, F::Iq1S | F::Iq2Xxs | F::Iq2Xs | F::Iq2S | F::Iq3Xxs | F::Iq3S);
     !(floats || small || codebooks)
 }

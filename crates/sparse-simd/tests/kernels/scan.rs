@@ -63,6 +63,33 @@ impl Matrix {
     }
 }
 
+#[test]
+fn values_are_rounded_to_the_nearest_of_four() {
+    let mut rng = Rng(11);
+    for len in [0, 1, 5, 16, 31, 32, 96, 577] {
+        let mut x = rng.floats(len);
+        // Far outside, on both sides.
+        x.iter_mut().step_by(7).for_each(|x| *x *= 1e20);
+        let inverse = 2.5;
+        let mut expected = None;
+        for kernels in levels() {
+            let mut codes = vec![99; len];
+            let [product, length] = kernels.round_pairs(&x, inverse, &mut codes);
+            let levels = || codes.iter().map(|q| f64::from(*q) - 1.5);
+            for (x, level) in x.iter().zip(levels()) {
+                let nearest = (f64::from(*x * inverse).clamp(-1.5, 1.5) - level).abs();
+                assert!(nearest <= 0.5 + 1e-6 && level.abs() <= 1.5, "{}: {x} is {level}", kernels.level());
+            }
+            let products = || x.iter().zip(levels()).map(|(x, level)| f64::from(*x) * level);
+            let size = products().map(f64::abs).sum::<f64>();
+            assert!(within(f64::from(product), products().sum(), 1e-5 * size));
+            assert!(within(f64::from(length), levels().map(|x| x * x).sum(), 1e-4));
+            let found = (codes, product.to_bits(), length.to_bits());
+            assert!(*expected.get_or_insert_with(|| found.clone()) == found, "{}", kernels.level());
+        }
+    }
+}
+
 /// Scores at one level, bit by bit.
 fn scores(kernels: &Kernels, w: Tiles<'_>, x: &Activations) -> Vec<f32> {
     let mut out = vec![f32::NAN; w.layout().rows()];

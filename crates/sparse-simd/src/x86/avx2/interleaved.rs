@@ -115,6 +115,8 @@ pub(in crate::x86) const fn matmul(format: BlockFormat) -> Option<MatmulInterlea
         BlockFormat::Q5K => products::<Q5K, 2>,
         BlockFormat::Q6K => products::<Q6K, 4>,
         BlockFormat::Iq4Nl => products::<Iq4Nl, 1>,
+        BlockFormat::Iq4Xs => products::<Iq4Xs, 1>,
+        BlockFormat::MxFp4 => products::<MxFp4, 1>,
         _ => return None,
     })
 }

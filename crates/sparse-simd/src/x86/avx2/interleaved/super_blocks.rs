@@ -1,9 +1,9 @@
 //! Blocks of 256 columns.
 
 use super::parts::{half, twice, word};
-use super::small::{FiveBits, FourBits};
+use super::small::{FiveBits, FourBits, Signed, nibbles, values};
 use super::{Arithmetic, Mins, Tile};
-use crate::layout::BlockFormat;
+use crate::layout::{BlockFormat, IQ4_NL_VALUES};
 use core::arch::x86_64::*;
 
 /// Scales and minima of eight groups.
@@ -142,6 +142,47 @@ unsafe fn two_bits<const J: usize, const AT: i32>(word: __m256i) -> __m256i {
             _ => _mm256_srli_epi16::<6>(word),
         };
         _mm256_and_si256(shifted, _mm256_set1_epi8(3 << AT))
+    }
+}
+
+/// A scale, the high bits of scales of six bits, 32 too large, their low bits, then places in a table.
+#[derive(Clone, Copy)]
+pub(super) struct Iq4Xs;
+
+impl Tile<1> for Iq4Xs {
+    const FORMAT: BlockFormat = BlockFormat::Iq4Xs;
+    type Arithmetic = Signed;
+    type Factors = [__m256; 8];
+
+    #[inline(always)]
+    unsafe fn factors(tile: *const u8) -> [__m256; 8] {
+        // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
+        unsafe {
+            let d = half(tile, 0);
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(tile.add(16).cast()));
+            let low = word(tile, 2, 0);
+            let mut scales = [d; 8];
+            for (g, scale) in scales.iter_mut().enumerate() {
+                let low = _mm256_srl_epi32(low, _mm_cvtsi32_si128(4 * g as i32));
+                let high = _mm256_srl_epi32(high, _mm_cvtsi32_si128(2 * g as i32));
+                let low = _mm256_and_si256(low, _mm256_set1_epi32(15));
+                let high = _mm256_slli_epi32::<4>(_mm256_and_si256(high, _mm256_set1_epi32(3)));
+                let six = _mm256_sub_epi32(_mm256_or_si256(low, high), _mm256_set1_epi32(32));
+                *scale = _mm256_mul_ps(d, _mm256_cvtepi32_ps(six));
+            }
+            scales
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scale(f: &[__m256; 8], g: usize) -> __m256 {
+        f[g]
+    }
+
+    #[inline(always)]
+    unsafe fn codes<const J: usize>(tile: *const u8, run: usize, k: usize) -> __m256i {
+        // SAFETY: the caller promises a whole tile, numbers in range, and AVX2, FMA and F16C.
+        unsafe { values(&IQ4_NL_VALUES, nibbles(tile, 2, 1 + 4 * run, k)) }
     }
 }
 
