@@ -49,6 +49,34 @@ fn converted_models_take_less_memory_and_say_the_same() {
 }
 
 #[test]
+fn an_interrupted_conversion_is_continued() {
+    let folder = Folder::new();
+    let model = folder.model(&relu().build());
+    let records = folder.0.path().join("model.records.gguf");
+    let part = folder.0.path().join("model.records.gguf.part");
+    let convert = |flags: &[&str]| {
+        let mut args = args!["convert", "-m", &model, "--json"].to_vec();
+        args.extend(flags.iter().map(Into::into));
+        json(&run(&args).ok())["resumed_bytes"].as_u64().unwrap()
+    };
+    assert_eq!(convert(&[]), 0);
+    let whole = std::fs::read(&records).unwrap();
+    std::fs::remove_file(&records).unwrap();
+    // What was written when the program ended, and what may be of another model.
+    let half = whole.len() / 2;
+    let other = [&whole[..400], &[1], &whole[401..half]].concat();
+    for (unfinished, flags, resumes) in
+        [(&whole[..half], &[][..], true), (&whole[..half], &["--restart"], false), (&other, &[], false)]
+    {
+        std::fs::write(&part, unfinished).unwrap();
+        let resumed = convert(flags) as usize;
+        assert_eq!((half / 2..half).contains(&resumed), resumes, "{resumed} of {half}");
+        assert!(resumes || resumed == 0);
+        assert!(std::fs::read(&records).unwrap() == whole && !part.exists());
+    }
+}
+
+#[test]
 fn what_cannot_be_converted_says_so() {
     let folder = Folder::new();
     let experts = folder.model(&TinyLlama { experts: Some((4, 2)), ..llama() }.build());
@@ -60,4 +88,5 @@ fn what_cannot_be_converted_says_so() {
     let plain = run(args!["convert", "-m", &silu]).ok();
     assert!(plain.contains("nothing says which are hot"), "{plain}");
     assert!(!folder.0.path().join("model.records.gguf").exists());
+    assert!(!folder.0.path().join("model.records.gguf.part").exists());
 }

@@ -26,15 +26,20 @@ const BOOKKEEPING: [usize; 2] = [32, 128];
 
 /// The neurons that are in a file, and those of them in memory.
 #[derive(Debug)]
-pub(crate) struct NeuronStores(Vec<Arc<NeuronStore<Place>>>);
+pub(crate) struct NeuronStores(Vec<(Arc<NeuronStore<Place>>, Arc<Slab>)>);
 
 impl NeuronStores {
     /// What all stores have done.
     pub(crate) fn statistics(&self) -> StoreStatistics {
-        self.0.iter().map(|store| store.statistics()).fold(StoreStatistics::default(), |mut all, one| {
+        self.0.iter().map(|(store, _)| store.statistics()).fold(StoreStatistics::default(), |mut all, one| {
             all += one;
             all
         })
+    }
+
+    /// Keeps the system from paging neurons out.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        self.0.iter().try_for_each(|(_, slab)| slab.lock())
     }
 }
 
@@ -215,7 +220,7 @@ impl Plan {
             };
             *ffn = FeedForward::Stored(Box::new(StoredFfn::new(network, stored)?));
         }
-        Ok(NeuronStores(stores.into_iter().map(|(store, _)| store).collect()))
+        Ok(NeuronStores(stores))
     }
 }
 
