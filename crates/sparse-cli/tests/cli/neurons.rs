@@ -37,6 +37,11 @@ fn converted_models_take_less_memory_and_say_the_same() {
         assert!(misses + ahead > 0 && hits > 0, "{store}");
         assert!(store["resident_bytes"].as_u64() <= store["budget_bytes"].as_u64(), "{store}");
     }
+    // Where the system locks nothing, it says so and goes on.
+    let locked = generate(&["--memory-budget", &budget, "--lock"]);
+    assert_eq!(json(&locked.stdout)["tokens"], whole["tokens"]);
+    assert!(locked.stderr.is_empty() || locked.stderr.contains("ulimit -l"), "{locked:#?}");
+    assert_eq!(generate(&["--lock"]).code, Some(2));
     generate(&["--memory-budget", "1KiB"]).fails(1, &["it needs at least", "of the neurons of one layer"]);
     let lane = generate(&["--memory-budget", &budget, "--ffn-lane", "bit5"]);
     assert!(lane.code == Some(2) && lane.stderr.contains("--ffn-lane is not for neurons"), "{lane:#?}");

@@ -53,7 +53,7 @@ pub enum StoredDown {
         /// Where a copy by columns would have its parts.
         layout: ColumnLayout,
         /// What columns share, which is in memory.
-        factors: Vec<u8>,
+        factors: Arc<[u8]>,
     },
 }
 
@@ -381,9 +381,5 @@ fn in_memory(linear: &Linear) -> Result<Linear, Error> {
     let [matrix] = linear.weight().segments() else {
         return Err(Error::Selector { selector: "lanes", needs: "neurons in memory" });
     };
-    let rows = matrix.to_rows();
-    let bytes = rows.storage().bytes();
-    let storage = Storage::filled(bytes.len(), |memory| memory.copy_from_slice(bytes));
-    let weight = Matrix::new(matrix.format(), matrix.cols(), storage)?;
-    Linear::new(weight, linear.bias().map(<[f32]>::to_vec))
+    Linear::new(matrix.to_memory(), linear.bias().map(<[f32]>::to_vec))
 }

@@ -22,7 +22,7 @@ const GAP: usize = 16 << 10;
 /// Bytes that are read at once of a layer that is read as a whole.
 const PIECE: usize = 1 << 20;
 /// Bytes that the store keeps of each neuron, and of each that is in memory beside its record.
-const BOOKKEEPING: [usize; 2] = [32, 128];
+const BOOKKEEPING: [usize; 2] = [64, 128];
 
 /// The neurons that are in a file, and those of them in memory.
 #[derive(Debug)]
@@ -112,6 +112,7 @@ impl Plan {
                 plan.add(file, i, ffn)?;
             }
         }
+        file.release();
         Ok(plan)
     }
 
@@ -226,8 +227,8 @@ impl Plan {
 
 fn columns(file: &RecordFile, layer: usize, layout: ColumnLayout) -> Result<StoredDown, Error> {
     let factors = match layout.factor_bytes() {
-        0 => Vec::new(),
-        bytes => file.factors(layer, bytes)?.to_vec(),
+        0 => Arc::default(),
+        bytes => file.factors(layer, bytes)?.into(),
     };
     Ok(StoredDown::Columns { layout, factors })
 }

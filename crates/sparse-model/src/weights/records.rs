@@ -158,6 +158,11 @@ impl RecordFile {
         &self.path
     }
 
+    /// Gives memory back that the system has mapped of the file: records are read, not mapped.
+    pub(super) fn release(&self) {
+        self.gguf.views().for_each(|view| sparse_gguf::release(view.data));
+    }
+
     /// The bytes of a tensor, which must be as many as that.
     pub(super) fn bytes(&self, name: &str, len: usize) -> Result<&[u8], Error> {
         let data = self.gguf.tensor(name)?.data;
