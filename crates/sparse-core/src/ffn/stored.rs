@@ -20,9 +20,7 @@ use crate::columns::axpy;
 use crate::error::same_len;
 use crate::linear::add_bias;
 use crate::rows::RowSet;
-use crate::{
-    Activations, Compute, Error, Held, Linear, Matrix, NeuronStore, Place, Slab, Storage, StoreError,
-};
+use crate::{Activations, Compute, Error, Held, Linear, Matrix, NeuronStore, Place, Slab, StoreError};
 
 /// Where the neurons of a layer are: a record each, gate, `up` and `down` behind one another.
 pub struct StoredNeurons {
