@@ -16,7 +16,7 @@ use sparse_gguf::{BlockFormat, GgufWriter, Metadata};
 use sparse_testdata::Weights;
 
 use crate::interrupt;
-use idle::{Idle, IdleGate};
+use idle::{Gates, Idle, IdleGate};
 
 /// Standard deviation of most weights.
 const DEVIATION: f32 = 0.02;
@@ -53,6 +53,10 @@ enum Name {
     /// The same shape with ReLU, gates of low rank and biases that leave nine neurons in ten idle: a model as sparse as
     /// training can make them. For the formats F32 to Q8_0.
     Idle,
+    /// 24 layers of 2048/16384 with ReLU, 4 key-value heads, 8192 tokens: nine tenths of the weights are feed-forward. 3 % of
+    /// the neurons are active, and a quarter of them makes 80 % of that: for memory budgets. For the formats F32 to Q8_0.
+    /// 2.7 billion weights.
+    Hot,
     /// 20 layers of 2048/16384, 32 heads, 4096 tokens: the story model's architecture eight times as wide, with as many idle
     /// neurons in its layers as the story model has in its own (each of its five four times). 2.3 billion weights.
     Story,
@@ -170,10 +174,11 @@ impl Name {
             Self::Tiny => Shape { layers: 2, vocabulary: 512, ..wide },
             Self::Wide => wide,
             Self::Idle => Shape {
-                idle: Some(Idle { rank: 16, densities: vec![0.1] }),
+                idle: Some(Idle { rank: 16, densities: vec![0.1], spread: 0.0 }),
                 family: Family { activation: Some("relu"), ..LLAMA },
                 ..wide
             },
+            Self::Hot => published::hot(),
             Self::Story => story::shape(&story::densities()?),
             Self::Olmoe => experts::olmoe(),
             Self::GptOss => experts::gpt_oss(),
@@ -223,8 +228,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                     file.write(&t.name, &row)?;
                 }
             }
-            Content::Gate { rank, density } => {
-                let mut gate = IdleGate::new(rank, t.dims[0], t.deviation, density, args.seed, stream)?;
+            Content::Gate(gates) => {
+                let mut gate = IdleGate::new(gates, t.dims[0], t.deviation, args.seed, stream)?;
                 for _ in 0..t.rows() {
                     interrupt::check()?;
                     file.write(&t.name, &gate.row(t.format)?)?;
@@ -266,11 +271,8 @@ impl Tensor {
 #[derive(Clone, Copy)]
 enum Content {
     Random,
-    /// Rows of which this share is above zero, with the biases that follow.
-    Gate {
-        rank: usize,
-        density: f64,
-    },
+    /// Rows of which a share is above zero, with the biases that follow.
+    Gate(Gates),
     /// The biases of the tensor before.
     Biases,
 }
@@ -375,7 +377,7 @@ impl Shape {
                 let content = self.content(i, part);
                 tensors.push(Tensor { content, ..matrix(of(part), rows, cols) });
                 match content {
-                    Content::Gate { .. } => {
+                    Content::Gate(_) => {
                         tensors.push(Tensor { content: Content::Biases, ..bias(i, part, vec![rows]) });
                     }
                     _ if self.family.biases.contains(&part) => tensors.push(bias(i, part, vec![rows])),
@@ -422,11 +424,11 @@ impl Shape {
     /// lets the root of the share through.
     fn content(&self, i: usize, part: &str) -> Content {
         let Some(idle) = &self.idle else { return Content::Random };
-        let (rank, density) = (idle.rank, idle.density(i));
+        let gates = |density| Content::Gate(Gates { rank: idle.rank, density, spread: idle.spread });
         match (part, self.family.activation) {
-            ("ffn_gate" | "ffn_up", Some("drelu")) => Content::Gate { rank, density: density.sqrt() },
-            ("ffn_gate", _) => Content::Gate { rank, density },
-            ("ffn_up", _) if !self.family.gated => Content::Gate { rank, density },
+            ("ffn_gate" | "ffn_up", Some("drelu")) => gates(idle.density(i).sqrt()),
+            ("ffn_gate", _) => gates(idle.density(i)),
+            ("ffn_up", _) if !self.family.gated => gates(idle.density(i)),
             _ => Content::Random,
         }
     }
@@ -446,6 +448,7 @@ mod tests {
             (of_name(Name::SevenB), 6_738),
             (of_name(Name::Olmoe), 6_844),
             (of_name(Name::GptOss), 19_940),
+            (of_name(Name::Hot), 2_676),
             (story::shape(&[0.1; 5]), 2_365),
             (of_name(Name::SparseLm), 2_053),
             (of_name(Name::SparseQwen2), 7_616),
@@ -481,10 +484,19 @@ mod tests {
     #[test]
     fn as_many_idle_neurons_as_asked_for() {
         for (rank, density) in [(16, 0.1), (64, 0.03), (64, 0.3)] {
-            let found = density_of(rank, density);
+            let found = shares(Gates { rank, density, spread: 0.0 }).iter().sum::<f64>() / 400.0;
             assert!((found / density - 1.0).abs() < 0.2, "{found} of {density}");
         }
-        assert!(IdleGate::new(16, 256, 0.02, 0.1, 1, 7).unwrap().row(BlockFormat::Q4K).is_err());
+        assert!(gate(16, 0.1).row(BlockFormat::Q4K).is_err());
+    }
+
+    #[test]
+    fn a_quarter_of_the_neurons_makes_four_fifths() {
+        let mut shares = shares(Gates { rank: 64, density: 0.05, spread: published::SPREAD });
+        shares.sort_by(|a, b| b.total_cmp(a));
+        let (hot, all): (f64, f64) = (shares[..104].iter().sum(), shares.iter().sum());
+        assert!((0.7..0.9).contains(&(hot / all)), "{hot} of {all}");
+        assert!((10.0..30.0).contains(&all), "{all}");
     }
 
     #[test]
@@ -505,34 +517,37 @@ mod tests {
             if shape.family.experts.is_some() {
                 continue;
             }
-            let biased = found.iter().filter(|t| matches!(t.content, Content::Gate { .. })).count();
+            let biased = found.iter().filter(|t| matches!(t.content, Content::Gate(_))).count();
             assert_eq!(biased, if shape.family.activation == Some("drelu") { 2 } else { 1 });
         }
-        let ternary: Vec<u8> =
-            IdleGate::new(16, 256, 0.02, 0.1, 1, 7).unwrap().row(BlockFormat::Tq2_0).unwrap();
+        let ternary: Vec<u8> = gate(16, 0.1).row(BlockFormat::Tq2_0).unwrap();
         let mut values = [0.0; 256];
         BlockFormat::Tq2_0.decode(&ternary, &mut values).unwrap();
         let zeros = values.iter().filter(|v| **v == 0.0).count();
         assert!((50..120).contains(&zeros), "{zeros} of 256 are zero");
     }
 
-    /// How many of 400 gates are above zero, for 50 random inputs.
-    fn density_of(rank: usize, density: f64) -> f64 {
+    fn gate(rank: usize, density: f64) -> IdleGate {
+        IdleGate::new(Gates { rank, density, spread: 0.0 }, 256, 0.02, 1, 7).unwrap()
+    }
+
+    /// Share of 50 random inputs that each of 400 gates is above zero for.
+    fn shares(gates: Gates) -> Vec<f64> {
         let inputs = 256;
-        let mut gate = IdleGate::new(rank, inputs, 0.02, density, 1, 7).unwrap();
+        let mut gate = IdleGate::new(gates, inputs, 0.02, 1, 7).unwrap();
         let rows: Vec<Vec<u8>> = (0..400).map(|_| gate.row(BlockFormat::F32).unwrap()).collect();
         let value = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
         let biases = gate.biases();
-        let mut active = 0;
+        let mut shares = vec![0.0; rows.len()];
         for t in 0..50_u64 {
             let mut x = vec![0; 4 * inputs];
             Weights::new(BlockFormat::F32, 0.0, 1.0, 9, t).fill(&mut x);
-            for (row, bias) in rows.iter().zip(biases.chunks(4)) {
+            for ((row, bias), share) in rows.iter().zip(biases.chunks(4)).zip(&mut shares) {
                 let sum: f32 = row.chunks(4).zip(x.chunks(4)).map(|(w, x)| value(w) * value(x)).sum();
-                active += u32::from(sum + value(bias) > 0.0);
+                *share += f64::from(u8::from(sum + value(bias) > 0.0)) / 50.0;
             }
         }
-        f64::from(active) / 20_000.0
+        shares
     }
 
     #[test]

@@ -197,6 +197,9 @@ pub(crate) struct MemoryArgs {
     /// Experts or neurons that leave memory first: `lru`, not used for the longest time, or `lfu`, used least often
     #[arg(long, value_name = "POLICY", default_value_t)]
     pub(crate) cache: CacheKind,
+    /// Lock the neurons that are in memory, so that the system never pages them out
+    #[arg(long, requires = "memory_budget")]
+    pub(crate) lock: bool,
 }
 
 impl MemoryArgs {

@@ -20,7 +20,7 @@ use sparse_simd::Kernels;
 use tracing::{info, warn};
 
 use crate::args::{ComputeArgs, Sparse, SparseArgs};
-use crate::output::ms;
+use crate::output::{self, ms};
 use crate::{exit, sidecars};
 
 /// Bytes up to which a model is read into memory.
@@ -312,6 +312,16 @@ pub(crate) fn model(
     }
     if model.has_records() {
         model.fit_memory().with_context(|| format!("cannot use {source}"))?;
+    }
+    if choice.memory.lock && !model.has_records() {
+        return Err(exit::usage("--lock is for neurons that `sparse convert` has stored one by one"));
+    }
+    if choice.memory.lock
+        && let Err(error) = model.lock_memory()
+    {
+        output::warn(&format!(
+            "the neurons are not locked in memory: {error}. `ulimit -l` shows how much may be"
+        ));
     }
     let before = Instant::now();
     let interleaved_bytes = model.interleave();

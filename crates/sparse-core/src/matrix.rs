@@ -169,6 +169,14 @@ impl Matrix {
         Cow::Owned(Self { storage, layout: None, ..*self })
     }
 
+    /// The same matrix with contiguous rows in memory of its own: this one may be in a file.
+    pub fn to_memory(&self) -> Self {
+        let rows = self.to_rows();
+        let bytes = rows.storage.bytes();
+        let storage = Storage::filled(bytes.len(), |memory| memory.copy_from_slice(bytes));
+        Self { storage, layout: None, ..*self }
+    }
+
     /// Makes rows contiguous again, for a matrix whose rows are used one by one.
     pub fn make_rows(&mut self) {
         if let Cow::Owned(rows) = self.to_rows() {

@@ -1,4 +1,4 @@
-//! Memory in large pages.
+//! Memory in large pages, and memory that stays.
 
 use std::io;
 
@@ -23,5 +23,19 @@ pub(crate) fn huge(len: usize) -> io::Result<Memory> {
     #[cfg(not(any(unix, windows)))]
     {
         Ok(alloc::vec![0; len])
+    }
+}
+
+/// Keeps the system from paging `memory` out.
+///
+/// # Errors
+/// When the system cannot, or does not allow this program so much.
+pub(crate) fn lock(memory: &Memory) -> io::Result<()> {
+    #[cfg(unix)]
+    return memory.lock();
+    #[cfg(not(unix))]
+    {
+        let _ = memory;
+        Err(io::ErrorKind::Unsupported.into())
     }
 }

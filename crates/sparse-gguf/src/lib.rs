@@ -14,6 +14,8 @@ mod parts;
 mod pending;
 mod quantize;
 mod reader;
+#[cfg(feature = "write")]
+mod resumable;
 mod tensor;
 mod types;
 mod value;
@@ -27,6 +29,8 @@ pub use metadata::Metadata;
 #[cfg(feature = "write")]
 pub use pending::PendingFile;
 pub use quantize::{quantize, quantize_into};
+#[cfg(feature = "write")]
+pub use resumable::ResumableFile;
 pub use sparse_simd::{BlockFormat, layout};
 pub use tensor::{TensorInfo, TensorView};
 pub use types::GgmlType;

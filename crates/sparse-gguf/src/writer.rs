@@ -7,7 +7,7 @@ use crate::reader::{MAGIC, MAX_DIMS};
 use crate::tensor::byte_len;
 use crate::{Error, GgmlType, Gguf, Metadata, TensorInfo};
 
-/// Where a finished file goes: into a `Vec<u8>`, or by way of a `PendingFile` to a path.
+/// Where a finished file goes: into a `Vec<u8>`, or by way of a `PendingFile` or a `ResumableFile` to a path.
 pub trait Sink: Write {
     /// What a finished file leaves behind.
     type Done;
@@ -17,6 +17,22 @@ pub trait Sink: Write {
     /// # Errors
     /// When the operating system refuses.
     fn commit(self) -> io::Result<Self::Done>;
+
+    /// Passes over the next `len` bytes if an earlier run has written them, and says whether it did.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    fn skip(&mut self, _len: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Makes sure that a later run can pass over what was written so far.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    fn checkpoint(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Sink for Vec<u8> {
@@ -176,6 +192,30 @@ impl<S: Sink> TensorWriter<S> {
         Ok(())
     }
 
+    /// Passes over the next `tensors` tensors if the sink [has them](Sink::skip) from an earlier run, and says whether it did.
+    ///
+    /// # Errors
+    /// When the sink fails.
+    ///
+    /// # Panics
+    /// If so many tensors are not due, or one is half written.
+    pub fn skip(&mut self, tensors: usize) -> Result<bool, Error> {
+        assert_eq!(self.written, 0, "a tensor is half written");
+        let due = &self.entries[self.next..self.next + tensors];
+        let len = due.iter().map(|e| e.len.next_multiple_of(self.alignment) as u64).sum();
+        let skipped = self.guard(format_args!("tensors of an earlier run"), |sink| sink.skip(len))?;
+        self.next += if skipped { tensors } else { 0 };
+        Ok(skipped)
+    }
+
+    /// A later run can [pass over](Self::skip) what was written so far.
+    ///
+    /// # Errors
+    /// When the sink fails.
+    pub fn checkpoint(&mut self) -> Result<(), Error> {
+        self.guard(format_args!("what was written so far"), S::checkpoint)
+    }
+
     /// Completes the file.
     ///
     /// # Errors
@@ -190,8 +230,13 @@ impl<S: Sink> TensorWriter<S> {
     }
 
     fn put(&mut self, bytes: &[u8], what: Arguments<'_>) -> Result<(), Error> {
+        self.guard(what, |sink| sink.write_all(bytes))
+    }
+
+    /// Uses the sink unless it has failed before.
+    fn guard<T>(&mut self, what: Arguments<'_>, f: impl FnOnce(&mut S) -> io::Result<T>) -> Result<T, Error> {
         let result = match self.failed {
-            false => self.sink.write_all(bytes),
+            false => f(&mut self.sink),
             true => Err(io::Error::other("an earlier write failed")),
         };
         result.map_err(|source| {

@@ -70,5 +70,7 @@ pub use workspace::{PartTimes, Workspace};
 pub mod internal {
     pub use crate::bert::low_bit_copy;
     pub use crate::mean::RunningMean;
+    #[cfg(feature = "fs")]
+    pub use crate::memory::into_memory;
     pub use crate::weights::{ffn_weight, is_expert, is_multiplied};
 }

@@ -99,7 +99,7 @@ pub(crate) struct Memory {
 /// Reads weights into memory but for the experts, for neurons of which there are `records`, and for those that will be
 /// [interleaved](Model::interleave), which are read once.
 #[cfg(feature = "fs")]
-pub(crate) fn into_memory(gguf: Gguf, records: bool) -> Result<Gguf, sparse_gguf::Error> {
+pub fn into_memory(gguf: Gguf, records: bool) -> Result<Gguf, sparse_gguf::Error> {
     let (kernels, tied) = (Kernels::get(), gguf.info("output.weight").is_none());
     gguf.into_memory(|tensor| {
         let interleaved = tensor.format().is_ok_and(|format| kernels.prefers_interleaved(format));
@@ -144,6 +144,16 @@ impl Model {
         }
         #[cfg(not(feature = "fs"))]
         None
+    }
+
+    /// Locks the neurons in memory, if a [budget](MemoryBudget) left some in a file: the system never pages them out. Other
+    /// weights, experts among them, are not locked.
+    ///
+    /// # Errors
+    /// When the system cannot, or allows this program less locked memory.
+    #[cfg(feature = "fs")]
+    pub fn lock_memory(&self) -> std::io::Result<()> {
+        self.memory.as_ref().and_then(|memory| memory.neurons.as_ref()).map_or(Ok(()), NeuronStores::lock)
     }
 
     /// Whether neurons will be left in a file of records: a sidecar then leaves the weights where they are.

@@ -10,6 +10,8 @@ pub(super) struct Idle {
     pub(super) rank: usize,
     /// Share of the neurons that is not idle: of every layer, or of one after the other and again.
     pub(super) densities: Vec<f64>,
+    /// Deviation of the logarithm of a neuron's own share; 0 makes all neurons equally likely.
+    pub(super) spread: f64,
 }
 
 impl Idle {
@@ -18,46 +20,68 @@ impl Idle {
     }
 }
 
+/// How the gates of a layer are made.
+#[derive(Clone, Copy)]
+pub(super) struct Gates {
+    pub(super) rank: usize,
+    /// Mean share of the inputs that a gate is above zero for.
+    pub(super) density: f64,
+    /// As [`Idle::spread`].
+    pub(super) spread: f64,
+}
+
+/// The largest share of the inputs that a gate is above zero for.
+const HOTTEST: f64 = 0.95;
 /// Deviation of what a gate has beside those, relative to its own.
 const NOISE: f32 = 0.1;
 
 /// One layer's gate projection, `[neurons x inputs]`: of low rank but for some noise, so that a predictor of low rank can
-/// know it, and with biases that leave the share of the neurons asked for above zero, for inputs of variance 1.
+/// know it, and with biases that leave the mean share of the neurons above zero, for inputs of variance 1.
 pub(super) struct IdleGate {
-    rank: usize,
     /// `[rank x inputs]`.
     directions: Vec<f32>,
     coefficients: Stream,
     noise: Stream,
+    /// Standard normal numbers that say how hot neurons are.
+    heat: Stream,
+    gates: Gates,
     inputs: usize,
     deviation: f32,
-    /// Deviations of a gate that its bias takes away.
-    threshold: f32,
     biases: Vec<f32>,
 }
 
 impl IdleGate {
-    pub(super) fn new(
-        rank: usize,
-        inputs: usize,
-        deviation: f32,
-        density: f64,
-        seed: u64,
-        stream: u64,
-    ) -> Result<Self> {
+    pub(super) fn new(gates: Gates, inputs: usize, deviation: f32, seed: u64, stream: u64) -> Result<Self> {
         let of = |part: u64| Stream::new(seed, (1 << 32) + 3 * stream + part);
-        let directions = of(0).next(rank * inputs)?;
-        let (coefficients, noise, threshold) = (of(1), of(2), quantile(density) as f32);
-        Ok(Self { rank, directions, coefficients, noise, inputs, deviation, threshold, biases: Vec::new() })
+        let directions = of(0).next(gates.rank * inputs)?;
+        let heat = Stream::new(seed, (1 << 33) + stream);
+        Ok(Self {
+            directions,
+            coefficients: of(1),
+            noise: of(2),
+            heat,
+            gates,
+            inputs,
+            deviation,
+            biases: Vec::new(),
+        })
+    }
+
+    /// Deviations of the next gate that its bias takes away. Shares are distributed log-normally.
+    fn threshold(&mut self) -> Result<f32> {
+        let Gates { density, spread, .. } = self.gates;
+        let normal = f64::from(self.heat.next(1)?[0]);
+        let share = density * (spread * normal - spread * spread / 2.0).exp();
+        Ok(quantile(share.min(HOTTEST)) as f32)
     }
 
     /// The next row.
     pub(super) fn row(&mut self, format: BlockFormat) -> Result<Vec<u8>> {
         let mut row = self.noise.next(self.inputs)?;
         row.iter_mut().for_each(|w| *w *= NOISE);
-        let share = ((1.0 - NOISE * NOISE) / self.rank as f32).sqrt();
+        let share = ((1.0 - NOISE * NOISE) / self.gates.rank as f32).sqrt();
         for (c, direction) in
-            self.coefficients.next(self.rank)?.iter().zip(self.directions.chunks(self.inputs))
+            self.coefficients.next(self.gates.rank)?.iter().zip(self.directions.chunks(self.inputs))
         {
             row.iter_mut().zip(direction).for_each(|(w, d)| *w += share * c * d);
         }
@@ -65,7 +89,8 @@ impl IdleGate {
         if format == BlockFormat::Tq2_0 {
             ternary(&mut row);
         }
-        self.biases.push(-self.threshold * row.iter().map(|w| w * w).sum::<f32>().sqrt());
+        let threshold = self.threshold()?;
+        self.biases.push(-threshold * row.iter().map(|w| w * w).sum::<f32>().sqrt());
         quantize(format, &row).context("gates can be of the formats F32 to Q8_0 and TQ2_0 only")
     }
 

@@ -40,7 +40,7 @@ pub(super) fn shape(densities: &[f64]) -> Shape {
         context: 512,
         embedding: 1.0,
         neuron_major: true,
-        idle: Some(Idle { rank: RANK, densities }),
+        idle: Some(Idle { rank: RANK, densities, spread: 0.0 }),
         family: Family { activation: Some("relu"), ..LLAMA },
     }
 }

@@ -12,8 +12,8 @@ Examples:
   sparse convert -m model.gguf --text story.txt
   sparse generate -m model.gguf --sparse sidecar --memory-budget 512MiB \"Once upon a time\"
 
-The new file is as large as the feed-forward weights. It appears whole or not at all, and is used by itself where a
---memory-budget is given.";
+The new file is as large as the feed-forward weights, and is used by itself where a --memory-budget is given. It appears
+when it is whole. What Ctrl-C interrupts stays beside it as a .part, which the same command continues.";
 
 #[derive(Debug, Args)]
 pub(crate) struct ConvertArgs {
@@ -22,6 +22,9 @@ pub(crate) struct ConvertArgs {
     /// Text to learn from which neurons are hot, a page at least, if the model's sidecar does not say; `-` is stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) text: Option<PathBuf>,
+    /// Begin anew, even if an earlier run was interrupted
+    #[arg(long)]
+    pub(crate) restart: bool,
     #[command(flatten)]
     pub(crate) activation: ActivationArgs,
     #[command(flatten)]

@@ -156,7 +156,9 @@ fn choices(args: &BenchArgs) -> Vec<SparseArgs> {
     let caches = if args.cache.is_empty() { &[CacheKind::default()][..] } else { &args.cache };
     let memory: Vec<MemoryArgs> = each(&args.memory_budget)
         .into_iter()
-        .flat_map(|memory_budget| caches.iter().map(move |cache| MemoryArgs { memory_budget, cache: *cache }))
+        .flat_map(|memory_budget| {
+            caches.iter().map(move |cache| MemoryArgs { memory_budget, cache: *cache, lock: false })
+        })
         .collect();
     let heads = heads.iter().flat_map(|head| memory.iter().map(move |memory| (*head, *memory)));
     let mut choices = Vec::new();

@@ -1,7 +1,7 @@
 //! `sparse convert`.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use sparse_core::Selector;
-use sparse_gguf::{Gguf, PendingFile};
+use sparse_gguf::{Gguf, ResumableFile};
 use sparse_model::tokenizer::EncodeOptions;
 use sparse_model::{Error, HeadMode, Model, ModelOptions, Placement, RecordFile, Session, write_records};
 
@@ -27,6 +27,8 @@ struct Report<'a> {
     model: &'a Path,
     out: &'a Path,
     bytes: u64,
+    /// Bytes that an interrupted run had written.
+    resumed_bytes: u64,
     layers: usize,
     /// What says which neurons are hot: `sidecar` or `text`.
     heat: Option<&'static str>,
@@ -55,15 +57,20 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<End> {
         (None, None) => (None, None),
     };
     let (out, bar) = (RecordFile::beside(path), bar());
-    let written = write(&model, heat.as_deref(), &out, &bar);
+    let written = write(&model, heat.as_deref(), &out, args.restart, &bar);
     bar.finish_and_clear();
-    match written {
-        Err(_) if interrupt::requested() => return Ok(End::Interrupted),
+    let resumed_bytes = match written {
+        Err(_) if interrupt::requested() => {
+            let unfinished = ResumableFile::unfinished(&out);
+            eprintln!("`{}` is not finished: the same command continues it", unfinished.display());
+            return Ok(End::Interrupted);
+        }
         other => other.with_context(|| format!("cannot write `{}`", out.display()))?,
-    }
+    };
     let report = Report {
         model: path,
         bytes: out.metadata()?.len(),
+        resumed_bytes,
         layers: model.config().layers.len(),
         heat: source,
         seconds: start.elapsed().as_secs_f64(),
@@ -81,9 +88,13 @@ fn print(report: &Report<'_>) -> anyhow::Result<()> {
         Some(source) => format!("the hottest first, as the {source} has it"),
         None => "in the model's order: nothing says which are hot (--text FILE would)".to_owned(),
     };
+    let continued = match report.resumed_bytes {
+        0 => String::new(),
+        bytes => format!("; an earlier run had written {:.1} MB of it", bytes as f64 / 1e6),
+    };
     writeln!(
         io::stdout(),
-        "wrote `{}`: {:.1} MB, the neurons of {} layers, {hot}",
+        "wrote `{}`: {:.1} MB, the neurons of {} layers, {hot}{continued}",
         report.out.display(),
         report.bytes as f64 / 1e6,
         report.layers
@@ -101,7 +112,15 @@ fn bar() -> ProgressBar {
     bar
 }
 
-fn write(model: &Model, heat: Option<&[Vec<f32>]>, out: &PathBuf, bar: &ProgressBar) -> Result<(), Error> {
+/// Writes the records to `out`, and returns how many bytes of them an interrupted run had written. After an error that
+/// another run would meet again, nothing is left.
+fn write(
+    model: &Model,
+    heat: Option<&[Vec<f32>]>,
+    out: &Path,
+    restart: bool,
+    bar: &ProgressBar,
+) -> Result<u64, Error> {
     let mut progress = |done, all| {
         bar.set_length(all);
         bar.set_position(done);
@@ -110,7 +129,16 @@ fn write(model: &Model, heat: Option<&[Vec<f32>]>, out: &PathBuf, bar: &Progress
             false => Ok(()),
         }
     };
-    write_records(model, heat, PendingFile::create(out).map_err(Error::Io)?, &mut progress)
+    if restart {
+        ResumableFile::discard(out).map_err(Error::Io)?;
+    }
+    let file = ResumableFile::open(out).map_err(Error::Io)?;
+    let written = write_records(model, heat, file, &mut progress);
+    if written.is_err() && !interrupt::requested() {
+        // The error that led here is the one to report.
+        let _ = ResumableFile::discard(out);
+    }
+    written
 }
 
 /// Share of the tokens of `text` that used each neuron, layer by layer; `None` after Ctrl-C.

@@ -37,6 +37,11 @@ fn converted_models_take_less_memory_and_say_the_same() {
         assert!(misses + ahead > 0 && hits > 0, "{store}");
         assert!(store["resident_bytes"].as_u64() <= store["budget_bytes"].as_u64(), "{store}");
     }
+    // Where the system locks nothing, it says so and goes on.
+    let locked = generate(&["--memory-budget", &budget, "--lock"]);
+    assert_eq!(json(&locked.stdout)["tokens"], whole["tokens"]);
+    assert!(locked.stderr.is_empty() || locked.stderr.contains("ulimit -l"), "{locked:#?}");
+    assert_eq!(generate(&["--lock"]).code, Some(2));
     generate(&["--memory-budget", "1KiB"]).fails(1, &["it needs at least", "of the neurons of one layer"]);
     let lane = generate(&["--memory-budget", &budget, "--ffn-lane", "bit5"]);
     assert!(lane.code == Some(2) && lane.stderr.contains("--ffn-lane is not for neurons"), "{lane:#?}");
@@ -46,6 +51,34 @@ fn converted_models_take_less_memory_and_say_the_same() {
 
     std::fs::write(&model, TinyLlama { seed: 5, ..relu() }.build().to_bytes()).unwrap();
     generate(&["--memory-budget", &budget]).fails(1, &["another model file", "sparse convert"]);
+}
+
+#[test]
+fn an_interrupted_conversion_is_continued() {
+    let folder = Folder::new();
+    let model = folder.model(&relu().build());
+    let records = folder.0.path().join("model.records.gguf");
+    let part = folder.0.path().join("model.records.gguf.part");
+    let convert = |flags: &[&str]| {
+        let mut args = args!["convert", "-m", &model, "--json"].to_vec();
+        args.extend(flags.iter().map(Into::into));
+        json(&run(&args).ok())["resumed_bytes"].as_u64().unwrap()
+    };
+    assert_eq!(convert(&[]), 0);
+    let whole = std::fs::read(&records).unwrap();
+    std::fs::remove_file(&records).unwrap();
+    // What was written when the program ended, and what may be of another model.
+    let half = whole.len() / 2;
+    let other = [&whole[..400], &[1], &whole[401..half]].concat();
+    for (unfinished, flags, resumes) in
+        [(&whole[..half], &[][..], true), (&whole[..half], &["--restart"], false), (&other, &[], false)]
+    {
+        std::fs::write(&part, unfinished).unwrap();
+        let resumed = convert(flags) as usize;
+        assert_eq!((half / 2..half).contains(&resumed), resumes, "{resumed} of {half}");
+        assert!(resumes || resumed == 0);
+        assert!(std::fs::read(&records).unwrap() == whole && !part.exists());
+    }
 }
 
 #[test]
@@ -60,4 +93,5 @@ fn what_cannot_be_converted_says_so() {
     let plain = run(args!["convert", "-m", &silu]).ok();
     assert!(plain.contains("nothing says which are hot"), "{plain}");
     assert!(!folder.0.path().join("model.records.gguf").exists());
+    assert!(!folder.0.path().join("model.records.gguf.part").exists());
 }

@@ -20,9 +20,7 @@ use crate::columns::axpy;
 use crate::error::same_len;
 use crate::linear::add_bias;
 use crate::rows::RowSet;
-use crate::{
-    Activations, Compute, Error, Held, Linear, Matrix, NeuronStore, Place, Slab, Storage, StoreError,
-};
+use crate::{Activations, Compute, Error, Held, Linear, Matrix, NeuronStore, Place, Slab, StoreError};
 
 /// Where the neurons of a layer are: a record each, gate, `up` and `down` behind one another.
 pub struct StoredNeurons {
@@ -53,7 +51,7 @@ pub enum StoredDown {
         /// Where a copy by columns would have its parts.
         layout: ColumnLayout,
         /// What columns share, which is in memory.
-        factors: Vec<u8>,
+        factors: Arc<[u8]>,
     },
 }
 
@@ -381,9 +379,5 @@ fn in_memory(linear: &Linear) -> Result<Linear, Error> {
     let [matrix] = linear.weight().segments() else {
         return Err(Error::Selector { selector: "lanes", needs: "neurons in memory" });
     };
-    let rows = matrix.to_rows();
-    let bytes = rows.storage().bytes();
-    let storage = Storage::filled(bytes.len(), |memory| memory.copy_from_slice(bytes));
-    let weight = Matrix::new(matrix.format(), matrix.cols(), storage)?;
-    Linear::new(weight, linear.bias().map(<[f32]>::to_vec))
+    Linear::new(matrix.to_memory(), linear.bias().map(<[f32]>::to_vec))
 }

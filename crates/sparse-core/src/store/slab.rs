@@ -6,7 +6,7 @@ use core::fmt;
 use std::io;
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use crate::memory::{Memory, huge};
+use crate::memory::{Memory, huge, lock};
 
 /// Rooms of equal size, each in parts: that of part 0 of all rooms comes first, then that of part 1, and so on, so that a
 /// part is a matrix with a row per room.
@@ -73,6 +73,16 @@ impl Slab {
     /// Bytes of a room.
     pub fn room_bytes(&self) -> usize {
         self.parts.iter().sum()
+    }
+
+    /// Keeps the system from paging the rooms out, all of which take memory from then on. Rooms that come later, when the
+    /// memory grows, are not locked.
+    ///
+    /// # Errors
+    /// When the system cannot, or does not allow this program so much.
+    pub fn lock(&self) -> io::Result<()> {
+        let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
+        rooms.0.iter().try_for_each(lock)
     }
 
     fn free(&self) -> std::sync::MutexGuard<'_, Free> {

@@ -160,7 +160,8 @@ impl Tensors<'_> {
 
     fn predictor(&self, layer: usize) -> Result<LowRankPredictor, Error> {
         let name = |part: &str| format!("blk.{layer}.ffn_predictor{part}");
-        let (p, q) = (self.matrix(&name("_p.weight"))?, self.matrix(&name("_q.weight"))?);
+        // In memory of its own: `q` is stored by columns, and the map of the file is not wanted for long.
+        let (p, q) = (self.matrix(&name("_p.weight"))?.to_memory(), self.matrix(&name("_q.weight"))?);
         let bias = self.vector(&name(".bias"))?;
         LowRankPredictor::new(p, q, bias)
             .map_err(|e| Error::Tensor { name: name(".bias"), problem: e.to_string() })

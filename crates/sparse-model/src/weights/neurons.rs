@@ -22,19 +22,24 @@ const GAP: usize = 16 << 10;
 /// Bytes that are read at once of a layer that is read as a whole.
 const PIECE: usize = 1 << 20;
 /// Bytes that the store keeps of each neuron, and of each that is in memory beside its record.
-const BOOKKEEPING: [usize; 2] = [32, 128];
+const BOOKKEEPING: [usize; 2] = [64, 128];
 
 /// The neurons that are in a file, and those of them in memory.
 #[derive(Debug)]
-pub(crate) struct NeuronStores(Vec<Arc<NeuronStore<Place>>>);
+pub(crate) struct NeuronStores(Vec<(Arc<NeuronStore<Place>>, Arc<Slab>)>);
 
 impl NeuronStores {
     /// What all stores have done.
     pub(crate) fn statistics(&self) -> StoreStatistics {
-        self.0.iter().map(|store| store.statistics()).fold(StoreStatistics::default(), |mut all, one| {
+        self.0.iter().map(|(store, _)| store.statistics()).fold(StoreStatistics::default(), |mut all, one| {
             all += one;
             all
         })
+    }
+
+    /// Keeps the system from paging neurons out.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        self.0.iter().try_for_each(|(_, slab)| slab.lock())
     }
 }
 
@@ -107,6 +112,7 @@ impl Plan {
                 plan.add(file, i, ffn)?;
             }
         }
+        file.release();
         Ok(plan)
     }
 
@@ -215,14 +221,14 @@ impl Plan {
             };
             *ffn = FeedForward::Stored(Box::new(StoredFfn::new(network, stored)?));
         }
-        Ok(NeuronStores(stores.into_iter().map(|(store, _)| store).collect()))
+        Ok(NeuronStores(stores))
     }
 }
 
 fn columns(file: &RecordFile, layer: usize, layout: ColumnLayout) -> Result<StoredDown, Error> {
     let factors = match layout.factor_bytes() {
-        0 => Vec::new(),
-        bytes => file.factors(layer, bytes)?.to_vec(),
+        0 => Arc::default(),
+        bytes => file.factors(layer, bytes)?.into(),
     };
     Ok(StoredDown::Columns { layout, factors })
 }

@@ -4,11 +4,13 @@
 //! but for the order and the heat:
 //!
 //! ```text
-//! blk.N.ffn_records        gate row | up row | down of every neuron, the hottest first
 //! blk.N.ffn_order          which neuron each record is (i32)
-//! blk.N.ffn_down.factors   what columns of a quantized down share, if it has columns
 //! blk.N.ffn_heat           share of the tokens that used the neuron (f32), in that order, if it is known
+//! blk.N.ffn_records        gate row | up row | down of every neuron, the hottest first
+//! blk.N.ffn_down.factors   what columns of a quantized down share, if it has columns
 //! ```
+//!
+//! Orders and heats of all layers come before the records. So a file that is continued has those of the earlier run.
 //!
 //! A record that fits a page of 4 KB several times does not cross one; a larger one begins with a page if that wastes less
 //! than a quarter.
@@ -16,7 +18,7 @@
 use std::path::{Path, PathBuf};
 
 use sparse_core::{ColumnMatrix, Down, SparseFfn};
-use sparse_gguf::{GgmlType, Gguf, GgufWriter, Metadata, Sink};
+use sparse_gguf::{GgmlType, Gguf, GgufWriter, Metadata, Sink, TensorWriter};
 
 use super::fault;
 use crate::{Error, FeedForward, Model};
@@ -156,6 +158,11 @@ impl RecordFile {
         &self.path
     }
 
+    /// Gives memory back that the system has mapped of the file: records are read, not mapped.
+    pub(super) fn release(&self) {
+        self.gguf.views().for_each(|view| sparse_gguf::release(view.data));
+    }
+
     /// The bytes of a tensor, which must be as many as that.
     pub(super) fn bytes(&self, name: &str, len: usize) -> Result<&[u8], Error> {
         let data = self.gguf.tensor(name)?.data;
@@ -175,7 +182,7 @@ impl RecordFile {
 
     /// Which neuron each record of a layer is.
     pub(super) fn order(&self, layer: usize, neurons: usize) -> Result<Vec<u32>, Error> {
-        let name = format!("blk.{layer}.ffn_order");
+        let name = order(layer);
         let bytes = self.bytes(&name, 4 * neurons)?;
         let order: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
         sparse_core::check_order(neurons, &order).map_err(|e| fault(&name, e.to_string()))?;
@@ -184,7 +191,7 @@ impl RecordFile {
 
     /// Share of the tokens that used each neuron, in the order of the records; `None` if it is not known.
     pub(super) fn heat(&self, layer: usize, neurons: usize) -> Result<Option<Vec<f32>>, Error> {
-        let name = format!("blk.{layer}.ffn_heat");
+        let name = heats(layer);
         if self.gguf.info(&name).is_none() {
             return Ok(None);
         }
@@ -204,13 +211,21 @@ fn records(layer: usize) -> String {
     format!("blk.{layer}.ffn_records")
 }
 
+fn order(layer: usize) -> String {
+    format!("blk.{layer}.ffn_order")
+}
+
+fn heats(layer: usize) -> String {
+    format!("blk.{layer}.ffn_heat")
+}
+
 fn factors(layer: usize) -> String {
     format!("blk.{layer}.ffn_down.factors")
 }
 
 /// Writes the records of `model`, opened from its file and not changed since, to `sink`. `heat` is the share of the
 /// tokens that used each neuron, layer by layer, if it is known. `progress` is told how many of how many bytes are written,
-/// and ends it by an error.
+/// and ends it by an error. Layers that the sink has from an earlier run are passed over.
 ///
 /// # Errors
 /// If the model has experts, weights that cannot be stored neuron by neuron, or another number of neurons than of heats; if
@@ -221,49 +236,98 @@ pub fn write_records<S: Sink>(
     sink: S,
     progress: &mut dyn FnMut(u64, u64) -> Result<(), Error>,
 ) -> Result<S::Done, Error> {
-    let mut networks = Vec::new();
-    for layer in model.feed_forwards() {
-        let FeedForward::Network(ffn) = layer else {
-            let problem = "experts lie together in the model's file already: there is nothing to convert";
-            return Err(fault("blk.0.ffn_gate_exps.weight", problem));
-        };
-        networks.push(ffn);
-    }
+    let layers = layers(model, heat)?;
     let mut meta = Metadata::new();
     meta.insert("general.architecture", "sparse");
     meta.insert("general.type", "records");
     meta.insert("general.alignment", PAGE as u32);
     meta.insert("sparse.records.version", VERSION);
     meta.insert("sparse.model.fingerprint", model.fingerprint());
-    if let Some(heat) = heat {
-        same_len("layers of heat", networks.len(), heat.len())?;
-        for (ffn, heat) in networks.iter().zip(heat) {
-            same_len("heats of neurons", ffn.neurons(), heat.len())?;
+    let mut writer = GgufWriter::new(meta);
+    for (i, layer) in layers.iter().enumerate() {
+        writer.tensor(order(i), &[layer.order.len()], GgmlType::I32)?;
+        if layer.heat.is_some() {
+            writer.tensor(heats(i), &[layer.order.len()], GgmlType::F32)?;
         }
     }
-    let (mut writer, mut all) = (GgufWriter::new(meta), 0);
-    let mut spacings = Vec::new();
-    for (i, ffn) in networks.iter().enumerate() {
-        let spacing = Spacing::of(part_bytes(i, ffn)?.iter().sum());
-        let bytes = spacing.all(ffn.neurons());
-        writer.tensor(records(i), &[bytes], GgmlType::I8)?;
-        writer.tensor(format!("blk.{i}.ffn_order"), &[ffn.neurons()], GgmlType::I32)?;
-        if let Down::Rows(w) = ffn.down() {
+    for (i, layer) in layers.iter().enumerate() {
+        writer.tensor(records(i), &[layer.bytes()], GgmlType::I8)?;
+        if let Down::Rows(w) = layer.ffn.down() {
             writer.tensor(factors(i), &[column_layout(w)?.factor_bytes()], GgmlType::I8)?;
         }
-        if heat.is_some() {
-            writer.tensor(format!("blk.{i}.ffn_heat"), &[ffn.neurons()], GgmlType::F32)?;
-        }
-        spacings.push(spacing);
-        all += bytes as u64;
     }
-    let (mut file, mut done) = (writer.start(sink)?, 0);
-    for (i, (ffn, spacing)) in networks.into_iter().zip(spacings).enumerate() {
-        let heat = heat.map(|heat| &heat[i][..]);
+    let mut file = writer.start(sink)?;
+    for (i, layer) in layers.iter().enumerate() {
+        let words: Vec<u8> = layer.order.iter().flat_map(|j| j.to_le_bytes()).collect();
+        file.write(&order(i), &words)?;
+        if let Some(heat) = layer.heat {
+            let sorted: Vec<u8> = layer.order.iter().flat_map(|j| heat[*j as usize].to_le_bytes()).collect();
+            file.write(&heats(i), &sorted)?;
+        }
+    }
+    let (mut done, all) = (0, layers.iter().map(|layer| layer.bytes() as u64).sum());
+    for (i, layer) in layers.iter().enumerate() {
+        let by_rows = matches!(layer.ffn.down(), Down::Rows(_));
+        if file.skip(1 + usize::from(by_rows))? {
+            done += layer.bytes() as u64;
+            progress(done, all)?;
+            continue;
+        }
+        layer.write(i, &mut file, &mut |bytes| {
+            done += bytes as u64;
+            progress(done, all)
+        })?;
+        file.checkpoint()?;
+    }
+    Ok(file.finish()?)
+}
+
+/// A layer to be written.
+struct LayerRecords<'a> {
+    ffn: &'a SparseFfn,
+    spacing: Spacing,
+    heat: Option<&'a [f32]>,
+    /// The neurons in the order of their records.
+    order: Vec<u32>,
+}
+
+/// What there is to write of `model`.
+fn layers<'a>(model: &'a Model, heat: Option<&'a [Vec<f32>]>) -> Result<Vec<LayerRecords<'a>>, Error> {
+    let mut layers = Vec::new();
+    for (i, layer) in model.feed_forwards().enumerate() {
+        let FeedForward::Network(ffn) = layer else {
+            let problem = "experts lie together in the model's file already: there is nothing to convert";
+            return Err(fault("blk.0.ffn_gate_exps.weight", problem));
+        };
+        let spacing = Spacing::of(part_bytes(i, ffn)?.iter().sum());
         let mut order: Vec<u32> = (0..ffn.neurons() as u32).collect();
+        let heat = heat.and_then(|heat| heat.get(i)).map(Vec::as_slice);
         if let Some(heat) = heat {
+            same_len("heats of neurons", ffn.neurons(), heat.len())?;
             order.sort_by(|a, b| heat[*b as usize].total_cmp(&heat[*a as usize]));
         }
+        layers.push(LayerRecords { ffn, spacing, heat, order });
+    }
+    if let Some(heat) = heat {
+        same_len("layers of heat", layers.len(), heat.len())?;
+    }
+    Ok(layers)
+}
+
+impl LayerRecords<'_> {
+    /// Bytes of all records.
+    fn bytes(&self) -> usize {
+        self.spacing.all(self.order.len())
+    }
+
+    /// Writes the records of layer `i`, and what its columns share. `progress` is told of the bytes of each chunk.
+    fn write<S: Sink>(
+        &self,
+        i: usize,
+        file: &mut TensorWriter<S>,
+        progress: &mut dyn FnMut(usize) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Self { ffn, spacing, order, .. } = self;
         let columns = match ffn.down() {
             Down::Rows(w) => Some(ColumnMatrix::from_rows(w)?),
             _ => None,
@@ -276,22 +340,15 @@ pub fn write_records<S: Sink>(
                 fill(ffn, columns.as_ref(), *j as usize, record);
             }
             file.write(&records(i), &bytes)?;
-            done += bytes.len() as u64;
-            progress(done, all)?;
+            progress(bytes.len())?;
         }
-        let words = |order: &[u32]| order.iter().flat_map(|j| j.to_le_bytes()).collect::<Vec<_>>();
-        file.write(&format!("blk.{i}.ffn_order"), &words(&order))?;
         if let Some(columns) = &columns {
             let mut bytes = vec![0; columns.layout().factor_bytes()];
             columns.layout().take_factors(columns.storage().bytes(), &mut bytes);
             file.write(&factors(i), &bytes)?;
         }
-        if let Some(heat) = heat {
-            let sorted: Vec<u8> = order.iter().flat_map(|j| heat[*j as usize].to_le_bytes()).collect();
-            file.write(&format!("blk.{i}.ffn_heat"), &sorted)?;
-        }
+        Ok(())
     }
-    Ok(file.finish()?)
 }
 
 fn same_len(what: &'static str, expected: usize, found: usize) -> Result<(), Error> {
