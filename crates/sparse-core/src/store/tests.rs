@@ -70,6 +70,7 @@ fn what_is_held_or_pinned_stays() {
     assert_eq!(store.statistics().hits, before + 2);
 }
 
+#[cfg(not(target_family = "wasm"))]
 #[test]
 fn an_error_is_that_of_the_call_and_nothing_stays_of_it() {
     let (store, broken, _) = store(30);
