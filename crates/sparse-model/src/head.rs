@@ -97,7 +97,8 @@ impl Model {
     }
 
     /// Makes [`Session::candidates`](crate::Session::candidates) look at rows of the head that matter only, as `screen` says;
-    /// nothing makes it compute all again. Sessions must be made anew afterwards.
+    /// nothing makes it compute all again. Sessions must be made anew afterwards. A model whose neurons stay in a file
+    /// needs its screen before it [fits its memory](Self::fit_memory).
     ///
     /// # Errors
     /// If the screen is for another head.
@@ -125,7 +126,11 @@ impl Model {
             self.weights.head_mut().make_rows();
         }
         self.screen = screen;
-        self.fit_memory()
+        match self.has_records() {
+            // Selectors may follow: whoever opened the model fits its memory in the end.
+            true => Ok(()),
+            false => self.fit_memory(),
+        }
     }
 
     /// A screen for this model's head.

@@ -173,6 +173,11 @@ impl Model {
     /// # Errors
     /// [`Error::MemoryBudget`] if that is not enough for a token; if neurons cannot be read.
     pub fn fit_memory(&mut self) -> Result<(), Error> {
+        // Neurons have their places.
+        #[cfg(feature = "fs")]
+        if self.memory.as_ref().is_some_and(|memory| memory.neurons.is_some()) {
+            return Ok(());
+        }
         #[cfg(feature = "fs")]
         let plan = match self.memory.as_ref().and_then(|memory| memory.records.as_ref()) {
             Some(records) => Plan::new(records, &self.weights.layers)?,

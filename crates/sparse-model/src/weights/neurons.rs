@@ -219,7 +219,14 @@ impl Plan {
                 down: planned.down,
                 whole: Box::new(move || planned.records.whole(&file, &down)),
             };
-            *ffn = FeedForward::Stored(Box::new(StoredFfn::new(network, stored)?));
+            // The rows that stay are copied: in the map of the file they would take as much again.
+            let first = network.gate().unwrap_or(network.up()).weight().segments()[0].storage();
+            let mapped = matches!(first, Storage::Shared { .. }).then(|| first.clone());
+            let stored = StoredFfn::new(network, stored)?;
+            if let Some(mapped) = mapped {
+                sparse_gguf::release(mapped.bytes());
+            }
+            *ffn = FeedForward::Stored(Box::new(stored));
         }
         Ok(NeuronStores(stores))
     }
