@@ -68,7 +68,7 @@ fn bindings() -> Result<()> {
     let (job, [_, build, _]) = (Job::wasm()?, &WASM);
     for browser in [false, true] {
         let mut cargo = job.cargo_wasm("test", build);
-        cargo.args(["--quiet", "-psparse-wasm", "--test", "bindings"]);
+        cargo.args(["-psparse-wasm", "--test", "bindings"]);
         cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", &runner);
         if browser {
             cargo.env("WASM_BINDGEN_USE_BROWSER", "1").env("CHROMEDRIVER", &driver);
