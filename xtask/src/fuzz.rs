@@ -52,7 +52,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let fuzz = ["fuzz", "run", "--sanitizer", "none", target, "--"];
         let time = format!("-max_total_time={}", args.seconds);
         // The limit of memory is for what a file claims, not for what it holds.
-        let options = [&*time, "-timeout=20", "-rss_limit_mb=2048", "-max_len=524288", "-print_final_stats=1"];
+        let options =
+            [&*time, "-timeout=20", "-rss_limit_mb=2048", "-max_len=524288", "-print_final_stats=1"];
         if program::run(cargo().args(fuzz).args(options)).is_err() {
             failed.push(target);
         }
