@@ -26,6 +26,8 @@ struct Cpu {
     lacks: &'static [&'static str],
     /// The tests that run there: how a program's name ends, and how its tests' names begin.
     tests: &'static [(&'static str, &'static str)],
+    /// Beginnings of names of tests that the emulator is wrong about.
+    skips: &'static [&'static str],
 }
 
 /// All tests.
@@ -36,18 +38,20 @@ const STORY: (&str, &str) = ("models", "story::");
 const SOME: &[(&str, &str)] = &[("kernels", ""), STORY];
 
 /// x86-64 CPUs by their widest vectors. qemu has no AVX-512. Their levels run all tests without an emulator, too.
+///
+/// Of `vmaskmovps`, qemu 7.2 reads places that the mask leaves out: it fails at the end of a page, where CPUs do not.
 const X86: [Cpu; 3] = [
-    Cpu { model: "Penryn", level: "sse4.1", lacks: &["avx2", "avx512"], tests: SOME },
-    Cpu { model: "Nehalem", level: "sse4.1", lacks: &["avx2"], tests: &[] },
-    Cpu { model: "Haswell", level: "avx2", lacks: &["avx512"], tests: SOME },
+    Cpu { model: "Penryn", level: "sse4.1", lacks: &["avx2", "avx512"], tests: SOME, skips: &[] },
+    Cpu { model: "Nehalem", level: "sse4.1", lacks: &["avx2"], tests: &[], skips: &[] },
+    Cpu { model: "Haswell", level: "avx2", lacks: &["avx512"], tests: SOME, skips: &["guard::"] },
 ];
 
 /// 64-bit ARM without and with products of bytes. `max` has all instructions that qemu knows.
 const ARM: [Cpu; 4] = [
-    Cpu { model: "cortex-a53", level: "neon", lacks: &["dotprod", "i8mm"], tests: &[STORY] },
-    Cpu { model: "cortex-a72", level: "neon", lacks: &["dotprod"], tests: &[] },
-    Cpu { model: "cortex-a76", level: "dotprod", lacks: &["i8mm"], tests: &[STORY] },
-    Cpu { model: "max", level: "dotprod", lacks: &[], tests: ALL },
+    Cpu { model: "cortex-a53", level: "neon", lacks: &["dotprod", "i8mm"], tests: &[STORY], skips: &[] },
+    Cpu { model: "cortex-a72", level: "neon", lacks: &["dotprod"], tests: &[], skips: &[] },
+    Cpu { model: "cortex-a76", level: "dotprod", lacks: &["i8mm"], tests: &[STORY], skips: &[] },
+    Cpu { model: "max", level: "dotprod", lacks: &[], tests: ALL, skips: &[] },
 ];
 
 /// A build of WebAssembly.
@@ -181,6 +185,9 @@ impl Job {
                     qemu.arg(&test.path).arg("--quiet");
                     if !names.is_empty() {
                         qemu.arg(names);
+                    }
+                    for skipped in cpu.skips {
+                        qemu.args(["--skip", skipped]);
                     }
                     run(&mut qemu, &format!("{} {names} on {}", test.name, cpu.model), test)?;
                 }
