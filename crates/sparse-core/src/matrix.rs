@@ -255,6 +255,7 @@ impl Matrix {
     ///
     /// # Panics
     /// As [`decode_row`](Self::decode_row).
+    #[cfg(feature = "std")]
     pub(crate) fn add_row(&self, k: &Kernels, r: usize, out: &mut [f32]) {
         if !self.is_interleaved() {
             return k.add_rows(self.as_rows(), &[r as u32], &[1.0], 0..self.cols, out);

@@ -2,7 +2,9 @@
 
 use sparse_simd::{MatMut, Rows};
 
-use crate::matrix::{GRAIN_COLUMNS, GRAIN_ROWS};
+#[cfg(feature = "std")]
+use crate::matrix::GRAIN_COLUMNS;
+use crate::matrix::GRAIN_ROWS;
 use crate::{Activations, Compute};
 
 /// Rows by place: row i of the set is row `places[i]` of the slab.

@@ -261,6 +261,7 @@ impl<'a> Columns<'a> {
 
     /// Where the codes of column `c` begin; `group` columns are one group. For kernels: bounds are checked before.
     #[inline(always)]
+    #[allow(dead_code, reason = "builds without vectors have no such kernels")]
     pub(crate) fn column_ptr(&self, c: usize, group: usize) -> *const u8 {
         let (all, at) = self.place(c, group);
         all.as_ptr().wrapping_add(at)
