@@ -65,6 +65,7 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, for as long as the program runs")]
 pub(crate) enum Command {
     /// Continue a prompt, or answer one with --chat
     #[command(after_help = generate::GENERATE_EXAMPLES)]
