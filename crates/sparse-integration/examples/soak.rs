@@ -4,8 +4,8 @@
 //! cargo run --release -p sparse-integration --example soak -- MODEL.gguf ENCODER SECONDS
 //! ```
 //!
-//! It prints a line every half minute and fails if the memory of the last quarter is more than 2 % above that of the
-//! second one: the first fills caches. Linux only.
+//! It prints a line every half minute, in short runs more often. It fails if the memory of the last quarter is more than
+//! 2 % above that of the second one: the first fills caches. Linux only.
 
 use std::error::Error;
 use std::fs;
@@ -95,7 +95,10 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         measured
     })?;
     let quarter = sizes.len() / 4;
-    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len().max(1) as f64;
+    if quarter == 0 {
+        return Err("too short: fewer than four sizes were measured".into());
+    }
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
     let (early, late) = (mean(&sizes[quarter..2 * quarter]), mean(&sizes[sizes.len() - quarter..]));
     println!("second quarter {early:.1} MiB, last quarter {late:.1} MiB");
     match late <= early * 1.02 {

@@ -1,4 +1,4 @@
-//! Tests of the store.
+//! Tests of the store. Those that need threads, sleep or catch panics are not built for WebAssembly.
 
 use super::*;
 use std::sync::atomic::{AtomicU32, Ordering};
