@@ -405,8 +405,8 @@ impl Source<'_> {
         rows.into_iter().map(part).collect()
     }
 
-    /// A matrix's format, and where its blocks are: in the file, unless it takes other blocks to multiply with them. Ternary
-    /// matrices may have a scale of their own (`NAME.scale`), which their blocks' scales take in.
+    /// A matrix's format, and where its blocks are: in the file, unless it takes other blocks to multiply with them. Matrices
+    /// in ternary formats and NVFP4 may have a scale of their own (`NAME.scale`, one per expert), which their blocks take in.
     fn blocks(
         &self,
         name: &str,
@@ -417,16 +417,22 @@ impl Source<'_> {
             _ => None,
         };
         let format = if repacked.is_some() { BlockFormat::Tq2_0 } else { tensor.info.format()? };
-        let scale = name.strip_suffix(".weight").map(|name| format!("{name}.scale"));
-        let factor = match scale.filter(|scale| self.has(scale)) {
-            Some(scale) => Some((self.vector(&scale, 1)?[0], scale)).filter(|(factor, _)| *factor != 1.0),
-            None => None,
-        };
-        let repacked = match factor {
-            None => repacked,
-            Some((factor, scale)) => {
-                let blocks = repacked.unwrap_or_else(|| tensor.data.to_vec());
-                Some(scaled(format, blocks, factor).map_err(|problem| fault(&scale, problem))?)
+        let beside = |what: &str| name.strip_suffix(".weight").map(|name| format!("{name}.{what}"));
+        // For products that round their inputs to four bits, as none here does.
+        self.used.borrow_mut().extend(beside("input_scale"));
+        let scale = beside("scale").filter(|scale| self.has(scale));
+        let (format, repacked) = match scale {
+            None => (format, repacked),
+            Some(scale) => {
+                let factors = self.vector(&scale, tensor.info.dims.get(2).copied().unwrap_or(1))?;
+                if factors.iter().all(|factor| *factor == 1.0) {
+                    (format, repacked)
+                } else {
+                    let blocks = repacked.as_deref().unwrap_or(tensor.data);
+                    let (format, blocks) =
+                        scaled(format, blocks, &factors).map_err(|problem| fault(&scale, problem))?;
+                    (format, Some(blocks))
+                }
             }
         };
         match repacked {
@@ -511,24 +517,42 @@ impl Source<'_> {
     }
 }
 
-/// Ternary blocks whose scales are `factor` times as large. The error is a problem in words.
-fn scaled(format: BlockFormat, mut blocks: Vec<u8>, factor: f32) -> Result<Vec<u8>, String> {
-    if !matches!(format, BlockFormat::Tq1_0 | BlockFormat::Tq2_0) {
-        return Err(format!(
-            "is {factor}: a scale beside a matrix is supported for TQ1_0, TQ2_0 and I2_S, not {}",
-            format.name()
-        ));
-    }
-    for block in blocks.chunks_exact_mut(format.block_bytes()) {
-        let (_, d) = block.split_last_chunk_mut::<2>().expect("a block ends in its scale");
-        let scale = f16::from_le_bytes(*d).to_f32() * factor;
-        let rounded = f16::from_f32(scale);
-        if !rounded.is_finite() {
-            return Err(format!("is {factor}, which takes a block's scale to {scale}"));
+/// Blocks whose scales are larger by a factor, each for its share of the blocks. The error is a problem in words.
+fn scaled(format: BlockFormat, blocks: &[u8], factors: &[f32]) -> Result<(BlockFormat, Vec<u8>), String> {
+    let shares = blocks.chunks(blocks.len() / factors.len()).zip(factors);
+    let shares = shares.map(|(share, factor)| (share.chunks_exact(format.block_bytes()), *factor));
+    match format {
+        BlockFormat::Tq1_0 | BlockFormat::Tq2_0 => {
+            let mut out = Vec::with_capacity(blocks.len());
+            for (blocks, factor) in shares {
+                for block in blocks {
+                    let (codes, d) = block.split_last_chunk::<2>().expect("a block ends in its scale");
+                    let scale = f16::from_le_bytes(*d).to_f32() * factor;
+                    let rounded = f16::from_f32(scale);
+                    if !rounded.is_finite() {
+                        return Err(format!("is {factor}, which takes a block's scale to {scale}"));
+                    }
+                    out.extend_from_slice(codes);
+                    out.extend(rounded.to_le_bytes());
+                }
+            }
+            Ok((format, out))
         }
-        *d = rounded.to_le_bytes();
+        BlockFormat::NvFp4 => {
+            let mut out = Vec::with_capacity(
+                blocks.len() * BlockFormat::NvFp4Scaled.block_bytes() / format.block_bytes(),
+            );
+            for (blocks, factor) in shares {
+                blocks.for_each(|block| out.extend([&factor.to_le_bytes(), block].concat()));
+            }
+            Ok((BlockFormat::NvFp4Scaled, out))
+        }
+        _ => Err(format!(
+            "is {}: a scale beside a matrix is supported for TQ1_0, TQ2_0, I2_S and NVFP4, not {}",
+            factors[0],
+            format.name()
+        )),
     }
-    Ok(blocks)
 }
 
 fn fault(name: &str, problem: impl Into<String>) -> Error {

@@ -1,4 +1,4 @@
-//! The block formats of ggml, and those of the precision lanes: sizes, bit layouts and scalar decoding.
+//! The block formats of ggml, and our own: sizes, bit layouts and scalar decoding.
 //!
 //! [`BlockFormat`] says how long a block is; the `Block*` structs say where its bits are. All of them are plain
 //! old data of alignment 1, so any byte slice of the right length can be viewed as blocks, at any address
@@ -24,7 +24,9 @@ pub use codebooks::{BlockIq1M, BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs, Bl
 pub use k_quants::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
 pub(crate) use lanes::stream_word;
 pub use lanes::{BlockBit3, BlockBit7};
-pub use nibble_tables::{BlockIq4Nl, BlockIq4Xs, BlockMxFp4, FP4_VALUES, IQ4_NL_VALUES};
+pub use nibble_tables::{
+    BlockIq4Nl, BlockIq4Xs, BlockMxFp4, BlockNvFp4, BlockNvFp4Scaled, FP4_VALUES, IQ4_NL_VALUES,
+};
 pub use small::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
 pub use ternary::{BlockQ1_0, BlockQ2_0, BlockTq1_0, BlockTq2_0};
 
@@ -147,7 +149,7 @@ macro_rules! formats {
         $(#[$doc:meta])*
         floats { $($(#[$float_doc:meta])* $float:ident: $float_name:literal, $float_type:ty;)* }
         ggml { $($(#[$ggml_doc:meta])* $ggml:ident: $ggml_name:literal, $ggml_len:literal, $ggml_block:ty;)* }
-        lanes { $($(#[$lane_doc:meta])* $lane:ident: $lane_name:literal, $lane_len:literal, $lane_block:ty;)* }
+        own { $($(#[$own_doc:meta])* $own:ident: $own_name:literal, $own_len:literal, $own_block:ty;)* }
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -155,13 +157,13 @@ macro_rules! formats {
         pub enum BlockFormat {
             $($(#[$float_doc])* $float,)*
             $($(#[$ggml_doc])* $ggml,)*
-            $($(#[$lane_doc])* $lane,)*
+            $($(#[$own_doc])* $own,)*
         }
 
         impl BlockFormat {
             /// Every format, in a fixed order: those of ggml first.
-            pub const ALL: [BlockFormat; [$($float_name,)* $($ggml_name,)* $($lane_name,)*].len()] =
-                [$(Self::$float,)* $(Self::$ggml,)* $(Self::$lane,)*];
+            pub const ALL: [BlockFormat; [$($float_name,)* $($ggml_name,)* $($own_name,)*].len()] =
+                [$(Self::$float,)* $(Self::$ggml,)* $(Self::$own,)*];
 
             /// The formats that ggml has too, which GGUF files may hold.
             pub const GGML: [BlockFormat; [$($float_name,)* $($ggml_name,)*].len()] =
@@ -172,7 +174,7 @@ macro_rules! formats {
                 match self {
                     $(Self::$float => 1,)*
                     $(Self::$ggml => $ggml_len,)*
-                    $(Self::$lane => $lane_len,)*
+                    $(Self::$own => $own_len,)*
                 }
             }
 
@@ -181,7 +183,7 @@ macro_rules! formats {
                 match self {
                     $(Self::$float => size_of::<$float_type>(),)*
                     $(Self::$ggml => size_of::<$ggml_block>(),)*
-                    $(Self::$lane => size_of::<$lane_block>(),)*
+                    $(Self::$own => size_of::<$own_block>(),)*
                 }
             }
 
@@ -190,7 +192,7 @@ macro_rules! formats {
                 match self {
                     $(Self::$float => $float_name,)*
                     $(Self::$ggml => $ggml_name,)*
-                    $(Self::$lane => $lane_name,)*
+                    $(Self::$own => $own_name,)*
                 }
             }
 
@@ -199,7 +201,7 @@ macro_rules! formats {
                 match self {
                     $(Self::$float => None,)*
                     $(Self::$ggml => <$ggml_block as Block>::COLUMNS,)*
-                    $(Self::$lane => <$lane_block as Block>::COLUMNS,)*
+                    $(Self::$own => <$own_block as Block>::COLUMNS,)*
                 }
             }
 
@@ -208,7 +210,7 @@ macro_rules! formats {
                 match self {
                     $(Self::$float => None,)*
                     $(Self::$ggml => <$ggml_block as Block>::FACTORS,)*
-                    $(Self::$lane => <$lane_block as Block>::FACTORS,)*
+                    $(Self::$own => <$own_block as Block>::FACTORS,)*
                 }
             }
 
@@ -217,7 +219,7 @@ macro_rules! formats {
                 match self {
                     $(Self::$float => Scales::ONE,)*
                     $(Self::$ggml => bytemuck::from_bytes::<$ggml_block>(block).scales(),)*
-                    $(Self::$lane => bytemuck::from_bytes::<$lane_block>(block).scales(),)*
+                    $(Self::$own => bytemuck::from_bytes::<$own_block>(block).scales(),)*
                 }
             }
 
@@ -229,7 +231,7 @@ macro_rules! formats {
                 match self {
                     $(Self::$float => {})*
                     $(Self::$ggml => bytemuck::from_bytes::<$ggml_block>(block).codes(codes),)*
-                    $(Self::$lane => bytemuck::from_bytes::<$lane_block>(block).codes(codes),)*
+                    $(Self::$own => bytemuck::from_bytes::<$own_block>(block).codes(codes),)*
                 }
                 let scales = self.scales(block);
                 let value = move |(i, code)| {
@@ -244,7 +246,7 @@ macro_rules! formats {
                 match self {
                     $(Self::$float => {})*
                     $(Self::$ggml => bytemuck::from_bytes_mut::<$ggml_block>(block).set_sub_scales(sub, min),)*
-                    $(Self::$lane => bytemuck::from_bytes_mut::<$lane_block>(block).set_sub_scales(sub, min),)*
+                    $(Self::$own => bytemuck::from_bytes_mut::<$own_block>(block).set_sub_scales(sub, min),)*
                 }
             }
 
@@ -253,7 +255,7 @@ macro_rules! formats {
                 match self {
                     $(Self::$float => decode_values::<$float_type>(bytes, out),)*
                     $(Self::$ggml => decode_blocks::<$ggml_block>(bytes, out),)*
-                    $(Self::$lane => decode_blocks::<$lane_block>(bytes, out),)*
+                    $(Self::$own => decode_blocks::<$own_block>(bytes, out),)*
                 }
             }
         }
@@ -264,8 +266,9 @@ formats! {
     /// How the numbers of one weight row are stored.
     ///
     /// A row is a sequence of blocks of [`block_len`](Self::block_len) values in [`block_bytes`](Self::block_bytes)
-    /// bytes. Bit layouts are ggml's (`ggml/src/ggml-common.h`), but for [`Bit3`](Self::Bit3) and [`Bit7`](Self::Bit7),
-    /// which ggml does not have: with [`Q5_0`](Self::Q5_0) between them they store the precision lanes of 3, 5 and 7 bits.
+    /// bytes. Bit layouts are ggml's (`ggml/src/ggml-common.h`), but for the last three, which ggml does
+    /// not have. [`Bit3`](Self::Bit3), [`Q5_0`](Self::Q5_0) and [`Bit7`](Self::Bit7) store the precision lanes of 3, 5 and
+    /// 7 bits.
     floats {
         /// 32-bit float.
         F32: "F32", f32;
@@ -301,6 +304,8 @@ formats! {
         Iq4Xs: "IQ4_XS", 256, BlockIq4Xs;
         /// Floats of 4 bits, blocks of 32 that share an exponent.
         MxFp4: "MXFP4", 32, BlockMxFp4;
+        /// Floats of 4 bits, blocks of 64 with a scale of 8 bits per 16 values.
+        NvFp4: "NVFP4", 64, BlockNvFp4;
         /// -1, 0 or 1 times a scale, five in a byte, blocks of 256.
         Tq1_0: "TQ1_0", 256, BlockTq1_0;
         /// 2 bits, blocks of 256, `d * (q - 1)`.
@@ -324,7 +329,9 @@ formats! {
         /// Codebook of 512 vectors of 4, blocks of 256 with 8 sub-block scales; 3.44 bits per value.
         Iq3S: "IQ3_S", 256, BlockIq3S;
     }
-    lanes {
+    own {
+        /// [`NvFp4`](Self::NvFp4) with a factor per block: the scale that files have beside a matrix.
+        NvFp4Scaled: "scaled NVFP4", 64, BlockNvFp4Scaled;
         /// 3 bits, blocks of 32, `d * (q - 4)`.
         Bit3: "BIT3", 32, BlockBit3;
         /// 7 bits, blocks of 32, `d * (q - 64)`.

@@ -56,6 +56,7 @@ const FORMATS: ByFormat = by_format([
     blocks::<BlockIq4Nl>(),
     blocks::<BlockIq4Xs>(),
     blocks::<BlockMxFp4>(),
+    blocks::<BlockNvFp4>(),
     blocks::<BlockTq1_0>(),
     blocks::<BlockTq2_0>(),
     blocks::<BlockQ1_0>(),
@@ -67,6 +68,7 @@ const FORMATS: ByFormat = by_format([
     blocks::<BlockIq2S>(),
     blocks::<BlockIq3Xxs>(),
     blocks::<BlockIq3S>(),
+    blocks::<BlockNvFp4Scaled>(),
     blocks::<BlockBit3>(),
     blocks::<BlockBit7>(),
 ]);

@@ -76,6 +76,15 @@ fn set_factors(format: BlockFormat, blocks: &mut [u8], mut factor: impl FnMut() 
     if format == BlockFormat::MxFp4 {
         return each(blocks, |b: &mut BlockMxFp4| b.e = exponent(factor(), b.qs[0]));
     }
+    if format == BlockFormat::NvFp4 {
+        return each(blocks, |b: &mut BlockNvFp4| b.d = b.d.map(|_| ue4m3(factor())));
+    }
+    if format == BlockFormat::NvFp4Scaled {
+        return each(blocks, |b: &mut BlockNvFp4Scaled| {
+            b.factor = factor().to_le_bytes();
+            b.block.d = [ue4m3(1.0); 4];
+        });
+    }
     let mut pair = |max: f32| {
         let d = factor();
         (half(d), half(d * max / 2.0), half(-d * max / 2.0))
@@ -132,6 +141,18 @@ fn exponent(factor: f32, dice: u8) -> u8 {
     }
     let upper = (square / (power * power) - 1.0) / 3.0;
     if f32::from(dice) < 256.0 * upper { exponent + 1 } else { exponent }
+}
+
+/// The nearest float without sign of 4 exponent bits and 3 of the fraction.
+fn ue4m3(x: f32) -> u8 {
+    let x = x.abs();
+    // Those below the normal ones are multiples of 2^-9.
+    let bits = if x < 1.0 / 64.0 {
+        (x * 512.0).round() as u32
+    } else {
+        (x.to_bits() + (1 << 19) >> 20) - (120 << 3)
+    };
+    bits.min(126) as u8
 }
 
 /// The factor of a block, relative to the mean one: 0.5 to 1.5, of either sign, because codes in two's complement have a

@@ -62,6 +62,7 @@ HALVES = {
     T.IQ2_S: [0],
     T.IQ3_XXS: [0],
     T.IQ3_S: [0],
+    T.NVFP4: [],
 }
 
 
@@ -110,6 +111,9 @@ def random_blocks(rng, ty, count):
     if ty == T.MXFP4:
         blocks[:2, 0] = [0, 1]  # subnormal scales; the last exponent is NaN, which ggml does not look for
         blocks[:, 0] = np.where(blocks[:, 0] == 255, 254, blocks[:, 0])
+    if ty == T.NVFP4:  # the topmost bit of scales has no meaning; the last number is NaN, which ggml takes for zero
+        blocks[:, :4] = np.minimum(blocks[:, :4] & 0x7F, 0x7E)
+        blocks[0, :4] = [0, 1, 7, 8]  # zero, subnormal, the largest of them and the smallest that is not
     if ty == T.IQ1_M:  # the half-precision float is in the upper nibbles of the last eight bytes' odd ones
         high, low = blocks[:, 55], blocks[:, 53]
         blocks[:, 55] = np.where((high & 0x70 == 0x70) & (low & 0xC0 == 0xC0), high ^ 0x40, high)

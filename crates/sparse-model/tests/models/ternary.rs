@@ -1,4 +1,4 @@
-//! Ternary matrices: bitnet.cpp's I2_S, and scales beside matrices.
+//! Ternary matrices: bitnet.cpp's I2_S, and scales beside matrices, of NVFP4, too.
 
 use std::sync::Arc;
 
@@ -120,4 +120,38 @@ fn a_scale_beside_a_ternary_matrix_multiplies_it() {
     assert!(error.contains("blk.1.ffn_up.scale") && error.contains("Q8_0"), "{error}");
     let error = refused(scaled(1e9, None)).to_string();
     assert!(error.contains("blk.1.ffn_up.scale"), "{error}");
+}
+
+/// Doubling a scale per 16 values is adding one to its exponent, which starts at bit 3.
+#[test]
+fn scales_beside_nvfp4_matrices_multiply_them_and_each_expert_has_its_own() {
+    const NVFP4_BLOCK: usize = 36;
+    let shape = TinyLlama { embedding: 128, feed_forward: 64, experts: Some((4, 2)), ..TinyLlama::default() };
+    let mut plain = TinyLlama { format: BlockFormat::NvFp4, ..shape }.build();
+    for tensor in plain.tensors.iter_mut().filter(|tensor| tensor.format == BlockFormat::NvFp4) {
+        for block in tensor.data.chunks_mut(NVFP4_BLOCK) {
+            block[..4].iter_mut().for_each(|d| *d = 24 + *d % 32);
+        }
+    }
+    let (mut doubled, mut beside) = (plain.clone(), plain);
+    for (name, factors) in [
+        ("blk.0.attn_q", &[2.0][..]),
+        ("blk.1.ffn_up_exps", &[2.0, 1.0, 2.0, 2.0]),
+        ("blk.0.attn_output", &[2.0]),
+    ] {
+        let data = &mut doubled.tensor_mut(&format!("{name}.weight")).data;
+        let share = data.len() / factors.len();
+        for (share, factor) in data.chunks_mut(share).zip(factors) {
+            for block in share.chunks_mut(NVFP4_BLOCK).filter(|_| *factor == 2.0) {
+                block[..4].iter_mut().for_each(|d| *d += 8);
+            }
+        }
+        let scale = Tensor::new(format!("{name}.scale"), &[factors.len()], BlockFormat::F32, factors);
+        let input = Tensor::new(format!("{name}.input_scale"), &[factors.len()], BlockFormat::F32, factors);
+        beside.tensors.extend([scale, input]);
+    }
+    assert!(logits(beside.to_bytes()) == logits(doubled.to_bytes()));
+    beside.tensor_mut("blk.1.ffn_up_exps.scale").dims = vec![2, 2];
+    let error = Model::from_gguf(&Gguf::from_bytes(beside.to_bytes()).unwrap(), 1).unwrap_err().to_string();
+    assert!(error.contains("blk.1.ffn_up_exps.scale"), "{error}");
 }

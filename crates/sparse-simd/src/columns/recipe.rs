@@ -186,5 +186,5 @@ pub(crate) fn write_codes(format: BlockFormat, codes: &[i8; 32], block: &mut [u8
 pub(super) fn sub_scales(format: BlockFormat, group: usize, block: &[u8]) -> ([i8; 16], [i8; 16]) {
     let scales = format.scales(block);
     let per_group = |x: [i8; 16]| core::array::from_fn(|g| x[(g * group / 16).min(15)]);
-    (per_group(scales.sub), per_group(scales.min))
+    (per_group(scales.sub.map(|sub| sub as i8)), per_group(scales.min))
 }

@@ -152,7 +152,7 @@ macro_rules! int8_products {
             /// As for [`FormatKernels`].
             unsafe fn matmul<B: Groups>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
                 // SAFETY: the caller promises weights in blocks of `B`, and shapes that fit.
-                unsafe { matmul_decoded(w, x, out, Decoded::read::<B>) }
+                unsafe { matmul_decoded(w, x, out, Decode::of::<B>()) }
             }
 
             /// # Safety
@@ -162,7 +162,7 @@ macro_rules! int8_products {
                     let (row, mut out) =
                         (r as usize..r as usize + 1, MatMut::new(core::slice::from_mut(out), 1));
                     // SAFETY: the caller promises weights in blocks of `B`, and shapes that fit.
-                    unsafe { matmul_decoded(w.slice(row), x, &mut out, Decoded::read::<B>) };
+                    unsafe { matmul_decoded(w.slice(row), x, &mut out, Decode::of::<B>()) };
                 }
             }
 
@@ -223,6 +223,7 @@ macro_rules! formats {
             $steps::<[BlockIq4Nl; 4], BlockIq4Nl>(),
             $steps::<BlockIq4Xs, BlockIq4Xs>(),
             $steps::<[BlockMxFp4; 4], BlockMxFp4>(),
+            $decoded::<BlockNvFp4>(),
             $decoded::<BlockTq1_0>(),
             $steps::<BlockTq2_0, BlockTq2_0>(),
             $decoded::<BlockQ1_0>(),
@@ -234,6 +235,7 @@ macro_rules! formats {
             $decoded::<BlockIq2S>(),
             $decoded::<BlockIq3Xxs>(),
             $decoded::<BlockIq3S>(),
+            $decoded::<BlockNvFp4Scaled>(),
             $steps::<[BlockBit3; 4], BlockBit3>(),
             $steps::<[BlockBit7; 4], BlockBit7>(),
         ])

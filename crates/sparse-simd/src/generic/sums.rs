@@ -344,8 +344,8 @@ fn supers<S: Simd, B: Block>(s: S, bytes: &[u8], out: &mut Strip) {
         let (mut codes, scales) = ([0; STRIP], block.scales());
         block.codes(&mut codes[..B::LEN]);
         for (g, (codes, out)) in codes.as_chunks().0.iter().zip(out.as_chunks_mut().0).enumerate() {
-            let (sub, min) = (f32::from(scales.sub[g]), f32::from(scales.min[g]));
-            group::<S, B>(s, codes, scales.d * sub, scales.m * min, out);
+            let min = f32::from(scales.min[g]);
+            group::<S, B>(s, codes, scales.d * scales.sub[g], scales.m * min, out);
         }
     }
 }

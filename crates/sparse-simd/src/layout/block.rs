@@ -35,20 +35,21 @@ pub(crate) struct Scales {
     pub(crate) d: f32,
     /// The factor of the minima, negative for the K formats, which subtract them.
     pub(crate) m: f32,
-    pub(crate) sub: [i8; 16],
+    /// Integers of eight bits, unless [`Block::FLOAT_SUB_SCALES`].
+    pub(crate) sub: [f32; 16],
     pub(crate) min: [i8; 16],
 }
 
 impl Scales {
     /// Factors of codes that are values.
-    pub(super) const ONE: Self = Self { d: 1.0, m: 0.0, sub: [1; 16], min: [0; 16] };
+    pub(super) const ONE: Self = Self { d: 1.0, m: 0.0, sub: [1.0; 16], min: [0; 16] };
 
     pub(super) fn plain(d: Half) -> Self {
-        Self { d: d.to_f32(), m: 0.0, sub: [1; 16], min: [0; 16] }
+        Self { d: d.to_f32(), m: 0.0, sub: [1.0; 16], min: [0; 16] }
     }
 
     pub(super) fn with_min(d: Half, m: Half) -> Self {
-        Self { d: d.to_f32(), m: m.to_f32(), sub: [1; 16], min: [1; 16] }
+        Self { d: d.to_f32(), m: m.to_f32(), sub: [1.0; 16], min: [1; 16] }
     }
 }
 
@@ -63,6 +64,8 @@ pub(crate) trait Block: Pod {
     const FACTORS: Option<Factors> = Factors::halves(Self::COLUMNS.as_ref());
     /// Whether the format has minima; without, `m` and `min` are zero.
     const HAS_MIN: bool;
+    /// Whether sub-scales are floats, which no integer arithmetic can take in.
+    const FLOAT_SUB_SCALES: bool = false;
     /// Where codes are nibbles in the last 16 bytes and nothing else: the code that each nibble stands for.
     #[allow(dead_code, reason = "only vector kernels look codes up")]
     const NIBBLES: Option<[i8; 16]> = None;
@@ -85,7 +88,7 @@ pub(crate) trait Block: Pod {
         let mut codes = [0; 256];
         self.codes(&mut codes[..Self::LEN]);
         for (i, (y, q)) in out.iter_mut().zip(codes).enumerate() {
-            let scaled = s.d * f32::from(s.sub[i / 16]) * f32::from(q);
+            let scaled = s.d * s.sub[i / 16] * f32::from(q);
             *y = if Self::HAS_MIN { scaled + s.m * f32::from(s.min[i / 16]) } else { scaled };
         }
     }
@@ -115,13 +118,26 @@ pub(crate) struct Decoded {
     pub(crate) sub: [i8; 16],
 }
 
-/// Decodes some blocks, which become the last groups.
+/// How blocks of a format are decoded.
 #[allow(dead_code, reason = "only vector kernels ask")]
-pub(crate) type Decode = fn(blocks: &[u8], out: &mut Decoded);
+#[derive(Clone, Copy)]
+pub(crate) struct Decode {
+    /// Blocks are the sum of what so many passes give: two where sub-scales are floats, one for each half of a group.
+    pub(crate) passes: usize,
+    /// Decodes some blocks, which become the last groups, in this pass.
+    pub(crate) read: fn(blocks: &[u8], pass: usize, out: &mut Decoded),
+}
+
+#[allow(dead_code, reason = "only vector kernels ask")]
+impl Decode {
+    pub(crate) const fn of<B: Groups>() -> Self {
+        Self { passes: if B::FLOAT_SUB_SCALES { 2 } else { 1 }, read: Decoded::read::<B> }
+    }
+}
 
 #[allow(dead_code, reason = "only vector kernels ask")]
 impl Decoded {
-    pub(crate) fn read<B: Groups>(blocks: &[u8], out: &mut Self) {
+    fn read<B: Groups>(blocks: &[u8], pass: usize, out: &mut Self) {
         let blocks: &[B] = bytemuck::cast_slice(blocks);
         let mut g = 8 - blocks.len() * (B::LEN / 32);
         // What is not there must not be NaN.
@@ -130,8 +146,12 @@ impl Decoded {
             let scales = block.scales();
             for i in 0..B::LEN / 32 {
                 out.codes[g] = block.group(i);
-                out.d[g] = scales.d;
-                out.sub[2 * g..2 * g + 2].copy_from_slice(&scales.sub[2 * i..2 * i + 2]);
+                let sub = &scales.sub[2 * i..2 * i + 2];
+                (out.d[g], out.sub[2 * g], out.sub[2 * g + 1]) = match (B::FLOAT_SUB_SCALES, pass) {
+                    (false, _) => (scales.d, sub[0] as i8, sub[1] as i8),
+                    (true, 0) => (scales.d * sub[0], 1, 0),
+                    (true, _) => (scales.d * sub[1], 0, 1),
+                };
                 g += 1;
             }
         }

@@ -115,20 +115,20 @@ fn pair(a: [i8; 4], b: [i8; 4]) -> [i8; 8] {
 }
 
 /// `2 scale + 1` for 4-bit scales, the low nibble of each byte first. `each` is how many groups of 16 have the same.
-fn odd_nibbles(scales: &[u8], each: usize) -> [i8; 16] {
+fn odd_nibbles(scales: &[u8], each: usize) -> [f32; 16] {
     core::array::from_fn(|i| {
         let i = i / each;
-        (scales[i / 2] >> (4 * (i % 2)) & 15) as i8 * 2 + 1
+        f32::from((scales[i / 2] >> (4 * (i % 2)) & 15) * 2 + 1)
     })
 }
 
 /// `2 scale + 1` for the scales in the upper nibble of each group's signs.
-fn odd_tops(signs: impl Fn(usize) -> u8) -> [i8; 16] {
-    core::array::from_fn(|i| (signs(i / 2) >> 4) as i8 * 2 + 1)
+fn odd_tops(signs: impl Fn(usize) -> u8) -> [f32; 16] {
+    core::array::from_fn(|i| f32::from((signs(i / 2) >> 4) * 2 + 1))
 }
 
 /// `d * factor`, with sub-scales and no minima.
-fn scaled(d: f32, factor: f32, sub: [i8; 16]) -> Scales {
+fn scaled(d: f32, factor: f32, sub: [f32; 16]) -> Scales {
     Scales { d: d * factor, m: 0.0, sub, min: [0; 16] }
 }
 
@@ -195,7 +195,7 @@ codebook!(BlockIq3S: Iq3S; |b| scaled(b.d.to_f32(), 1.0, odd_nibbles(&b.scales, 
 // The codebook of these has values times eight, so that delta is one.
 
 codebook!(BlockIq1S: Iq1S; |b| {
-    let sub = core::array::from_fn(|i| (b.qh[i / 2][1] >> 4 & 7) as i8 * 2 + 1);
+    let sub = core::array::from_fn(|i| f32::from((b.qh[i / 2][1] >> 4 & 7) * 2 + 1));
     scaled(b.d.to_f32(), 0.125, sub)
 }; |g| {
     let qh = u16::from_le_bytes(b.qh[g]);
@@ -209,7 +209,7 @@ codebook!(BlockIq1S: Iq1S; |b| {
 codebook!(BlockIq1M: Iq1M; |b| {
     let words = b.scales.map(u16::from_le_bytes);
     let d = (0..4).fold(0, |d, i| d | words[i] >> 12 << (4 * i));
-    let sub = core::array::from_fn(|i| (words[i / 4] >> (3 * (i % 4)) & 7) as i8 * 2 + 1);
+    let sub = core::array::from_fn(|i| f32::from((words[i / 4] >> (3 * (i % 4)) & 7) * 2 + 1));
     scaled(f16::from_bits(d).to_f32(), 0.125, sub)
 }; |g| {
     group(|i| {

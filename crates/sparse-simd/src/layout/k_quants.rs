@@ -79,7 +79,7 @@ impl Block for BlockQ2K {
         Scales {
             d: self.d.to_f32(),
             m: -self.dmin.to_f32(),
-            sub: self.scales.map(|s| (s & 15) as i8),
+            sub: self.scales.map(|s| f32::from(s & 15)),
             min: self.scales.map(|s| (s >> 4) as i8),
         }
     }
@@ -112,7 +112,7 @@ impl Block for BlockQ3K {
         let sub = core::array::from_fn(|s| {
             let low = if s < 8 { b[s] & 15 } else { b[s - 8] >> 4 };
             let high = b[8 + s % 4] >> (2 * (s / 4)) & 3;
-            (low | high << 4) as i8 - 32
+            f32::from((low | high << 4) as i8 - 32)
         });
         Scales { d: self.d.to_f32(), m: 0.0, sub, min: [0; 16] }
     }
@@ -199,7 +199,7 @@ impl Block for BlockQ6K {
     ));
 
     fn scales(&self) -> Scales {
-        Scales { d: self.d.to_f32(), m: 0.0, sub: self.scales, min: [0; 16] }
+        Scales { d: self.d.to_f32(), m: 0.0, sub: self.scales.map(f32::from), min: [0; 16] }
     }
 
     #[inline(always)]
@@ -244,7 +244,7 @@ fn k_nibbles(qs: &[u8; 128], out: &mut [i8]) {
 
 /// Scales and minima of 6 bits, as [`BlockQ4K`] and [`BlockQ5K`] keep them.
 fn k_scales(d: Half, dmin: Half, b: &[u8; 12]) -> Scales {
-    let (mut sub, mut min) = ([0; 16], [0; 16]);
+    let (mut sub, mut min) = ([0.0; 16], [0; 16]);
     for s in 0..16 {
         let i = s / 2;
         let (scale, minimum) = if i < 4 {
@@ -252,7 +252,7 @@ fn k_scales(d: Half, dmin: Half, b: &[u8; 12]) -> Scales {
         } else {
             (b[i + 4] & 15 | b[i - 4] >> 6 << 4, b[i + 4] >> 4 | b[i] >> 6 << 4)
         };
-        (sub[s], min[s]) = (scale as i8, minimum as i8);
+        (sub[s], min[s]) = (f32::from(scale), minimum as i8);
     }
     Scales { d: d.to_f32(), m: -dmin.to_f32(), sub, min }
 }

@@ -72,10 +72,10 @@ fn group<B: Block, const OFFSET: i8>(
     let mut dot = 0;
     for (i, (code, x)) in codes.iter().zip(&x.q[at * 32..][..32]).enumerate() {
         // Where both halves have one scale it is a factor of `d`.
-        let sub = if sub_scales(B::FORMAT) { i32::from(subs[i / 16]) } else { 1 };
+        let sub = if sub_scales(B::FORMAT) { subs[i / 16] as i32 } else { 1 };
         dot += sub * (i32::from(*code) + i32::from(OFFSET)) * i32::from(*x);
     }
-    let d = if sub_scales(B::FORMAT) { scales.d } else { scales.d * f32::from(subs[0]) };
+    let d = if sub_scales(B::FORMAT) { scales.d } else { scales.d * subs[0] };
     let sum = libm::fmaf(dot as f32, d * x.d[at], sum);
     let [first, second] = [x.sums[2 * at], x.sums[2 * at + 1]].map(i32::from);
     let [min, next] = [scales.min[2 * g], scales.min[2 * g + 1]];

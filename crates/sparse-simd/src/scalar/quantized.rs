@@ -35,10 +35,11 @@ pub(super) fn matmul<B: Block>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
                 for g in 0..B::LEN / 32 {
                     let xg = b * (B::LEN / 32) + g;
                     let q = &x.q[xg * 32..][..32];
-                    let (isum, mins) = group(&scales, g, &codes[g * 32..][..32], q, &x.sums[xg * 2..][..2]);
+                    let (sum_of_codes, mins) =
+                        group(&scales, g, &codes[g * 32..][..32], q, &x.sums[xg * 2..][..2]);
                     // Without minima their factor is zero, which must not turn a scale of infinity into NaN.
                     let offset = if B::HAS_MIN { scales.m * mins as f32 } else { 0.0 };
-                    *sum += x.d[xg] * (scales.d * isum as f32 + offset);
+                    *sum += x.d[xg] * (scales.d * sum_of_codes + offset);
                 }
             }
         }
@@ -53,15 +54,15 @@ pub(super) fn rows<B: Block>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [
     }
 }
 
-/// The two integers of group `g` of a block: sum of sub-scale times code times activation, and sum of minimum
-/// times activation. The first is below 2^24, so it is exact as f32 too.
-fn group(scales: &Scales, g: usize, codes: &[i8], x: &[i8], sums: &[i16]) -> (i32, i32) {
-    let (mut isum, mut mins) = (0, 0);
+/// The two sums of group `g` of a block: of sub-scale times code times activation, and of minimum times activation.
+/// Both are below 2^24, so the first is exact if sub-scales are integers.
+fn group(scales: &Scales, g: usize, codes: &[i8], x: &[i8], sums: &[i16]) -> (f32, i32) {
+    let (mut sum, mut mins) = (0.0, 0);
     for half in 0..2 {
         let products = codes[half * 16..][..16].iter().zip(&x[half * 16..][..16]);
         let dot: i32 = products.map(|(&c, &x)| i32::from(c) * i32::from(x)).sum();
-        isum += i32::from(scales.sub[g * 2 + half]) * dot;
+        sum += scales.sub[g * 2 + half] * dot as f32;
         mins += i32::from(scales.min[g * 2 + half]) * i32::from(sums[half]);
     }
-    (isum, mins)
+    (sum, mins)
 }

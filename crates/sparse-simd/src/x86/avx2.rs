@@ -73,6 +73,7 @@ const FORMATS: ByFormat = by_format([
     blocks::<8, BlockIq4Nl>(),
     super_blocks::<BlockIq4Xs>(),
     blocks::<8, BlockMxFp4>(),
+    decoded::<BlockNvFp4>(),
     decoded::<BlockTq1_0>(),
     super_blocks::<BlockTq2_0>(),
     decoded::<BlockQ1_0>(),
@@ -84,6 +85,7 @@ const FORMATS: ByFormat = by_format([
     decoded::<BlockIq2S>(),
     decoded::<BlockIq3Xxs>(),
     decoded::<BlockIq3S>(),
+    decoded::<BlockNvFp4Scaled>(),
     blocks::<8, BlockBit3>(),
     blocks::<8, BlockBit7>(),
 ]);

@@ -77,6 +77,7 @@ const FORMATS: ByFormat = by_format([
     blocks::<Iq4Nl>(),
     as_avx2::<BlockIq4Xs>(),
     as_avx2::<BlockMxFp4>(),
+    decoded::<BlockNvFp4>(),
     decoded::<BlockTq1_0>(),
     as_avx2::<BlockTq2_0>(),
     decoded::<BlockQ1_0>(),
@@ -88,6 +89,7 @@ const FORMATS: ByFormat = by_format([
     decoded::<BlockIq2S>(),
     decoded::<BlockIq3Xxs>(),
     decoded::<BlockIq3S>(),
+    decoded::<BlockNvFp4Scaled>(),
     blocks::<Bit3>(),
     blocks::<Bit7>(),
 ]);

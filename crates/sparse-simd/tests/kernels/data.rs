@@ -43,7 +43,7 @@ fn halves(format: BlockFormat) -> &'static [usize] {
         BlockFormat::Tq2_0 => &[64],
         BlockFormat::Q4_1 | BlockFormat::Q5_1 | BlockFormat::Q4K | BlockFormat::Q5K => &[0, 2],
         BlockFormat::F32 | BlockFormat::F16 | BlockFormat::Bf16 => &[],
-        BlockFormat::MxFp4 | BlockFormat::Iq1M => &[],
+        BlockFormat::MxFp4 | BlockFormat::NvFp4 | BlockFormat::NvFp4Scaled | BlockFormat::Iq1M => &[],
         _ => &[0],
     }
 }
@@ -60,6 +60,11 @@ pub(super) fn set_factors(format: BlockFormat, bytes: &mut [u8], mut value: impl
                 let value = value();
                 block[0] = if value.is_finite() { 124 + value.abs() as u8 % 8 } else { 255 };
             }
+            BlockFormat::NvFp4 => set_ue4m3(&mut block[..4], &mut value),
+            BlockFormat::NvFp4Scaled => {
+                block[..4].copy_from_slice(&value().to_le_bytes());
+                set_ue4m3(&mut block[4..8], &mut || 1.0);
+            }
             BlockFormat::Iq1M => {
                 let bits = Half::from_f32(value()).to_bits();
                 for (i, word) in block[48..].chunks_exact_mut(2).enumerate() {
@@ -68,6 +73,13 @@ pub(super) fn set_factors(format: BlockFormat, bytes: &mut [u8], mut value: impl
             }
             _ => {}
         }
+    }
+}
+
+/// Scales between a sixteenth and sixteen, or NaN, which is the only value of theirs that is no number.
+fn set_ue4m3(scales: &mut [u8], value: &mut impl FnMut() -> f32) {
+    for scale in scales {
+        *scale = if value().is_finite() { 24 + *scale % 64 } else { 127 };
     }
 }
 

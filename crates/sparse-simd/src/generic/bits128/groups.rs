@@ -34,10 +34,12 @@ pub(crate) fn matmul<V: Bits128>(v: V, w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<
             out.row(t)[r] = 0.0;
         }
         for (i, blocks) in w.row(r).chunks(strip).enumerate() {
-            decode(blocks, &mut decoded);
-            for t in 0..x.tokens() {
-                let sum = add_parts(v, &decoded, x.row(t), 8 * i, (x.cols / 32 - 8 * i).min(8));
-                out.row(t)[r] += sum;
+            for pass in 0..decode.passes {
+                (decode.read)(blocks, pass, &mut decoded);
+                for t in 0..x.tokens() {
+                    let sum = add_parts(v, &decoded, x.row(t), 8 * i, (x.cols / 32 - 8 * i).min(8));
+                    out.row(t)[r] += sum;
+                }
             }
         }
     }

@@ -78,7 +78,8 @@ step! {
     BlockIq4Xs { SUB_SCALES: SubScales = SubScales::Half, SIGNED: bool = true }
     |v, b, g| from_table(v, &IQ4_NL_VALUES, nibbles(v, &b.qs[g]));
     |quad| {
-        let sub = v.load8(bytemuck::cast_ref(&b.scales().sub.as_chunks::<8>().0[quad]));
+        let sub = b.scales().sub.map(|sub| sub as i8);
+        let sub = v.load8(bytemuck::cast_ref(&sub.as_chunks::<8>().0[quad]));
         scaled(v, b.d, v.widen_i8(sub))
     }
 }

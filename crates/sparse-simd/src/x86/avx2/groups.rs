@@ -30,7 +30,7 @@ impl Step for Decoded {
 /// As for [`Table`](crate::table::Table).
 pub(super) unsafe fn matmul<B: Groups>(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>) {
     // SAFETY: the caller promises the level's instructions, and shapes that fit.
-    unsafe { decoded(w, x, out, Decoded::read::<B>) }
+    unsafe { decoded(w, x, out, Decode::of::<B>()) }
 }
 
 /// # Safety
@@ -39,7 +39,7 @@ pub(super) unsafe fn rows<B: Groups>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out
     for (&r, out) in active.iter().zip(out) {
         let (row, mut out) = (r as usize..r as usize + 1, MatMut::new(core::slice::from_mut(out), 1));
         // SAFETY: the caller promises the level's instructions, and shapes that fit.
-        unsafe { decoded(w.slice(row), x, &mut out, Decoded::read::<B>) };
+        unsafe { decoded(w.slice(row), x, &mut out, Decode::of::<B>()) };
     }
 }
 
@@ -54,15 +54,17 @@ fn decoded(w: Rows<'_>, x: Q8<'_>, out: &mut MatMut<'_>, decode: Decode) {
             out.row(t)[r] = 0.0;
         }
         for (i, blocks) in w.row(r).chunks(strip).enumerate() {
-            decode(blocks, &mut decoded);
-            // SAFETY: this function is compiled for the same features, so the CPU that runs it has
-            // them.
-            unsafe {
-                for t in (0..tiles).step_by(TOKENS) {
-                    add::<TOKENS>(&decoded, i, x, t, r, out);
-                }
-                for t in tiles..x.tokens() {
-                    add::<1>(&decoded, i, x, t, r, out);
+            for pass in 0..decode.passes {
+                (decode.read)(blocks, pass, &mut decoded);
+                // SAFETY: this function is compiled for the same features, so the CPU that runs it
+                // has them.
+                unsafe {
+                    for t in (0..tiles).step_by(TOKENS) {
+                        add::<TOKENS>(&decoded, i, x, t, r, out);
+                    }
+                    for t in tiles..x.tokens() {
+                        add::<1>(&decoded, i, x, t, r, out);
+                    }
                 }
             }
         }
