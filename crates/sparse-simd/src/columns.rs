@@ -77,6 +77,34 @@ impl Choice for &[u32] {
     }
 }
 
+/// Either of these, where code for each would take longer to compile than it saves.
+#[allow(dead_code, reason = "only vector kernels take either")]
+#[derive(Clone, Copy)]
+pub(crate) enum Either<'a> {
+    All(usize),
+    Some(&'a [u32]),
+}
+
+impl Choice for Either<'_> {
+    const SCATTERED: bool = true;
+
+    #[inline(always)]
+    fn count(self) -> usize {
+        match self {
+            Self::All(count) => count,
+            Self::Some(active) => active.len(),
+        }
+    }
+
+    #[inline(always)]
+    fn get(self, i: usize) -> usize {
+        match self {
+            Self::All(_) => i,
+            Self::Some(active) => active[i] as usize,
+        }
+    }
+}
+
 /// How many of the columns from number `i` on are in the same group of `group` columns.
 #[inline(always)]
 pub(crate) fn run_of_group(active: impl Choice, i: usize, group: usize) -> usize {

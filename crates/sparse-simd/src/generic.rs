@@ -57,7 +57,7 @@ macro_rules! float_functions {
             gemm::{self, GemmStep, Job},
             int8::{self, Int8Step},
             math, products, rows, scan as tiles,
-            sums::{self, Blocks, Floats, Known, Plain},
+            sums::{self, Blocks, Called, Floats, Known, Plain, Strip},
         };
         use crate::layout::{Block, Groups, decode_blocks};
         use crate::simd::{Simd, Stored};
@@ -69,14 +69,23 @@ macro_rules! float_functions {
         crate::generic::functions! { $token, $features;
             sum_floats<W: Stored>(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>)
                 = products::weighted_sum::<_, W>(x, w, out);
-            sum_blocks<F: Known>(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>)
-                = sums::weighted_sum(x, w, out, F::NEW);
+            decode_strip<F: Known>(bytes: &[u8], out: &mut Strip) = sums::decode::<_, F>(bytes, out);
+            sum_called(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>, decode: Called)
+                = sums::weighted_sum(x, w, out, decode);
             sum_plain(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>, decode: fn(&[u8], &mut [f32]))
                 = sums::weighted_sum(x, w, out, Plain(decode));
             axpy_columns<W: Stored>(w: Columns<'_>, active: &[u32], h: &[f32], rows: Range<usize>, out: &mut [f32])
                 = products::axpy_columns::<_, W>(w, active, h, rows, out);
             add_rows<F: Known>(w: Rows<'_>, active: &[u32], h: &[f32], cols: Range<usize>, out: &mut [f32])
                 = sums::add_rows(w, active, h, cols, out, F::NEW);
+            add_called(
+                w: Rows<'_>,
+                active: &[u32],
+                h: &[f32],
+                cols: Range<usize>,
+                out: &mut [f32],
+                decode: Called
+            ) = sums::add_rows(w, active, h, cols, out, decode);
             add_plain(
                 w: Rows<'_>,
                 active: &[u32],
@@ -139,11 +148,34 @@ macro_rules! float_functions {
 
         /// The entry of a quantized format.
         pub(super) const fn blocks<B: Block>(products: Int8Products) -> FormatKernels {
+            /// # Safety
+            /// As for [`FormatKernels`].
+            unsafe fn add_supers<B: Block>(
+                w: Rows<'_>,
+                active: &[u32],
+                h: &[f32],
+                cols: Range<usize>,
+                out: &mut [f32],
+            ) {
+                // SAFETY: the caller promises the level's instructions, weights in blocks of `B`, and
+                // shapes that fit.
+                unsafe { add_called(w, active, h, cols, out, Called::new(decode_strip::<Blocks<B>>)) }
+            }
+
+            /// # Safety
+            /// As for [`FormatKernels`].
+            unsafe fn weighted_sum<B: Block>(x: &[f32], w: Rows<'_>, out: &mut MatMut<'_>) {
+                // SAFETY: the caller promises the level's instructions, weights in blocks of `B`, and
+                // shapes that fit.
+                unsafe { sum_called(x, w, out, Called::new(decode_strip::<Blocks<B>>)) }
+            }
+
             FormatKernels {
                 format: B::FORMAT,
                 products: Products::Int8(products),
-                add_rows: add_rows::<Blocks<B>>,
-                weighted_sum: sum_blocks::<Blocks<B>>,
+                // Blocks of 32 need not go through memory.
+                add_rows: if B::LEN == 32 { add_rows::<Blocks<B>> } else { add_supers::<B> },
+                weighted_sum: weighted_sum::<B>,
             }
         }
 

@@ -194,10 +194,7 @@ macro_rules! int8_products {
 
         #[target_feature(enable = $features)]
         fn rows_q8<S: Step>(w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
-            for (&r, out) in active.iter().zip(out) {
-                let r = r as usize;
-                matmul_q8::<S>(w.slice(r..r + 1), x, &mut MatMut::new(core::slice::from_mut(out), 1));
-            }
+            quantized::rows::<_, S>(<$token>::new(), w, active, x, out);
         }
     };
 }

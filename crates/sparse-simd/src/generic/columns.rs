@@ -7,7 +7,7 @@
 pub(crate) mod pairs;
 
 use super::prefetch::prefetch_far;
-use crate::columns::{Choice, Recipe, SubScales, run_of_group};
+use crate::columns::{Choice, Either, Recipe, SubScales, run_of_group};
 use crate::{BlockFormat, ColumnLayout, Columns, Q8};
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -94,9 +94,9 @@ impl Group {
 }
 
 /// Fetches what a product will read, in its order: columns, and the factors of a group before its first column.
-struct Ahead<'a, K, C> {
+struct Ahead<'a, K> {
     w: Columns<'a>,
-    active: C,
+    active: Either<'a>,
     rows: Range<usize>,
     /// The next column.
     i: usize,
@@ -109,9 +109,9 @@ struct Ahead<'a, K, C> {
     kernel: PhantomData<K>,
 }
 
-impl<'a, K: ColumnKernel, C: Choice> Ahead<'a, K, C> {
+impl<'a, K: ColumnKernel> Ahead<'a, K> {
     #[inline(always)]
-    fn new(w: Columns<'a>, active: C, rows: Range<usize>) -> Self {
+    fn new(w: Columns<'a>, active: Either<'a>, rows: Range<usize>) -> Self {
         let none = core::ptr::null();
         Self {
             w,
@@ -192,9 +192,9 @@ impl<'a, K: ColumnKernel, C: Choice> Ahead<'a, K, C> {
 /// - The CPU has the level's features.
 /// - The format of `w` is the kernel's, and the shapes fit together.
 #[inline(always)]
-pub(crate) unsafe fn sum<K: ColumnKernel, C: Choice>(
+pub(crate) unsafe fn sum<K: ColumnKernel>(
     w: Columns<'_>,
-    active: C,
+    active: Either<'_>,
     h: Q8<'_>,
     rows: Range<usize>,
     out: &mut [f32],
@@ -207,7 +207,7 @@ pub(crate) unsafe fn sum<K: ColumnKernel, C: Choice>(
     if chunks == 0 {
         return;
     }
-    let mut ahead = Ahead::<K, C>::new(w, active, rows.clone());
+    let mut ahead = Ahead::<K>::new(w, active, rows.clone());
     let run = |i| if i < active.count() { run_of_group(active, i, K::RECIPE.group) } else { 0 };
     let (mut i, mut n) = (0, run(0));
     ahead.fetch(ahead.missing(0, n));

@@ -118,6 +118,32 @@ impl Strips for Plain {
     }
 }
 
+/// Rows that a function of the level decodes: code that is compiled once serves many formats.
+#[derive(Clone, Copy)]
+pub(crate) struct Called(unsafe fn(bytes: &[u8], out: &mut Strip));
+
+impl Called {
+    /// # Safety
+    /// The CPU has what the function needs.
+    pub(crate) unsafe fn new(decode: unsafe fn(bytes: &[u8], out: &mut Strip)) -> Self {
+        Self(decode)
+    }
+}
+
+impl Strips for Called {
+    #[inline(always)]
+    fn decode<S: DecodeStep>(self, _: S, bytes: &[u8], out: &mut Strip) {
+        // SAFETY: `new` asks for what the function needs.
+        unsafe { (self.0)(bytes, out) }
+    }
+}
+
+/// Decodes blocks, see [`Strips::decode`].
+#[inline(always)]
+pub(crate) fn decode<S: DecodeStep, F: Known>(s: S, bytes: &[u8], out: &mut Strip) {
+    F::NEW.decode(s, bytes, out);
+}
+
 /// `out[c - cols.start]` += sum over `i` of `h[i]` times column `c` of row `active[i]`, added in that order.
 #[inline(always)]
 pub(crate) fn add_rows<S: DecodeStep, F: Strips>(

@@ -83,29 +83,40 @@ pub(crate) fn matmul<V: Bits128, S: Step>(v: V, w: Rows<'_>, x: Q8<'_>, out: &mu
     Quantized::<S> { w, x, steps: PhantomData }.write(v, out);
 }
 
+/// `out[i]` = row `active[i]` of `w` times `x`, one token.
+#[inline(always)]
+pub(crate) fn rows<V: Bits128, S: Step>(v: V, w: Rows<'_>, active: &[u32], x: Q8<'_>, out: &mut [f32]) {
+    for (r, out) in active.iter().zip(out) {
+        let r = *r as usize;
+        if w.cols() < 128 {
+            narrow::<V, S>(v, w.slice(r..r + 1), x, &mut MatMut::new(core::slice::from_mut(out), 1));
+        } else {
+            [[*out]] = Quantized::<S> { w, x, steps: PhantomData }.dot(v, [r], 0);
+        }
+    }
+}
+
 impl<S: Step> Quantized<'_, S> {
     /// All rows times all tokens.
     #[inline(always)]
     fn write<V: Bits128>(&self, v: V, out: &mut MatMut<'_>) {
-        // Two streams from far apart keep more of the memory's banks busy than neighboring rows do.
-        let half = out.cols() / 2;
+        // Two streams from far apart keep more of the memory's banks busy than neighboring rows do. The last of an odd
+        // number of rows is computed twice: code for one row would take half as long to compile as that for two.
+        let (rows, half) = (out.cols(), out.cols().div_ceil(2));
         for r in 0..half {
-            self.write_columns(v, [r, half + r], out);
-        }
-        if 2 * half < out.cols() {
-            self.write_columns(v, [2 * half], out);
+            self.write_columns(v, [r, (half + r).min(rows - 1)], out);
         }
     }
 
     /// Rows `r` times all tokens.
     #[inline(always)]
-    fn write_columns<V: Bits128, const R: usize>(&self, v: V, r: [usize; R], out: &mut MatMut<'_>) {
+    fn write_columns<V: Bits128>(&self, v: V, r: [usize; 2], out: &mut MatMut<'_>) {
         let tiles = out.tokens() / TOKENS * TOKENS;
         for t in (0..tiles).step_by(TOKENS) {
-            write_tile(r, t, self.dot::<V, R, TOKENS>(v, r, t), out);
+            write_tile(r, t, self.dot::<V, 2, TOKENS>(v, r, t), out);
         }
         for t in tiles..out.tokens() {
-            write_tile(r, t, self.dot::<V, R, 1>(v, r, t), out);
+            write_tile(r, t, self.dot::<V, 2, 1>(v, r, t), out);
         }
     }
 

@@ -263,7 +263,7 @@ fn integers<S: Simd>(s: S, word: u64) -> S::F {
 /// The kernels of a level: `column_functions!(token, features)`, in a module of its own.
 macro_rules! column_functions {
     ($token:ty, $features:literal) => {
-        use crate::columns::All;
+        use crate::columns::Either;
         use crate::generic::columns::{CHUNK, ColumnKernel, Fours, Group, sum};
         use crate::layout::Block;
         use crate::{BlockFormat, Columns, MatMut, Q8};
@@ -301,6 +301,23 @@ macro_rules! column_functions {
             }
         }
 
+        /// The products of one token.
+        ///
+        /// # Safety
+        /// As for [`Table`](crate::table::Table).
+        #[target_feature(enable = $features)]
+        unsafe fn one<B: Block>(
+            w: Columns<'_>,
+            active: Either<'_>,
+            h: Q8<'_>,
+            rows: Range<usize>,
+            out: &mut [f32],
+        ) {
+            // SAFETY: the caller promises the level's instructions, weights in blocks of `B`, and
+            // shapes that fit.
+            unsafe { sum::<Kernel<B>>(w, active, h, rows, out) }
+        }
+
         /// # Safety
         /// As for [`Table`](crate::table::Table).
         #[target_feature(enable = $features)]
@@ -313,7 +330,7 @@ macro_rules! column_functions {
         ) {
             // SAFETY: the caller promises the level's instructions, weights in blocks of `B`, and
             // shapes that fit.
-            unsafe { sum::<Kernel<B>, _>(w, active, h, rows, out) }
+            unsafe { one::<B>(w, Either::Some(active), h, rows, out) }
         }
 
         /// # Safety
@@ -325,14 +342,16 @@ macro_rules! column_functions {
             rows: Range<usize>,
             out: &mut MatMut<'_>,
         ) {
-            // A chunk of rows stays in a cache while it is multiplied with all tokens.
-            for from in rows.clone().step_by(CHUNK) {
-                let range = from..rows.end.min(from + CHUNK);
+            // A chunk of rows stays in a cache while it is multiplied with all tokens. One token reads columns as
+            // they lie.
+            let part = if x.tokens() == 1 { rows.len().max(1) } else { CHUNK };
+            for from in rows.clone().step_by(part) {
+                let range = from..rows.end.min(from + part);
                 for t in 0..x.tokens() {
                     let out = &mut out.row(t)[range.start - rows.start..range.end - rows.start];
                     // SAFETY: the caller promises the level's instructions, weights in blocks of
                     // `B`, and shapes that fit.
-                    unsafe { sum::<Kernel<B>, _>(w, All(w.cols()), x.row(t), range.clone(), out) };
+                    unsafe { one::<B>(w, Either::All(w.cols()), x.row(t), range.clone(), out) };
                 }
             }
         }

@@ -91,15 +91,12 @@ pub(in crate::x86) unsafe fn all_rows<S: Step, D: Dot>(w: Rows<'_>, x: Q8<'_>, o
         // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
         return unsafe { narrow::<S, D>(w, x, out) };
     }
-    // Two streams from far apart keep more of the memory's banks busy than neighboring rows do.
-    let half = w.rows() / 2;
+    // Two streams from far apart keep more of the memory's banks busy than neighboring rows do. The last of an odd
+    // number of rows is computed twice: code for one row would take as long to compile as that for two.
+    let half = w.rows().div_ceil(2);
     for r in 0..half {
         // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
-        unsafe { columns::<S, D, 2>(w, [r, half + r], x, out) };
-    }
-    if 2 * half < w.rows() {
-        // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
-        unsafe { columns::<S, D, 1>(w, [2 * half], x, out) };
+        unsafe { columns::<S, D>(w, [r, (half + r).min(w.rows() - 1)], x, out) };
     }
 }
 
@@ -125,18 +122,12 @@ pub(in crate::x86) unsafe fn some_rows<S: Step, D: Dot>(
     }
     let ahead = 2 * AHEAD.div_ceil(w.row_bytes());
     let next = |i: usize| w.row(row(i + ahead)).as_ptr();
-    let (pairs, last) = out.as_chunks_mut::<2>();
-    for (i, out) in pairs.iter_mut().enumerate() {
+    for (i, out) in out.chunks_mut(2).enumerate() {
         let i = 2 * i;
         let (r, next) = ([row(i), row(i + 1)], [next(i), next(i + 1)]);
         // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
-        let [[a], [b]] = unsafe { dot::<S, D, true, 2, 1>(w, r, next, x, 0) };
-        *out = [a, b];
-    }
-    if let [out] = last {
-        let i = active.len() - 1;
-        // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
-        *out = unsafe { dot::<S, D, true, 1, 1>(w, [row(i)], [next(i)], x, 0) }[0][0];
+        let products = unsafe { dot::<S, D, true, 2, 1>(w, r, next, x, 0) };
+        out.copy_from_slice(&products.as_flattened()[..out.len()]);
     }
 }
 
@@ -145,14 +136,9 @@ pub(in crate::x86) unsafe fn some_rows<S: Step, D: Dot>(
 /// # Safety
 /// As for [`all_rows`].
 #[inline(always)]
-unsafe fn columns<S: Step, D: Dot, const R: usize>(
-    w: Rows<'_>,
-    r: [usize; R],
-    x: Q8<'_>,
-    out: &mut MatMut<'_>,
-) {
+unsafe fn columns<S: Step, D: Dot>(w: Rows<'_>, r: [usize; 2], x: Q8<'_>, out: &mut MatMut<'_>) {
     // What is read next of adjacent rows is what follows in memory.
-    let mut next = [core::ptr::null(); R];
+    let mut next = [core::ptr::null(); 2];
     for (next, r) in next.iter_mut().zip(r) {
         *next = w.row(r).as_ptr().wrapping_add(AHEAD);
     }
@@ -162,16 +148,15 @@ unsafe fn columns<S: Step, D: Dot, const R: usize>(
         // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
         t += unsafe {
             match x.tokens() - t {
-                1 => tile::<S, D, R, 1>(w, r, next, x, t, out),
-                2 => tile::<S, D, R, 2>(w, r, next, x, t, out),
-                3 => tile::<S, D, R, 3>(w, r, next, x, t, out),
-                _ => tile::<S, D, R, TOKENS>(w, r, next, x, t, out),
+                1 => tile::<S, D, 2, 1>(w, r, next, x, t, out),
+                2 => tile::<S, D, 2, 2>(w, r, next, x, t, out),
+                _ => tile::<S, D, 2, TOKENS>(w, r, next, x, t, out),
             }
         };
     }
 }
 
-/// Rows `r` times tokens `t..t + T`; returns `T`.
+/// Rows `r` times tokens `t..t + T`, or as many of them as there are; returns how many.
 ///
 /// # Safety
 /// As for [`all_rows`].
@@ -186,16 +171,17 @@ unsafe fn tile<S: Step, D: Dot, const R: usize, const T: usize>(
 ) -> usize {
     // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
     let sums = unsafe { dot::<S, D, false, R, T>(w, r, next, x, t) };
-    for i in 0..T {
+    let tokens = T.min(x.tokens() - t);
+    for i in 0..tokens {
         let out = out.row(t + i);
         for (r, sums) in r.iter().zip(&sums) {
             out[*r] = sums[i];
         }
     }
-    T
+    tokens
 }
 
-/// Rows `r`, at least 256 columns wide, times `T` tokens from `t` on. If that is one, as much is fetched from `next`
+/// Rows `r`, at least 256 columns wide, times `T` tokens from `t` on, the last one for those that are not there. If `T` is one, as much is fetched from `next`
 /// on as the rows have; `SCATTERED` says whether rows are chosen one by one.
 ///
 /// Arrays are filled by loops here: closures do not get inlined into `map` and `from_fn` if they need CPU features.
@@ -217,7 +203,7 @@ unsafe fn dot<S: Step, D: Dot, const SCATTERED: bool, const R: usize, const T: u
     }
     let mut tokens = [x.row(t); T];
     for (i, token) in tokens.iter_mut().enumerate().skip(1) {
-        *token = x.row(t + i);
+        *token = x.row((t + i).min(x.tokens() - 1));
     }
     // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
     let (zero, none) = unsafe { (_mm256_setzero_ps(), _mm256_setzero_si256()) };

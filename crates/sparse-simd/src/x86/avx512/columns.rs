@@ -4,7 +4,7 @@ mod codes;
 
 use super::format::Format;
 use super::gemm::{COLS, Corrections, Panel, ROWS, Tile, store};
-use crate::columns::{All, SubScales};
+use crate::columns::{Either, SubScales};
 use crate::generic::columns::{CHUNK, ColumnKernel, Fours, Group, sum};
 use crate::layout::Block;
 use crate::{BlockFormat, Columns, MatMut, Q8};
@@ -64,6 +64,22 @@ impl<F: ColumnFormat> ColumnKernel for Kernel<F> {
     }
 }
 
+/// The products of one token.
+///
+/// # Safety
+/// As for [`Table`](crate::table::Table).
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn one<F: ColumnFormat>(
+    w: Columns<'_>,
+    active: Either<'_>,
+    h: Q8<'_>,
+    rows: Range<usize>,
+    out: &mut [f32],
+) {
+    // SAFETY: the caller promises the level's instructions, and shapes that fit.
+    unsafe { sum::<Kernel<F>>(w, active, h, rows, out) }
+}
+
 /// # Safety
 /// As for [`Table`](crate::table::Table).
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
@@ -75,7 +91,7 @@ pub(super) unsafe fn axpy<F: ColumnFormat>(
     out: &mut [f32],
 ) {
     // SAFETY: the caller promises the level's instructions, and shapes that fit.
-    unsafe { sum::<Kernel<F>, _>(w, active, h, rows, out) }
+    unsafe { one::<F>(w, Either::Some(active), h, rows, out) }
 }
 
 /// # Safety
@@ -93,7 +109,7 @@ pub(super) unsafe fn matmul<F: ColumnFormat>(
             return gemm::<F>(w, x, rows, out);
         }
         for t in 0..x.tokens() {
-            sum::<Kernel<F>, _>(w, All(w.cols()), x.row(t), rows.clone(), out.row(t));
+            one::<F>(w, Either::All(w.cols()), x.row(t), rows.clone(), out.row(t));
         }
     }
 }

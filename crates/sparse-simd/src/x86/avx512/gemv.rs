@@ -74,14 +74,14 @@ unsafe fn chosen<F: Format, C: Choice>(w: Rows<'_>, active: C, x: Q8<'_>, out: &
         let x = unsafe { core::slice::from_raw_parts(arranged.as_ptr().cast::<StepX>(), steps) };
         let pass = Pass::new::<F>(w, from, cols, x);
         // SAFETY: the caller promises the features of this level, weights in the format `F`, shapes
-        // that fit, and rows that exist, and the tail is what the pass says.
+        // that fit, and rows that exist.
         unsafe {
             if C::SCATTERED {
-                pass.tails::<F, C, CHOSEN>(active, out)
+                pass.streams::<F, C, CHOSEN>(active, out)
             } else if w.row_bytes() < SHORT || cols < w.cols() {
-                pass.tails::<F, C, 4>(active, out)
+                pass.streams::<F, C, 4>(active, out)
             } else {
-                pass.tails::<F, C, 2>(active, out)
+                pass.streams::<F, C, 2>(active, out)
             }
         }
     }
@@ -136,33 +136,26 @@ unsafe fn several<F: Format, const T: usize>(
     }
     // SAFETY: just written.
     let arranged = unsafe { core::slice::from_raw_parts(arranged.as_ptr().cast::<[StepX; T]>(), steps) };
-    let rest = w.row_bytes() % F::BYTES;
     // SAFETY: the caller promises the features of this level, weights in the format `F`, and shapes
-    // that fit, and the tail is what is left of a row.
-    unsafe {
-        match rest.div_ceil(F::BYTES / 2) {
-            0 => several_rows::<F, T, 0>(w, arranged, t, out),
-            1 => several_rows::<F, T, 1>(w, arranged, t, out),
-            _ => several_rows::<F, T, 2>(w, arranged, t, out),
-        }
-    }
+    // that fit.
+    unsafe { several_rows::<F, T>(w, arranged, t, out) };
     T
 }
 
-/// All rows times tokens `t..t + T`, whose steps are `x`. `TAIL` is the number of half steps that the rest of a row
-/// extends over.
+/// All rows times tokens `t..t + T`, whose steps are `x`.
 ///
 /// # Safety
-/// As for [`several`], and `TAIL` is right.
+/// As for [`several`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn several_rows<F: Format, const T: usize, const TAIL: usize>(
+unsafe fn several_rows<F: Format, const T: usize>(
     w: Rows<'_>,
     x: &[[StepX; T]],
     t: usize,
     out: &mut MatMut<'_>,
 ) {
-    let (steps, tail) = x.split_at(x.len() - usize::from(TAIL > 0));
+    let rest = w.row_bytes() % F::BYTES;
+    let (steps, tail) = x.split_at(x.len() - usize::from(rest > 0));
     for first in (0..w.rows()).step_by(16 / T) {
         let rows = first..w.rows().min(first + 16 / T);
         let mut products = [_mm512_setzero_ps(); 16];
@@ -181,14 +174,9 @@ unsafe fn several_rows<F: Format, const T: usize, const TAIL: usize>(
                 let rest = &row[steps.len() * F::BYTES..];
                 let w = Bytes { at: rest.as_ptr(), len: rest.len() };
                 // SAFETY: so many bytes of the row are left.
-                let w =
-                    unsafe { if TAIL == 1 { F::decode::<false, 1>(w) } else { F::decode::<false, 2>(w) } };
+                let w = unsafe { F::decode::<false, 2>(w) };
                 for (sum, x) in sums.iter_mut().zip(x) {
-                    if TAIL == 1 {
-                        sum.add_decoded::<F, 1>(&w, x);
-                    } else {
-                        sum.add_decoded::<F, 2>(&w, x);
-                    }
+                    sum.add_decoded::<F, 2>(&w, x);
                 }
             }
             for (sum, product) in sums.into_iter().zip(&mut products[k * T..]) {
@@ -221,43 +209,23 @@ impl<'a> Pass<'a> {
         Self { w, x, start, rest: len % F::BYTES }
     }
 
-    /// Adds to `out` the products of the active rows, `R` at a time; or sets it to them, if the columns are the first.
+    /// Adds to `out` the products of the active rows, `R` at a time; or sets it to them, if the columns are the first. All
+    /// rows are `R` streams, far apart; chosen ones are taken as they come.
     ///
     /// # Safety
     /// - The CPU has the features of this level.
     /// - The format of the weights is `F`.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn tails<F: Format, C: Choice, const R: usize>(&self, active: C, out: &mut [f32]) {
-        // SAFETY: the caller promises the features of this level, and weights in the format `F`,
-        // and the tail is what the pass says.
-        unsafe {
-            match self.rest.div_ceil(F::BYTES / 2) {
-                0 => self.streams::<F, C, R, 0>(active, out),
-                1 => self.streams::<F, C, R, 1>(active, out),
-                _ => self.streams::<F, C, R, 2>(active, out),
-            }
-        }
-    }
-
-    /// As [`tails`](Self::tails), where `TAIL` is the number of half steps that the rest of a row extends over. All
-    /// rows are `R` streams, far apart; chosen ones are taken as they come.
-    ///
-    /// # Safety
-    /// - As for [`tails`](Self::tails), and `TAIL` is right.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn streams<F: Format, C: Choice, const R: usize, const TAIL: usize>(
-        &self,
-        active: C,
-        out: &mut [f32],
-    ) {
+    unsafe fn streams<F: Format, C: Choice, const R: usize>(&self, active: C, out: &mut [f32]) {
         let mut put = |i: usize, sum: f32| if self.start == 0 { out[i] = sum } else { out[i] += sum };
         let (count, some) = (active.count(), 16 / R);
-        let stream = count / R;
+        let stream = count.div_ceil(R);
+        // What is past the last row is that row again, and its product is dropped.
         let number = |s: usize, i: usize| if C::SCATTERED { i * R + s } else { s * stream + i };
         if C::SCATTERED {
             // A thread's part may be short: its first rows are fetched together, not one after the other.
-            let steps = self.x.len() - usize::from(TAIL > 0);
+            let steps = self.x.len() - usize::from(self.rest > 0);
             for i in 0..count.min(AHEAD * R) {
                 prefetch_far(self.row(active.get(i)), steps * F::BYTES + self.rest);
             }
@@ -269,34 +237,24 @@ impl<'a> Pass<'a> {
                 let mut rows = [core::ptr::null(); R];
                 let mut next = rows;
                 for s in 0..R {
-                    rows[s] = self.row(active.get(number(s, i)));
+                    rows[s] = self.row(active.get(number(s, i).min(count - 1)));
                     if C::SCATTERED {
                         next[s] = self.row(active.get(number(s, i + AHEAD).min(count - 1)));
                     }
                 }
-                // SAFETY: the caller promises the features of this level, weights in the format
-                // `F`, and that `TAIL` is right.
-                let dots = unsafe { self.dots::<F, C, R, TAIL>(rows, next) };
+                // SAFETY: the caller promises the features of this level, and weights in the format
+                // `F`.
+                let dots = unsafe { self.dots::<F, C, R>(rows, next) };
                 for (s, dot) in dots.into_iter().enumerate() {
                     sums[s * some + k] = dot;
                 }
             }
             let totals = totals(&sums);
             for (k, i) in range.enumerate() {
-                for s in 0..R {
+                for s in (0..R).filter(|s| number(*s, i) < count) {
                     put(number(s, i), totals[s * some + k]);
                 }
             }
-        }
-        for i in R * stream..count {
-            let row = self.row(active.get(i));
-            // SAFETY: the caller promises the features of this level, weights in the format `F`,
-            // and that `TAIL` is right.
-            let [sum] = unsafe { self.dots::<F, C, 1, TAIL>([row], [row]) };
-            // In the order of the other rows: how a matrix is split must not change a bit.
-            let mut sums = [_mm512_setzero_ps(); 16];
-            sums[0] = sum;
-            put(i, totals(&sums)[0]);
         }
     }
 
@@ -313,13 +271,14 @@ impl<'a> Pass<'a> {
     /// - As for [`streams`](Self::streams), and the rows exist.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-    unsafe fn dots<F: Format, C: Choice, const R: usize, const TAIL: usize>(
+    unsafe fn dots<F: Format, C: Choice, const R: usize>(
         &self,
         rows: [*const u8; R],
         next: [*const u8; R],
     ) -> [__m512; R] {
         let (mut sums, mut totals) = ([Sum::zero(); R], [_mm512_setzero_ps(); R]);
-        let (steps, tail) = self.x.split_at(self.x.len() - usize::from(TAIL > 0));
+        let (steps, tail) = self.x.split_at(self.x.len() - usize::from(self.rest > 0));
+        let half = self.rest <= F::BYTES / 2;
         for (step, x) in steps.iter().enumerate() {
             for (s, sum) in sums.iter_mut().enumerate() {
                 if C::SCATTERED {
@@ -339,7 +298,7 @@ impl<'a> Pass<'a> {
                 let w = Bytes { at: rows[s].wrapping_add(offset), len: self.rest };
                 // SAFETY: `rest` bytes of the row are left.
                 unsafe {
-                    if TAIL == 1 {
+                    if half {
                         sum.add::<F, false, 1>(w, x);
                     } else {
                         sum.add::<F, false, 2>(w, x);
