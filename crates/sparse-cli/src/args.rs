@@ -1,5 +1,7 @@
 //! The command line.
 
+#[cfg(feature = "calibrate")]
+mod calibrate;
 mod chat;
 #[cfg(feature = "chat")]
 mod conversation;
@@ -15,14 +17,17 @@ mod serve;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use sparse_gguf::Gguf;
 use sparse_model::WeightFormat;
-use sparse_model::{CacheKind, EncoderFormat, FfnActivation, HeadMode, KvFormat, MemoryBudget};
+use sparse_model::{CacheKind, FfnActivation, HeadMode, MemoryBudget};
 
+#[cfg(feature = "calibrate")]
+use calibrate::{CALIBRATE_EXAMPLES, PERPLEXITY_EXAMPLES, PROFILE_EXAMPLES};
+#[cfg(feature = "calibrate")]
+pub(crate) use calibrate::{CalibrateArgs, Part, PerplexityArgs, ProfileArgs};
 pub(crate) use chat::{ChatArgs, ChatTemplateArgs};
 #[cfg(feature = "chat")]
 pub(crate) use conversation::ConversationArgs;
@@ -33,7 +38,6 @@ pub(crate) use generate::GenerateArgs;
 pub(crate) use models::find;
 #[cfg(feature = "pull")]
 pub(crate) use models::pulled;
-use numbers::{minutes, percentage};
 #[cfg(feature = "serve")]
 pub(crate) use serve::ServeArgs;
 
@@ -89,15 +93,18 @@ pub(crate) enum Command {
     ChatTemplate(ChatTemplateArgs),
     /// Measure how well a model predicts a text
     #[command(after_help = PERPLEXITY_EXAMPLES)]
+    #[cfg(feature = "calibrate")]
     Perplexity(PerplexityArgs),
     /// Measure how fast a model runs, beside how fast this machine reads memory
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchArgs),
     /// Find out which neurons a model can leave out, and what that costs and gains
     #[command(after_help = CALIBRATE_EXAMPLES)]
+    #[cfg(feature = "calibrate")]
     Calibrate(CalibrateArgs),
     /// Show how local a model's activations are: which share of the neurons does which share of the work
     #[command(after_help = PROFILE_EXAMPLES)]
+    #[cfg(feature = "calibrate")]
     Profile(ProfileArgs),
     /// Store a model's neurons one by one, for running it in less memory than it has
     #[command(after_help = CONVERT_EXAMPLES)]
@@ -369,48 +376,6 @@ pub(crate) struct TokenizeArgs {
     pub(crate) decode: bool,
 }
 
-const PERPLEXITY_EXAMPLES: &str = "\
-Examples:
-  sparse perplexity -m model.gguf --text wiki.test.raw
-  sparse perplexity -m model.gguf --text wiki.test.raw --ctx 2048 --windows 20 --json
-  sparse perplexity -m model.gguf --text wiki.test.raw --sparse model.sparse.gguf
-  sparse perplexity -m model.gguf --text wiki.test.raw --ffn-lane bit5
-  sparse perplexity -m model.gguf --text wiki.test.raw --measure-screen
-
-The method is that of llama.cpp's llama-perplexity: the text is cut into windows of --ctx tokens, and the second
-half of each is scored. The number after ± is one standard error. Compare results of the same window length only.";
-
-#[derive(Debug, Args)]
-pub(crate) struct PerplexityArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    /// Text file to predict; `-` is stdin
-    #[arg(long, value_name = "FILE")]
-    pub(crate) text: PathBuf,
-    /// Tokens per window
-    #[arg(short, long, value_name = "N", default_value_t = 512)]
-    pub(crate) ctx: usize,
-    /// Stop after this many windows; -1 is all [default: the whole text]
-    #[arg(long, value_name = "N", value_parser = numbers::or_all)]
-    pub(crate) windows: Option<NonZeroUsize>,
-    /// Turn the text of control tokens, such as <|endoftext|>, into these tokens
-    #[arg(long)]
-    pub(crate) parse_special: bool,
-    /// Storage of keys and values: f16, f32 or q8_0
-    #[arg(long, value_name = "FORMAT", default_value = "f16")]
-    pub(crate) kv: KvFormat,
-    #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
-    #[command(flatten)]
-    pub(crate) sparse: SparseArgs,
-    /// Measure the screen of the head instead, whose own losses perplexity does not show: it uses the whole head
-    #[arg(long)]
-    pub(crate) measure_screen: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
 const BENCH_EXAMPLES: &str = "\
 Examples:
   sparse bench -m model.gguf
@@ -465,125 +430,4 @@ pub(crate) struct BenchArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) activation: ActivationArgs,
-}
-
-const CALIBRATE_EXAMPLES: &str = "\
-Examples:
-  sparse calibrate -m model.gguf --text wiki.train.raw --test wiki.valid.raw
-  sparse calibrate -m model.gguf --text stories.txt --max-loss 0.5% --out model.sparse.gguf
-  sparse calibrate -m model.gguf                       on text that the model makes up itself
-  sparse calibrate -m model.gguf --text wiki.train.raw --only head --continuations 200
-  sparse calibrate -m all-MiniLM-L6-v2 --text sentences.txt --max-loss 3%    a sentence encoder
-  sparse calibrate -m model.gguf --text stories.txt --only lanes
-
-It tries the selectors that suit the feed-forward layers: first what could save time on this machine, then what that loses,
-on text that nothing was fitted to and on text that the model makes up. The fastest inside the budget goes into the sidecar
-for --sparse. A model that is not shown to be faster stays dense, and the table says why. --text is best like the text that
-the model is for. For the output head it makes a screen: a compact copy that
-says which rows matter for a token, so that only these are computed, exactly.
-
-Of a sentence encoder, every line of the text is a sentence; of the options, only --text, --max-loss, --out, --ranks,
---format, --threads and --json count.";
-
-/// A part of a model that calibration can make sparse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Part {
-    /// The feed-forward layers
-    Ffn,
-    /// The output head
-    Head,
-    /// Neurons in lanes: how many bits each is stored in. Keeps the selectors and the screen of the model's sidecar, if there
-    /// is one; --max-loss is for both
-    Lanes,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CalibrateArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    /// Text to calibrate on; `-` is stdin [default: text sampled from the model; with --recall, tokens drawn evenly]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) text: Option<PathBuf>,
-    /// Text to measure the result on [default: a part of the text that nothing else uses]
-    #[arg(long, value_name = "FILE", requires = "text")]
-    pub(crate) test: Option<PathBuf>,
-    /// Largest loss, by the upper end of its 95 % confidence interval: exp(KL) - 1, by how much perplexity grows on what the
-    /// dense model writes, or for a sentence encoder what is missing of a cosine of 1 to the dense embedding [default: 1%, for
-    /// encoders 3%]
-    #[arg(long, value_name = "X%", value_parser = percentage)]
-    pub(crate) max_loss: Option<f64>,
-    /// Choose predictors that find this share of the active neurons, whatever the loss: for files of random weights
-    #[arg(long, value_name = "X%", conflicts_with = "max_loss", value_parser = percentage)]
-    pub(crate) recall: Option<f64>,
-    /// The sidecar to write [default: beside the model, MODEL.sparse.gguf; where nothing can be written, in the cache folder]
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
-    /// Time to take, about; what there is no time for is not tried
-    #[arg(long, value_name = "N", default_value = "10", value_parser = minutes)]
-    pub(crate) minutes: Duration,
-    /// Keep selectors that make the model slower, to look at them; everything is tried, whether it can pay or not
-    #[arg(long)]
-    pub(crate) keep: bool,
-    /// Tokens per window; the second half of each is scored
-    #[arg(short, long, value_name = "N", default_value_t = 512)]
-    pub(crate) ctx: usize,
-    /// Tokens that settings are chosen by, at most; -1 is all that the text has
-    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = numbers::unlimited)]
-    pub(crate) tune_tokens: usize,
-    /// Tokens that the result is measured on, at most; -1 is all that the text has
-    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = numbers::unlimited)]
-    pub(crate) test_tokens: usize,
-    /// Tokens that selectors and screen are fitted to, at most; -1 is all that the text has
-    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = numbers::unlimited)]
-    pub(crate) fit_tokens: usize,
-    /// Look at this part of the model only
-    #[arg(long, value_name = "PART")]
-    pub(crate) only: Option<Part>,
-    /// Greedy texts of 64 tokens to compare with and without the screen of the head; -1 is as many as there are
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = numbers::unlimited)]
-    pub(crate) continuations: usize,
-    /// Ranks of the predictors to try; without a value, none
-    #[arg(long, value_name = "R,...", value_delimiter = ',', num_args = 0.., default_value = "32,64,128")]
-    pub(crate) ranks: Vec<NonZeroUsize>,
-    /// Weights of a sentence encoder, whose times are measured
-    #[arg(long, value_name = "FORMAT", default_value_t)]
-    pub(crate) format: EncoderFormat,
-    #[command(flatten)]
-    pub(crate) activation: ActivationArgs,
-    #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-const PROFILE_EXAMPLES: &str = "\
-Examples:
-  sparse profile -m model.gguf --text story.txt
-  sparse profile -m model.gguf --text story.txt --svg locality.svg
-  sparse profile -m model.gguf --text story.txt --json | jq '.layers[].zeros'
-
-A neuron's mass is |h| times the norm of its column of the down projection: its part in the output. If few neurons have
-most of it for each token, an oracle could skip the rest; only if the same few have it for all tokens is there a hot set.";
-
-#[derive(Debug, Args)]
-pub(crate) struct ProfileArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    /// Text to read, some pages at least; `-` is stdin
-    #[arg(long, value_name = "FILE")]
-    pub(crate) text: PathBuf,
-    /// Draw the curves into an SVG file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) svg: Option<PathBuf>,
-    /// Tokens per window
-    #[arg(short, long, value_name = "N", default_value_t = 256)]
-    pub(crate) ctx: usize,
-    #[command(flatten)]
-    pub(crate) activation: ActivationArgs,
-    #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
-    /// Print the curves as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
 }

@@ -1,6 +1,7 @@
 //! One module per command.
 
 pub(crate) mod bench;
+#[cfg(feature = "calibrate")]
 pub(crate) mod calibrate;
 #[cfg(feature = "chat")]
 pub(crate) mod chat;
@@ -9,7 +10,9 @@ pub(crate) mod convert;
 pub(crate) mod embed;
 pub(crate) mod generate;
 pub(crate) mod inspect;
+#[cfg(feature = "calibrate")]
 pub(crate) mod perplexity;
+#[cfg(feature = "calibrate")]
 pub(crate) mod profile;
 #[cfg(feature = "pull")]
 pub(crate) mod pull;

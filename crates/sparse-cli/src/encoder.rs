@@ -1,7 +1,6 @@
 //! Embedding models, as the commands use them.
 
 use anyhow::Context;
-use sparse_calibrate::Progress;
 use sparse_model::{Encoder, EncoderOptions, EncoderSparsity, Prompted};
 
 use crate::args::EncoderArgs;

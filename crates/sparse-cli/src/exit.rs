@@ -24,6 +24,7 @@ pub(crate) fn usage(message: impl std::fmt::Display) -> anyhow::Error {
 }
 
 /// Refuses options that were given but mean nothing with `what`.
+#[cfg(feature = "calibrate")]
 pub(crate) fn refuse(what: &str, given: &[(&str, bool)]) -> anyhow::Result<()> {
     match given.iter().find(|(_, given)| *given) {
         Some((option, _)) => Err(usage(format!("{option} means nothing with {what}: leave it out"))),

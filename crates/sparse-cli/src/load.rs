@@ -90,6 +90,7 @@ impl<'a> Source<'a> {
     }
 
     /// Where a new sidecar goes. The one of the story model is a part of this program, too.
+    #[cfg(feature = "calibrate")]
     pub(crate) fn sidecar_place(self) -> anyhow::Result<PathBuf> {
         match self {
             Self::File(path) => sidecars::place(path),

@@ -40,10 +40,13 @@ fn run(cli: &Cli) -> anyhow::Result<exit::End> {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::ChatTemplate(args) => commands::chat_template::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
+        #[cfg(feature = "calibrate")]
         Command::Perplexity(args) => commands::perplexity::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        #[cfg(feature = "calibrate")]
         Command::Calibrate(args) => commands::calibrate::run(args),
         Command::Convert(args) => commands::convert::run(args),
+        #[cfg(feature = "calibrate")]
         Command::Profile(args) => commands::profile::run(args),
         Command::Embed(args) => commands::embed::run(args),
         Command::Similarity(args) => commands::similarity::run(args),

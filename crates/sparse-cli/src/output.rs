@@ -2,16 +2,11 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 use console::style;
 use serde::Serialize;
-use sparse_gguf::PendingFile;
-
-use crate::exit;
 
 /// Prints `value` as indented JSON.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
@@ -22,7 +17,8 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 }
 
 /// Fails if no file can be made at `path`: before hours of work for it, not after.
-pub(crate) fn writable(path: &Path) -> anyhow::Result<()> {
+#[cfg(feature = "calibrate")]
+pub(crate) fn writable(path: &std::path::Path) -> anyhow::Result<()> {
     let problem = match path.metadata() {
         Ok(there) if there.is_dir() => Some("it is a folder"),
         Ok(there) if !there.is_file() => Some("it is no regular file"),
@@ -35,19 +31,22 @@ pub(crate) fn writable(path: &Path) -> anyhow::Result<()> {
         // A name that is too long, say.
         (None, Err(e)) if e.kind() != io::ErrorKind::NotFound => Err(e),
         // Dropped at once, the new file disappears.
-        _ => PendingFile::create(path).map(drop),
+        _ => sparse_gguf::PendingFile::create(path).map(drop),
     };
-    made.with_context(|| format!("cannot write `{}`: name another place with --out FILE", path.display()))
+    anyhow::Context::with_context(made, || {
+        format!("cannot write `{}`: name another place with --out FILE", path.display())
+    })
 }
 
 /// Fails if `out` is one of the files that are `read`: it would be lost.
-pub(crate) fn replaces_none(out: &Path, read: &[Option<&Path>]) -> anyhow::Result<()> {
-    let same = |path: &&Path| match (path.canonicalize(), out.canonicalize()) {
+#[cfg(feature = "calibrate")]
+pub(crate) fn replaces_none(out: &std::path::Path, read: &[Option<&std::path::Path>]) -> anyhow::Result<()> {
+    let same = |path: &&std::path::Path| match (path.canonicalize(), out.canonicalize()) {
         (Ok(path), Ok(out)) => path == out,
         _ => false,
     };
     match read.iter().copied().flatten().find(same) {
-        Some(path) => Err(exit::usage(format!(
+        Some(path) => Err(crate::exit::usage(format!(
             "--out names `{}`, which is read and would be replaced: name another file",
             path.display()
         ))),
@@ -56,7 +55,8 @@ pub(crate) fn replaces_none(out: &Path, read: &[Option<&Path>]) -> anyhow::Resul
 }
 
 /// `path` as a shell takes it.
-pub(crate) fn shell(path: &Path) -> String {
+#[cfg(feature = "calibrate")]
+pub(crate) fn shell(path: &std::path::Path) -> String {
     let path = path.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
     match path.chars().all(plain) && !path.is_empty() {
@@ -110,13 +110,15 @@ pub(crate) fn for_terminal(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
     fn what_cannot_be_written_is_known_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let refused = |path: &Path| format!("{:#}", writable(path).unwrap_err());
+        let refused = |path: &std::path::Path| format!("{:#}", writable(path).unwrap_err());
         assert!(refused(folder.path()).contains("it is a folder"));
         assert!(refused(&at("new/")).contains("it is the name of a folder"));
         assert!(refused(&at("no/such.gguf")).contains("name another place with --out FILE"));

@@ -1,11 +1,9 @@
 //! How far long work in several stages is, on stderr.
 
-use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
-use sparse_calibrate::Progress;
 
 use crate::interrupt;
 
@@ -31,7 +29,9 @@ pub(crate) struct Bar {
 
 impl Bar {
     /// One that writes a line now and then when stderr is no terminal.
+    #[cfg(feature = "calibrate")]
     pub(crate) fn lines() -> Self {
+        use std::io::IsTerminal;
         let lines = (!std::io::stderr().is_terminal()).then(Instant::now);
         Self { lines, ..Self::default() }
     }
@@ -44,6 +44,7 @@ impl Bar {
     }
 
     /// What was last begun; empty before anything was.
+    #[cfg(feature = "calibrate")]
     pub(crate) fn stage(&self) -> &str {
         &self.stage
     }
@@ -78,10 +79,9 @@ impl Bar {
             }
         }
     }
-}
 
-impl Progress for Bar {
-    fn begin(&mut self, stage: &str, steps: usize) {
+    /// Begins a stage of so many steps.
+    pub(crate) fn begin(&mut self, stage: &str, steps: usize) {
         tracing::info!(stage, steps);
         (self.stage, self.steps, self.done) = (stage.to_owned(), steps, 0);
         let all = self.left.is_some();
@@ -98,10 +98,22 @@ impl Progress for Bar {
         self.show();
     }
 
-    fn step(&mut self) -> ControlFlow<()> {
+    /// Ends a step.
+    pub(crate) fn step(&mut self) -> ControlFlow<()> {
         self.done += 1;
         self.show();
         if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+#[cfg(feature = "calibrate")]
+impl sparse_calibrate::Progress for Bar {
+    fn begin(&mut self, stage: &str, steps: usize) {
+        self.begin(stage, steps);
+    }
+
+    fn step(&mut self) -> ControlFlow<()> {
+        self.step()
     }
 
     fn left(&mut self, time: Duration) {

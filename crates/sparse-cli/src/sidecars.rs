@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
+#[cfg(feature = "calibrate")]
 use anyhow::Context;
 use etcetera::BaseStrategy;
 
+#[cfg(feature = "calibrate")]
 use crate::output;
 
 /// The sidecar of `model`; of two, the one that was written last.
@@ -17,6 +19,7 @@ pub(crate) fn find(model: &Path) -> Option<PathBuf> {
 ///
 /// # Errors
 /// If it can be written neither beside the model nor in the cache folder.
+#[cfg(feature = "calibrate")]
 pub(crate) fn place(model: &Path) -> anyhow::Result<PathBuf> {
     choose(beside(model), || cached(model), output::writable)
 }
@@ -63,6 +66,7 @@ fn newest(places: [Option<PathBuf>; 2]) -> Option<PathBuf> {
     newest.map(|(_, path)| path)
 }
 
+#[cfg(feature = "calibrate")]
 fn choose(
     beside: PathBuf,
     cached: impl Fn() -> Option<PathBuf>,

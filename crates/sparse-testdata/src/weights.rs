@@ -150,7 +150,7 @@ fn ue4m3(x: f32) -> u8 {
     let bits = if x < 1.0 / 64.0 {
         (x * 512.0).round() as u32
     } else {
-        (x.to_bits() + (1 << 19) >> 20) - (120 << 3)
+        ((x.to_bits() + (1 << 19)) >> 20) - (120 << 3)
     };
     bits.min(126) as u8
 }

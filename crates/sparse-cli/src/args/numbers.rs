@@ -1,7 +1,6 @@
 //! Numbers on the command line, with the values that llama.cpp has for "off", "all" and "unlimited".
 
 use std::num::NonZeroUsize;
-use std::time::Duration;
 
 /// A whole number that may be negative.
 fn whole(text: &str, expected: &str) -> Result<i64, String> {
@@ -30,13 +29,6 @@ pub(super) fn or_default(text: &str) -> Result<usize, String> {
         -1 => Ok(0),
         n => usize::try_from(n).map_err(|_| format!("expected {EXPECTED}")),
     }
-}
-
-/// A count above 0; 0 and -1 are all there are.
-pub(super) fn or_all(text: &str) -> Result<NonZeroUsize, String> {
-    const EXPECTED: &str = "a number above 0; 0 or -1 is all";
-    let n = or_default(text).map_err(|_| format!("expected {EXPECTED}"))?;
-    Ok(NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MAX))
 }
 
 /// Bytes, with a unit or without: `512MiB`, `1.5GB`.
@@ -120,28 +112,6 @@ pub(super) fn probability(text: &str) -> Result<f32, String> {
     float(text, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
 }
 
-/// A number of minutes above 0.
-pub(super) fn minutes(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().map(|minutes: f64| 60.0 * minutes).filter(|s| *s > 0.0);
-    seconds
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds.min(1e9)).ok())
-        .ok_or_else(|| "expected a number of minutes above 0".into())
-}
-
-/// A percentage such as `0.5%`, as a ratio. The sign is needed: a plain 1 or 0.5 could be either.
-pub(super) fn percentage(text: &str) -> Result<f64, String> {
-    let number = |text: &str| text.trim_end().parse::<f64>().ok().filter(|x| x.is_finite());
-    let Some(percent) = text.strip_suffix('%') else {
-        return Err(match number(text) {
-            Some(0.0) => return Ok(0.0),
-            Some(x) => format!("write {x}% for {x} percent: a number without % is not taken"),
-            None => "expected a percentage such as 1% or 0.5%".into(),
-        });
-    };
-    let share = number(percent).map(|x| x * 0.01).filter(|x| (0.0..1.0).contains(x));
-    share.ok_or_else(|| "expected a percentage from 0% to below 100%, such as 1% or 0.5%".into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,7 +121,6 @@ mod tests {
         assert_eq!(["0", "7", "-1", "-2"].map(|n| unlimited(n).unwrap()), [0, 7, usize::MAX, usize::MAX]);
         assert_eq!(["0", "7", "-1", "-9"].map(|n| off_below_one(n).unwrap()), [0, 7, 0, 0]);
         assert_eq!(["0", "7", "-1"].map(|n| or_default(n).unwrap()), [0, 7, 0]);
-        assert_eq!(["0", "7", "-1"].map(|n| or_all(n).unwrap().get()), [usize::MAX, 7, usize::MAX]);
         assert_eq!(["0", "7", "-1"].map(|n| threads(n).unwrap()), [cores(), 7.try_into().unwrap(), cores()]);
         assert_eq!(seed("7"), Ok(7));
         assert!(seed("-1").is_ok());
@@ -163,32 +132,11 @@ mod tests {
         for text in ["", "x", "1.5", "-3", "99999999999999999999"] {
             refused(unlimited(text).unwrap_err());
             refused(or_default(text).unwrap_err());
-            refused(or_all(text).unwrap_err());
             refused(threads(text).unwrap_err());
         }
         for text in ["", "x", "1.5"] {
             refused(off_below_one(text).unwrap_err());
             refused(seed(text).unwrap_err());
-        }
-    }
-
-    #[test]
-    fn minutes_are_above_zero() {
-        let seconds = ["10", "0.5", "inf"].map(|m| minutes(m).unwrap().as_secs());
-        assert_eq!(seconds, [600, 30, 1_000_000_000]);
-        assert!(["0", "-1", "NaN", "x", ""].iter().all(|m| minutes(m).is_err()));
-    }
-
-    #[test]
-    fn percentages_need_their_sign() {
-        assert_eq!(["1%", "0.5 %", "0%", "0"].map(|p| percentage(p).unwrap()), [0.01, 0.005, 0.0, 0.0]);
-        for (text, says) in
-            [("1", "write 1% for 1 percent"), ("0.01", "write 0.01% for"), ("x", "such as 1%")]
-        {
-            assert!(percentage(text).unwrap_err().contains(says), "{text}");
-        }
-        for text in ["100%", "-1%", "nan%", "%"] {
-            assert!(percentage(text).unwrap_err().contains("below 100%"), "{text}");
         }
     }
 }

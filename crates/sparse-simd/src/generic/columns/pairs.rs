@@ -301,10 +301,11 @@ macro_rules! column_functions {
             }
         }
 
-        /// The products of one token.
+        /// The products of one token, compiled once for both.
         ///
         /// # Safety
         /// As for [`Table`](crate::table::Table).
+        #[inline(never)]
         #[target_feature(enable = $features)]
         unsafe fn one<B: Block>(
             w: Columns<'_>,

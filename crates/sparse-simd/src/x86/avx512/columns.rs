@@ -64,10 +64,11 @@ impl<F: ColumnFormat> ColumnKernel for Kernel<F> {
     }
 }
 
-/// The products of one token.
+/// The products of one token, compiled once for both.
 ///
 /// # Safety
 /// As for [`Table`](crate::table::Table).
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn one<F: ColumnFormat>(
     w: Columns<'_>,

@@ -220,8 +220,7 @@ impl<'a> Pass<'a> {
     unsafe fn streams<F: Format, C: Choice, const R: usize>(&self, active: C, out: &mut [f32]) {
         let mut put = |i: usize, sum: f32| if self.start == 0 { out[i] = sum } else { out[i] += sum };
         let (count, some) = (active.count(), 16 / R);
-        let stream = count.div_ceil(R);
-        // What is past the last row is that row again, and its product is dropped.
+        let stream = count / R;
         let number = |s: usize, i: usize| if C::SCATTERED { i * R + s } else { s * stream + i };
         if C::SCATTERED {
             // A thread's part may be short: its first rows are fetched together, not one after the other.
@@ -237,7 +236,7 @@ impl<'a> Pass<'a> {
                 let mut rows = [core::ptr::null(); R];
                 let mut next = rows;
                 for s in 0..R {
-                    rows[s] = self.row(active.get(number(s, i).min(count - 1)));
+                    rows[s] = self.row(active.get(number(s, i)));
                     if C::SCATTERED {
                         next[s] = self.row(active.get(number(s, i + AHEAD).min(count - 1)));
                     }
@@ -251,10 +250,19 @@ impl<'a> Pass<'a> {
             }
             let totals = totals(&sums);
             for (k, i) in range.enumerate() {
-                for s in (0..R).filter(|s| number(*s, i) < count) {
+                for s in 0..R {
                     put(number(s, i), totals[s * some + k]);
                 }
             }
+        }
+        for i in R * stream..count {
+            let row = self.row(active.get(i));
+            // SAFETY: the caller promises the features of this level, and weights in the format `F`.
+            let [sum] = unsafe { self.dots::<F, C, 1>([row], [row]) };
+            // In the order of the other rows: how a matrix is split must not change a bit.
+            let mut sums = [_mm512_setzero_ps(); 16];
+            sums[0] = sum;
+            put(i, totals(&sums)[0]);
         }
     }
 
