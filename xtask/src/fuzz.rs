@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "--quiet",
         "--manifest-path",
         "fuzz/Cargo.toml",
-        "--bin",
+        "--example",
         "seeds",
     ]))?;
     let mut failed = Vec::new();
