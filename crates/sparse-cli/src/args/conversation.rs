@@ -23,7 +23,7 @@ pub(crate) struct ConversationArgs {
     #[command(flatten)]
     pub(crate) template: ChatArgs,
     /// Most tokens of an answer; -1 is no limit but the context
-    #[arg(short = 'n', long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true, value_parser = numbers::unlimited)]
+    #[arg(short = 'n', long, value_name = "N", default_value = "-1", hide_default_value = true, value_parser = numbers::unlimited)]
     pub(crate) max_tokens: usize,
     /// Tokens of the conversation; the oldest messages go when it is full [default: 4096, or what the model was trained for if
     /// that is less]

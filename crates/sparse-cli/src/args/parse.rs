@@ -165,6 +165,34 @@ mod tests {
         assert_eq!(parse(&["--version"]).unwrap_err().kind(), ErrorKind::DisplayVersion);
     }
 
+    /// Defaults are parsed as well, and may be values that no one can give.
+    #[test]
+    fn every_command_has_defaults_that_it_takes() {
+        let mut lines = vec![
+            "generate",
+            "generate --chat Hi",
+            "inspect --cpu",
+            "tokenize Hi",
+            "chat-template Hi",
+            "bench",
+            "convert -m x",
+            "embed Hi",
+            "similarity Hi Hello",
+            "search --docs x Hi",
+            "completions bash",
+            "man",
+        ];
+        lines.extend(cfg!(feature = "chat").then_some("chat"));
+        lines.extend(cfg!(feature = "serve").then_some("serve"));
+        if cfg!(feature = "calibrate") {
+            lines.extend(["perplexity --text x", "calibrate", "profile --text x"]);
+        }
+        for line in lines {
+            let args: Vec<_> = line.split(' ').collect();
+            parse(&args).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+
     #[test]
     fn negative_numbers_are_values() {
         for args in [
