@@ -174,9 +174,14 @@ unsafe fn several_rows<F: Format, const T: usize>(
                 let rest = &row[steps.len() * F::BYTES..];
                 let w = Bytes { at: rest.as_ptr(), len: rest.len() };
                 // SAFETY: so many bytes of the row are left.
-                let w = unsafe { F::decode::<false, 2>(w) };
-                for (sum, x) in sums.iter_mut().zip(x) {
-                    sum.add_decoded::<F, 2>(&w, x);
+                unsafe {
+                    if rest.len() <= F::BYTES / 2 {
+                        let w = F::decode::<false, 1>(w);
+                        sums.iter_mut().zip(x).for_each(|(sum, x)| sum.add_decoded::<F, 1>(&w, x));
+                    } else {
+                        let w = F::decode::<false, 2>(w);
+                        sums.iter_mut().zip(x).for_each(|(sum, x)| sum.add_decoded::<F, 2>(&w, x));
+                    }
                 }
             }
             for (sum, product) in sums.into_iter().zip(&mut products[k * T..]) {
