@@ -519,7 +519,7 @@ impl Source<'_> {
 
 /// Blocks whose scales are larger by a factor, each for its share of the blocks. The error is a problem in words.
 fn scaled(format: BlockFormat, blocks: &[u8], factors: &[f32]) -> Result<(BlockFormat, Vec<u8>), String> {
-    let shares = blocks.chunks(blocks.len() / factors.len()).zip(factors);
+    let shares = blocks.chunks((blocks.len() / factors.len()).max(1)).zip(factors);
     let shares = shares.map(|(share, factor)| (share.chunks_exact(format.block_bytes()), *factor));
     match format {
         BlockFormat::Tq1_0 | BlockFormat::Tq2_0 => {

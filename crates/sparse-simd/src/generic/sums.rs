@@ -96,14 +96,8 @@ impl<B: Block> Strips for Blocks<B> {
 
     #[inline(always)]
     fn add<S: DecodeStep, const R: usize>(self, s: S, rows: [&[u8]; R], h: [f32; R], out: &mut [f32]) {
-        if B::LEN == 32 {
-            return add_blocks::<S, B, R>(s, rows, h, out);
-        }
-        let mut strips = [Strip([0.0; STRIP]); R];
-        for (row, strip) in rows.iter().zip(&mut strips) {
-            self.decode(s, row, strip);
-        }
-        add_strips(s, &strips, h, out);
+        const { assert!(B::LEN == 32, "others are added by `Called`") };
+        add_blocks::<S, B, R>(s, rows, h, out);
     }
 }
 

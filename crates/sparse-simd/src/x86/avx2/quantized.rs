@@ -92,7 +92,7 @@ pub(in crate::x86) unsafe fn all_rows<S: Step, D: Dot>(w: Rows<'_>, x: Q8<'_>, o
         return unsafe { narrow::<S, D>(w, x, out) };
     }
     // Two streams from far apart keep more of the memory's banks busy than neighboring rows do. The last of an odd
-    // number of rows is computed twice: code for one row would take as long to compile as that for two.
+    // number of rows is computed twice: code for one row would take half as long to compile as that for two.
     let half = w.rows().div_ceil(2);
     for r in 0..half {
         // SAFETY: the caller promises AVX2, FMA and F16C, and what `D` needs.
