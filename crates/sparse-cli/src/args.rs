@@ -2,10 +2,12 @@
 
 #[cfg(feature = "calibrate")]
 mod calibrate;
+#[cfg(feature = "chat")]
 mod chat;
 #[cfg(feature = "chat")]
 mod conversation;
 mod convert;
+#[cfg(feature = "embed")]
 mod embed;
 mod generate;
 mod models;
@@ -28,11 +30,13 @@ use sparse_model::{CacheKind, FfnActivation, HeadMode, MemoryBudget};
 use calibrate::{CALIBRATE_EXAMPLES, PERPLEXITY_EXAMPLES, PROFILE_EXAMPLES};
 #[cfg(feature = "calibrate")]
 pub(crate) use calibrate::{CalibrateArgs, Part, PerplexityArgs, ProfileArgs};
-pub(crate) use chat::{ChatArgs, ChatTemplateArgs};
+#[cfg(feature = "chat")]
+pub(crate) use chat::{AnswerArgs, ChatArgs, ChatTemplateArgs};
 #[cfg(feature = "chat")]
 pub(crate) use conversation::ConversationArgs;
 use convert::CONVERT_EXAMPLES;
 pub(crate) use convert::ConvertArgs;
+#[cfg(feature = "embed")]
 pub(crate) use embed::{EmbedArgs, EncoderArgs, SearchArgs, SimilarityArgs};
 pub(crate) use generate::GenerateArgs;
 pub(crate) use models::find;
@@ -89,6 +93,7 @@ pub(crate) enum Command {
     #[command(after_help = TOKENIZE_EXAMPLES)]
     Tokenize(TokenizeArgs),
     /// Show the prompt that a chat template makes of a conversation
+    #[cfg(feature = "chat")]
     #[command(after_help = chat::CHAT_TEMPLATE_EXAMPLES)]
     ChatTemplate(ChatTemplateArgs),
     /// Measure how well a model predicts a text
@@ -110,12 +115,15 @@ pub(crate) enum Command {
     #[command(after_help = CONVERT_EXAMPLES)]
     Convert(ConvertArgs),
     /// Turn texts into vectors whose cosine says how alike the texts are
+    #[cfg(feature = "embed")]
     #[command(after_help = embed::EMBED_EXAMPLES)]
     Embed(EmbedArgs),
     /// Say how alike two texts are
+    #[cfg(feature = "embed")]
     #[command(after_help = embed::SIMILARITY_EXAMPLES)]
     Similarity(SimilarityArgs),
     /// Find the lines of a file that are most like a text
+    #[cfg(feature = "embed")]
     #[command(after_help = embed::SEARCH_EXAMPLES)]
     Search(SearchArgs),
     /// Fetch a model from the Hugging Face hub
@@ -123,11 +131,14 @@ pub(crate) enum Command {
     #[command(after_help = PULL_EXAMPLES)]
     Pull(PullArgs),
     /// Print a script that completes this program's arguments in a shell
+    #[cfg(feature = "shell")]
     Completions(CompletionsArgs),
     /// Print this program's manual page
+    #[cfg(feature = "shell")]
     Man(ManArgs),
 }
 
+#[cfg(feature = "shell")]
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// Which shell
@@ -154,6 +165,7 @@ pub(crate) struct PullArgs {
     pub(crate) quant: String,
 }
 
+#[cfg(feature = "shell")]
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
     /// Write a page for each command into this folder instead

@@ -5,8 +5,10 @@ pub(crate) mod bench;
 pub(crate) mod calibrate;
 #[cfg(feature = "chat")]
 pub(crate) mod chat;
+#[cfg(feature = "chat")]
 pub(crate) mod chat_template;
 pub(crate) mod convert;
+#[cfg(feature = "embed")]
 pub(crate) mod embed;
 pub(crate) mod generate;
 pub(crate) mod inspect;
@@ -16,9 +18,12 @@ pub(crate) mod perplexity;
 pub(crate) mod profile;
 #[cfg(feature = "pull")]
 pub(crate) mod pull;
+#[cfg(feature = "embed")]
 pub(crate) mod search;
 #[cfg(feature = "serve")]
 pub(crate) mod serve;
+#[cfg(feature = "shell")]
 pub(crate) mod shell;
+#[cfg(feature = "embed")]
 pub(crate) mod similarity;
 pub(crate) mod tokenize;

@@ -336,6 +336,7 @@ pub(crate) fn model(
 }
 
 /// Opens the file for a look at its metadata.
+#[cfg(feature = "chat")]
 pub(crate) fn gguf(file: Option<&Path>) -> anyhow::Result<Gguf> {
     Source::new(file)?.gguf()
 }

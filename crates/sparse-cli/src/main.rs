@@ -2,14 +2,18 @@
 
 mod args;
 mod commands;
+#[cfg(feature = "embed")]
 mod encoder;
 mod exit;
+#[cfg(feature = "embed")]
 mod index;
 mod input;
 mod interrupt;
 mod load;
+#[cfg(feature = "embed")]
 mod npy;
 mod output;
+#[cfg(any(feature = "calibrate", feature = "embed"))]
 mod progress;
 mod sidecars;
 #[cfg(feature = "story")]
@@ -38,6 +42,7 @@ fn run(cli: &Cli) -> anyhow::Result<exit::End> {
         #[cfg(feature = "serve")]
         Command::Serve(args) => commands::serve::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        #[cfg(feature = "chat")]
         Command::ChatTemplate(args) => commands::chat_template::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
         #[cfg(feature = "calibrate")]
@@ -48,12 +53,17 @@ fn run(cli: &Cli) -> anyhow::Result<exit::End> {
         Command::Convert(args) => commands::convert::run(args),
         #[cfg(feature = "calibrate")]
         Command::Profile(args) => commands::profile::run(args),
+        #[cfg(feature = "embed")]
         Command::Embed(args) => commands::embed::run(args),
+        #[cfg(feature = "embed")]
         Command::Similarity(args) => commands::similarity::run(args),
+        #[cfg(feature = "embed")]
         Command::Search(args) => commands::search::run(args),
         #[cfg(feature = "pull")]
         Command::Pull(args) => commands::pull::run(args),
+        #[cfg(feature = "shell")]
         Command::Completions(args) => commands::shell::completions(args),
+        #[cfg(feature = "shell")]
         Command::Man(args) => commands::shell::man(args),
     }
 }

@@ -94,6 +94,7 @@ pub enum Error {
     #[error(transparent)]
     Tokenizer(#[from] crate::tokenizer::TokenizerError),
     /// The chat template is missing or fails.
+    #[cfg(feature = "chat")]
     #[error(transparent)]
     Chat(#[from] crate::chat::ChatError),
     /// A prompt cache cannot be used.
@@ -191,6 +192,7 @@ pub enum Error {
     #[error(transparent)]
     Json(#[from] serde_json::Error),
     /// A file is not readable as safetensors.
+    #[cfg(feature = "encoder")]
     #[error(transparent)]
     Safetensors(#[from] safetensors::SafeTensorError),
     /// A safetensors file ends too soon.

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "chat")]
 pub mod chat;
 #[cfg(feature = "grammar")]
 pub mod grammar;
@@ -10,6 +11,7 @@ pub mod tokenizer;
 mod activation;
 mod arch;
 mod attention;
+#[cfg(feature = "encoder")]
 mod bert;
 mod check;
 mod config;
@@ -34,6 +36,7 @@ mod weights;
 mod workspace;
 
 pub use activation::{ActivationSource, FfnActivation};
+#[cfg(feature = "encoder")]
 pub use bert::{
     BertConfig, EmbedStream, Encoder, EncoderFormat, EncoderOptions, EncoderSparsity, FfnTiming, ModelFiles,
     Pooling, Prompt, Prompted, ReadSeek,
@@ -68,6 +71,7 @@ pub use workspace::{PartTimes, Workspace};
 /// What the other crates of this workspace share. No part of the API.
 #[doc(hidden)]
 pub mod internal {
+    #[cfg(feature = "encoder")]
     pub use crate::bert::low_bit_copy;
     pub use crate::mean::RunningMean;
     #[cfg(feature = "fs")]

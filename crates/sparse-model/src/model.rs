@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sparse_core::{Activations, Compute, LazyScreen, Matrix, SparseFfn};
 use sparse_gguf::Gguf;
 
+#[cfg(feature = "chat")]
 use crate::chat::{ChatTemplate, ChatTemplates};
 use crate::memory::{self, Memory};
 use crate::tokenizer::Tokenizer;
@@ -25,6 +26,7 @@ pub struct Model {
     config: ModelConfig,
     pub(crate) weights: Weights,
     tokenizer: Tokenizer,
+    #[cfg(feature = "chat")]
     chat_templates: ChatTemplates,
     name: Option<String>,
     fingerprint: String,
@@ -159,6 +161,7 @@ impl Model {
             config,
             weights,
             tokenizer,
+            #[cfg(feature = "chat")]
             chat_templates: ChatTemplates::from_metadata(meta),
             name: meta.opt_string("general.name")?.map(str::to_owned),
             step_compute: compute.each(),
@@ -211,11 +214,13 @@ impl Model {
     ///
     /// # Errors
     /// If the file has none, or it is not well-formed.
+    #[cfg(feature = "chat")]
     pub fn chat_template(&self) -> Result<&ChatTemplate, Error> {
         Ok(self.chat_templates.get(None, false)?)
     }
 
     /// All chat templates of the file.
+    #[cfg(feature = "chat")]
     pub fn chat_templates(&self) -> &ChatTemplates {
         &self.chat_templates
     }

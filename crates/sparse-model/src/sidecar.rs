@@ -18,6 +18,7 @@
 //! and `.order` (of all neurons, layer by layer), and `blk.N.ffn_input.square` `[d]`, how much each input matters. Thresholds and
 //! predictors are in the file's order.
 
+#[cfg(feature = "encoder")]
 mod encoder;
 mod fingerprint;
 mod lanes;
@@ -33,8 +34,10 @@ use std::path::Path;
 use sparse_core::{BatchTimes, Compute, Density, FfnTimes, Selector, SparseFfn};
 use sparse_gguf::{BlockFormat, Gguf, Sink};
 
+#[cfg(feature = "encoder")]
 pub use encoder::{EncoderLoss, EncoderSidecar};
 pub use fingerprint::fingerprint;
+#[cfg(any(feature = "encoder", feature = "fs"))]
 pub(crate) use fingerprint::hex;
 pub use loss::{MeasuredLoss, OwnText};
 pub use screen::HeadScreen;

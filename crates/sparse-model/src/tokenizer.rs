@@ -37,6 +37,7 @@ use sparse_gguf::Metadata;
 pub use error::TokenizerError;
 pub(crate) use stream::DecodeState;
 pub use stream::DecodeStream;
+#[cfg(feature = "encoder")]
 pub(crate) use vocab::known_id;
 pub use vocab::{SpecialIds, Vocab};
 
@@ -305,6 +306,7 @@ impl Tokenizer {
 
     /// The texts of the tokens that a chat template writes between messages: control tokens, and user-defined ones
     /// that stand in the template's `source`.
+    #[cfg(feature = "chat")]
     pub(crate) fn chat_tokens<'a>(&'a self, source: &'a str) -> impl Iterator<Item = &'a str> {
         self.special
             .iter(&self.tokens)

@@ -52,7 +52,7 @@ impl Target {
                 "-psparse-core",
                 "-psparse-model",
                 "--no-default-features",
-                "--features=sparse-simd/std,sparse-precision/std,sparse-core/std",
+                "--features=sparse-simd/std,sparse-precision/std,sparse-core/std,sparse-model/chat,sparse-model/encoder",
             ],
             Self::RiscV => &["-psparse-simd", "-psparse-precision", "-psparse-core", "--no-default-features"],
         }

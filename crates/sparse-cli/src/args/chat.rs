@@ -22,6 +22,19 @@ pub(crate) struct ChatArgs {
     pub(crate) literal: bool,
 }
 
+/// Whether a prompt is a message, and what stands before it.
+#[derive(Debug, Default, Args)]
+pub(crate) struct AnswerArgs {
+    /// Answer the prompt as a chat message, in the format of the model's own template
+    #[arg(long)]
+    pub(crate) chat: bool,
+    /// System message of the chat
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) template: ChatArgs,
+}
+
 /// `NAME=VALUE`.
 fn variable(text: &str) -> Result<(String, Json), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use sparse_model::{GenerateOptions, KvFormat, Overflow, SamplerConfig};
 
+#[cfg(feature = "chat")]
+use super::AnswerArgs;
 use super::numbers::{self, finite, not_negative, positive, probability, random_seed};
-use super::{ChatArgs, ComputeArgs, ModelArgs, SparseArgs};
+use super::{ComputeArgs, ModelArgs, SparseArgs};
 
 pub(super) const GENERATE_EXAMPLES: &str = "\
 Examples:
@@ -34,14 +36,9 @@ pub(crate) struct GenerateArgs {
     pub(crate) prompt: Option<OsString>,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Answer the prompt as a chat message, in the format of the model's own template
-    #[arg(long)]
-    pub(crate) chat: bool,
-    /// System message of the chat
-    #[arg(long, value_name = "TEXT", requires = "chat")]
-    pub(crate) system: Option<String>,
+    #[cfg(feature = "chat")]
     #[command(flatten)]
-    pub(crate) template: ChatArgs,
+    pub(crate) answer: AnswerArgs,
     /// Most tokens to generate; -1 is no limit but the context
     #[arg(short = 'n', long, value_name = "N", default_value_t = 256, value_parser = numbers::unlimited)]
     pub(crate) max_tokens: usize,
@@ -166,6 +163,14 @@ impl SamplerArgs {
 }
 
 impl GenerateArgs {
+    /// Whether the prompt is a message of a chat.
+    pub(crate) fn chat(&self) -> bool {
+        #[cfg(feature = "chat")]
+        return self.answer.chat;
+        #[cfg(not(feature = "chat"))]
+        false
+    }
+
     /// What to generate and when to stop, but for what the text has to match.
     pub(crate) fn options(&self) -> GenerateOptions {
         let mut options = GenerateOptions::new(self.max_tokens)

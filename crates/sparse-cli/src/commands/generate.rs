@@ -10,13 +10,17 @@ use std::path::Path;
 
 use anyhow::Context;
 use console::style;
+#[cfg(feature = "chat")]
 use sparse_model::chat::Message;
 #[cfg(feature = "grammar")]
 use sparse_model::grammar::Grammar;
 use sparse_model::{Event, Model, Placement, Sequence, Session, SessionOptions, Stop};
 use tracing::info;
 
+#[cfg(feature = "chat")]
+use crate::args::AnswerArgs;
 use crate::args::{GenerateArgs, Sparse, SparseArgs};
+#[cfg(feature = "chat")]
 use crate::commands::chat_template;
 use crate::exit::{self, End};
 use crate::{input, interrupt, load, output};
@@ -33,13 +37,7 @@ pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
     let loaded = load::model(args.model.model.as_deref(), &sparse, &args.compute, placement)?;
     let model = &loaded.model;
     let prompt = prompt(args)?;
-    let (prompt, tokens) = match args.chat {
-        true => conversation(args, model, prompt)?,
-        false => {
-            let tokens = model.tokenizer().encode_prompt(&prompt)?;
-            (prompt, tokens)
-        }
-    };
+    let (prompt, tokens) = encode(args, model, prompt)?;
     let context = context(args, model, tokens.len())?;
     let options = SessionOptions::new(context).kv(args.kv);
     let mut session = Session::with_options(model, options)?;
@@ -60,7 +58,7 @@ pub(crate) fn run(args: &GenerateArgs, verbose: bool) -> anyhow::Result<End> {
     interrupt::handle()?;
     let mut sink = Sink::new(!args.json);
     // Whoever typed the prompt wants to see the text as a whole; who pipes or redirects wants the new text alone.
-    let typed = !args.chat && !from_stdin(args) && io::stdout().is_terminal();
+    let typed = !args.chat() && !from_stdin(args) && io::stdout().is_terminal();
     if args.echo || typed {
         sink.prompt(&prompt)?;
     }
@@ -120,13 +118,20 @@ fn prompt(args: &GenerateArgs) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The user's message in the format that the model's chat template gives it, and its tokens.
-fn conversation(args: &GenerateArgs, model: &Model, message: String) -> anyhow::Result<(String, Vec<u32>)> {
-    let system = args.system.as_ref().map(Message::system);
-    let messages: Vec<Message> = system.into_iter().chain([Message::user(message)]).collect();
-    let template = chat_template::choose(model.chat_templates(), &args.template, false)?;
-    let prompt = template.encode(model.tokenizer(), &messages, &chat_template::options(&args.template))?;
-    Ok((prompt.text, prompt.tokens))
+/// The prompt as the model is given it, and its tokens.
+#[cfg_attr(not(feature = "chat"), expect(unused_variables))]
+fn encode(args: &GenerateArgs, model: &Model, prompt: String) -> anyhow::Result<(String, Vec<u32>)> {
+    #[cfg(feature = "chat")]
+    if args.answer.chat {
+        let AnswerArgs { system, template: args, .. } = &args.answer;
+        let system = system.as_ref().map(Message::system);
+        let messages: Vec<Message> = system.into_iter().chain([Message::user(prompt)]).collect();
+        let template = chat_template::choose(model.chat_templates(), args, false)?;
+        let prompt = template.encode(model.tokenizer(), &messages, &chat_template::options(args))?;
+        return Ok((prompt.text, prompt.tokens));
+    }
+    let tokens = model.tokenizer().encode_prompt(&prompt)?;
+    Ok((prompt, tokens))
 }
 
 /// Takes what `file`, if it is there, knows of the prompt `tokens`; returns how many of them. The last one is computed in

@@ -8,6 +8,7 @@ use sparse_core::{Linear, Selector};
 use sparse_gguf::{BlockFormat, Gguf, Sink};
 
 use super::selectors::{self, Tensors};
+use crate::bert::low_bit_copy;
 use crate::{Encoder, Error};
 
 /// Which neurons an encoder leaves out, and what that costs in accuracy.
@@ -68,7 +69,7 @@ impl EncoderSidecar {
             return Err(Error::Sidecar { expected: fingerprint, found });
         }
         let ups: HashMap<usize, &Linear> = encoder.ffns().map(|(i, ffn)| (i, ffn.up())).collect();
-        let selectors = selectors::read(gguf, |i| ups.get(&i).copied())?;
+        let selectors = selectors::read(gguf, |i| Some(low_bit_copy(ups.get(&i)?)))?;
         let file = Tensors { gguf };
         let layers = selectors.into_iter().enumerate().map(|(i, selector)| {
             let name = mean(i);

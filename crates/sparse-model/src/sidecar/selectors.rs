@@ -4,7 +4,6 @@ use sparse_core::{Linear, LowRankPredictor, Matrix, PredictorInput, Rule, Select
 use sparse_gguf::{BlockFormat, Gguf, GgufWriter, Metadata, Sink};
 
 use crate::Error;
-use crate::bert::low_bit_copy;
 
 const VERSION: u32 = 1;
 /// The name of predictors as PowerInfer has them: a ReLU inside, and the residual stream as input.
@@ -13,11 +12,11 @@ const POWERINFER: &str = "low-rank-powerinfer";
 /// A tensor to be written: name, dimensions, format, bytes.
 pub(super) type Part = (String, Vec<usize>, BlockFormat, Vec<u8>);
 
-/// The selectors in `gguf`. `up(i)` is that projection of layer i if copies may be made of it: they are not in the file,
-/// since rounding the weights anew takes less time than reading a copy.
-pub(super) fn read<'a>(
+/// The selectors in `gguf`. `copy(i)` makes the copy of layer i's up projection, where the model may have one: it is not
+/// in the file, since rounding the weights anew takes less time than reading it.
+pub(super) fn read(
     gguf: &Gguf,
-    up: impl Fn(usize) -> Option<&'a Linear>,
+    copy: impl Fn(usize) -> Option<Result<Linear, Error>>,
 ) -> Result<Vec<Selector>, Error> {
     let meta = gguf.metadata();
     let missing = |key| Error::metadata(key, "is missing: this is no sidecar of `sparse calibrate`");
@@ -53,9 +52,9 @@ pub(super) fn read<'a>(
                 },
             },
             "intermediate" => Selector::Intermediate { hidden: hidden()? },
-            other => match up(i) {
-                Some(up) if other == "copy" => Selector::Copy { copy: low_bit_copy(up)?, hidden: hidden()? },
-                _ => {
+            other => match (other == "copy").then(|| copy(i)).flatten() {
+                Some(copy) => Selector::Copy { copy: copy?, hidden: hidden()? },
+                None => {
                     let problem = format!("names an unknown selector \"{other}\"");
                     return Err(Error::metadata("sparse.selectors", problem));
                 }

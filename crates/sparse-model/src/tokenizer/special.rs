@@ -178,6 +178,7 @@ impl SpecialTokens {
     }
 
     /// The special tokens.
+    #[cfg(feature = "chat")]
     pub(super) fn iter<'a>(&'a self, tokens: &'a Tokens) -> impl Iterator<Item = (u32, &'a str)> {
         self.ids.iter().filter_map(|&id| Some((id, tokens.get(id)?)))
     }

@@ -7,6 +7,9 @@ use crate::simd::{Simd, split};
 use bytemuck::{Pod, Zeroable};
 use core::ops::Range;
 
+/// Tiles of at most as many tokens have a kernel for each number of them.
+const EACH: usize = 6;
+
 /// Panels side by side in a tile.
 pub(crate) const PANELS: usize = 2;
 
@@ -61,12 +64,16 @@ pub(crate) fn multiply<S: Int8Step, const TILE: usize>(
     let room = room.as_mut();
     let mut t = 0;
     while t < x.tokens() {
-        // Whole tiles, then by powers of two.
         let left = x.tokens() - t;
-        t += match left {
-            _ if left >= TILE => tile::<S, TILE>(s, w, x, t, out, room),
+        // Small tiles wait for weights. So they are equal where each size is compiled, and else as large as can be.
+        let most = if TILE <= EACH { left.div_ceil(left.div_ceil(TILE)) } else { left.min(TILE) };
+        t += match most {
+            _ if most == TILE => tile::<S, TILE>(s, w, x, t, out, room),
             1 => tile::<S, 1>(s, w, x, t, out, room),
-            2..4 => tile::<S, 2>(s, w, x, t, out, room),
+            2 => tile::<S, 2>(s, w, x, t, out, room),
+            3 if TILE <= EACH => tile::<S, 3>(s, w, x, t, out, room),
+            3 => tile::<S, 2>(s, w, x, t, out, room),
+            5 if TILE == EACH => tile::<S, 5>(s, w, x, t, out, room),
             4..8 => tile::<S, 4>(s, w, x, t, out, room),
             _ => tile::<S, 8>(s, w, x, t, out, room),
         };
