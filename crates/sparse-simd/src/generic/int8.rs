@@ -70,12 +70,11 @@ pub(crate) fn multiply<S: Int8Step, const TILE: usize>(
         t += match most {
             _ if most == TILE => tile::<S, TILE>(s, w, x, t, out, room),
             1 => tile::<S, 1>(s, w, x, t, out, room),
-            2 => tile::<S, 2>(s, w, x, t, out, room),
             3 if TILE <= EACH => tile::<S, 3>(s, w, x, t, out, room),
-            3 => tile::<S, 2>(s, w, x, t, out, room),
+            2 | 3 => tile::<S, 2>(s, w, x, t, out, room),
             5 if TILE == EACH => tile::<S, 5>(s, w, x, t, out, room),
-            4..8 => tile::<S, 4>(s, w, x, t, out, room),
-            _ => tile::<S, 8>(s, w, x, t, out, room),
+            8.. if TILE > EACH => tile::<S, 8>(s, w, x, t, out, room),
+            _ => tile::<S, 4>(s, w, x, t, out, room),
         };
     }
 }

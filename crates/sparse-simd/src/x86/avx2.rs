@@ -8,7 +8,7 @@
 mod columns;
 pub(super) mod dot;
 mod groups;
-mod int8;
+pub(super) mod int8;
 pub(super) mod interleaved;
 mod load;
 mod quantize;

@@ -7,6 +7,7 @@
 
 use super::avx2::TABLE as AVX2;
 use super::avx2::dot::{Dot, Vex};
+use super::avx2::int8::in_memory;
 use super::avx2::quantized::{Step, all_rows, some_rows};
 use super::avx2::simd::Avx2;
 use crate::generic::int8::{self, Int8Step, PANELS, Sums};
@@ -112,6 +113,7 @@ impl<D: Fused> Int8Step for Avx2<D> {
         for (p, panel) in panels.into_iter().enumerate() {
             // SAFETY: `self` proves that the CPU has the features.
             unsafe { add_products::<D, T>(panel, x, p, sums) };
+            in_memory(sums);
         }
     }
 

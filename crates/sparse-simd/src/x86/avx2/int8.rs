@@ -30,6 +30,7 @@ impl Int8Step for Avx2 {
         for (p, panel) in panels.into_iter().enumerate() {
             // SAFETY: `self` proves that the CPU has the features.
             unsafe { add_products(panel, x, p, sums) };
+            in_memory(sums);
         }
     }
 
@@ -95,5 +96,14 @@ fn add_products<const T: usize>(
             // SAFETY: eight integers.
             unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast(), *total) };
         }
+    }
+}
+
+/// Has the sums in memory here. Otherwise the compiler keeps those of both panels in registers, of which there are too few.
+#[inline(always)]
+pub(in crate::x86) fn in_memory<const T: usize>(sums: &mut [Sums; T]) {
+    // SAFETY: no instruction.
+    unsafe {
+        core::arch::asm!("/* {} */", in(reg) sums.as_mut_ptr(), options(nostack, preserves_flags));
     }
 }
