@@ -86,10 +86,17 @@ fn main() -> ExitCode {
             ExitCode::from(INTERRUPTED)
         }
         Err(e) => {
-            eprintln!("error: {e:#}");
+            eprintln!("error: {}", message(&e));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes. Many errors of libraries end with the text of their cause.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().skip(1).map(ToString::to_string).fold(error.to_string(), |shown, cause| {
+        if shown.contains(&cause) { shown } else { format!("{shown}: {cause}") }
+    })
 }
 
 /// The workspace's root.
