@@ -30,7 +30,7 @@ WORDS = (
     "part place case week company system program question work government number night point home water room mother"
 ).split()
 
-# Its kernel for int8 and AVX2 adds products in 16 bits, which may saturate; its documentation advises uint8 there.
+# Its kernel for int8 and AVX2 adds products in 16 bits, which may saturate; its documentation names uint8 as a way out.
 WEIGHTS = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
 
 
