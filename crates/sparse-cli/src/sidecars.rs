@@ -86,6 +86,7 @@ fn choose(
 mod tests {
     use std::time::{Duration, SystemTime};
 
+    #[cfg(feature = "calibrate")]
     use anyhow::bail;
 
     use super::*;
@@ -100,6 +101,7 @@ mod tests {
         assert_eq!(path, Path::new("/home/i/.cache/sparse/a/b/x.sparse.gguf"));
     }
 
+    #[cfg(feature = "calibrate")]
     #[test]
     fn beside_the_model_unless_nothing_can_be_written_there() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,5 @@
 use super::*;
-use std::path::Path;
-
-use sparse_gguf::{GgmlType, Gguf, GgufWriter, Metadata};
+use sparse_gguf::{GgmlType, GgufWriter, Metadata};
 use sparse_testdata::Tensor;
 
 #[test]
@@ -132,7 +130,7 @@ fn the_activation_is_found_by_trying() {
     let folder = Folder::new();
     let story = concat!(env!("CARGO_MANIFEST_DIR"), "/story/story.gguf");
     let model = folder.0.path().join("model.gguf");
-    let gguf = Gguf::open(story).unwrap();
+    let gguf = sparse_gguf::Gguf::open(story).unwrap();
     let mut writer = GgufWriter::like(&gguf);
     *writer.metadata_mut() = Metadata::new();
     for (key, value) in gguf.metadata().iter().filter(|(key, _)| !key.ends_with(".hidden_activation")) {
@@ -149,13 +147,13 @@ fn the_activation_is_found_by_trying() {
     assert!(told.contains("The weights were trained with relu: --activation relu"), "{told}");
 
     // Without a word on it, the file is refused: its `ffn_down_t` is made for skipping zeros.
-    let generate = |file: &Path, activation: &[&str]| {
+    let generate = |file: &std::path::Path, activation: &[&str]| {
         let fixed = ["--sparse", "exact-zero", "--greedy", "-n", "20", "Once upon a time"];
         let file = ["generate", "-m", file.to_str().unwrap()];
         run(&file.iter().chain(activation).chain(&fixed).collect::<Vec<_>>())
     };
     generate(&model, &[]).fails(1, &["blk.0.ffn_down_t.weight", "--activation relu"]);
-    let own = generate(Path::new(story), &[]).ok();
+    let own = generate(std::path::Path::new(story), &[]).ok();
     assert_eq!(generate(&model, &["--activation", "relu"]).ok(), own);
     let copy = folder.0.path().join("copy.gguf");
     assert_eq!(run(args!["inspect", &model, "--set-activation", "relu", "--out", &copy]).ok(), "");
