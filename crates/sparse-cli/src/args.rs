@@ -75,7 +75,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "there is one, for as long as the program runs")]
 pub(crate) enum Command {
-    /// Continue a prompt, or answer one with --chat
+    #[cfg_attr(feature = "chat", doc = "Continue a prompt, or answer one with --chat")]
+    #[cfg_attr(not(feature = "chat"), doc = "Continue a prompt")]
     #[command(after_help = generate::GENERATE_EXAMPLES)]
     Generate(GenerateArgs),
     /// Talk to a model at the terminal

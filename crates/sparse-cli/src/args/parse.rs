@@ -7,6 +7,16 @@ use clap::{ArgAction, CommandFactory, FromArgMatches};
 
 use super::Cli;
 
+/// Features that have commands: whether they are on, and the commands.
+const OPTIONAL: [(&str, bool, &[&str]); 6] = [
+    ("calibrate", cfg!(feature = "calibrate"), &["calibrate", "perplexity", "profile"]),
+    ("chat", cfg!(feature = "chat"), &["chat", "chat-template"]),
+    ("embed", cfg!(feature = "embed"), &["embed", "search", "similarity"]),
+    ("pull", cfg!(feature = "pull"), &["pull"]),
+    ("serve", cfg!(feature = "serve"), &["serve"]),
+    ("shell", cfg!(feature = "shell"), &["completions", "man"]),
+];
+
 impl Cli {
     /// Reads the command line; ends the program on help and on errors.
     pub(crate) fn from_command_line() -> Self {
@@ -18,6 +28,9 @@ impl Cli {
             Ok(cli) => return Ok(cli),
             Err(error) => error,
         };
+        if let Some(error) = first_word(&args).and_then(left_out) {
+            return Err(error);
+        }
         let unknown = match first.kind() {
             ErrorKind::InvalidSubcommand => first.get(ContextKind::InvalidSubcommand),
             ErrorKind::UnknownArgument => first.get(ContextKind::InvalidArg),
@@ -48,8 +61,7 @@ impl Cli {
 
     /// Whether a command is named, so that the arguments behind it are its own.
     fn names_command(args: &[OsString]) -> bool {
-        let named = args.iter().skip(1).find(|arg| !arg.as_encoded_bytes().starts_with(b"-"));
-        named.is_some_and(|name| Self::command().get_subcommands().any(|c| name == c.get_name()))
+        first_word(args).is_some_and(|name| Self::command().get_subcommands().any(|c| name == c.get_name()))
     }
 
     /// Parses with -1 as a value wherever a value may stand: what is no number there says so itself. A text such as
@@ -76,6 +88,23 @@ impl Cli {
         let matches = command.try_get_matches_from_mut(args)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
+}
+
+/// The first argument that is no option.
+fn first_word(args: &[OsString]) -> Option<&OsString> {
+    args.iter().skip(1).find(|arg| !arg.as_encoded_bytes().starts_with(b"-"))
+}
+
+/// What to say if `name` is a command that this program was built without. It would else be taken for a prompt.
+fn left_out(name: &OsString) -> Option<clap::Error> {
+    let (feature, ..) =
+        OPTIONAL.iter().find(|(_, on, commands)| !on && commands.iter().any(|c| name == c))?;
+    let name = name.display();
+    let message = format!(
+        "this program was built without `{name}`, a part of its feature `{feature}`\n\n  \
+         In the source tree, `cargo build --release -p sparse-cli --features {feature}` builds it with that.\n"
+    );
+    Some(clap::Error::raw(ErrorKind::InvalidSubcommand, message))
 }
 
 /// Whether an argument begins with a hyphen, but is a text: of several words, the first of which is no option.
@@ -229,6 +258,20 @@ mod tests {
         ] {
             let error = parse(args).unwrap_err().to_string();
             assert!(error.contains(says), "{args:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn commands_that_were_left_out_are_no_prompts() {
+        for (feature, on, commands) in OPTIONAL {
+            for name in commands {
+                let known = Cli::command().get_subcommands().any(|c| c.get_name() == *name);
+                assert_eq!(known, on, "{name}");
+                let error = parse(&[name, "-m", "x.gguf", "--no-such-option"]).unwrap_err().to_string();
+                let told =
+                    error.contains(&format!("built without `{name}`, a part of its feature `{feature}`"));
+                assert_eq!(told, !on, "{error}");
+            }
         }
     }
 }
